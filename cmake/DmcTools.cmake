@@ -1,0 +1,17 @@
+# Optional accelerators of the build itself: used where they are installed, never required.
+find_program(DMC_CCACHE ccache)
+if(DMC_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${DMC_CCACHE})
+endif()
+find_program(DMC_MOLD mold)
+if(DMC_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+if(DMC_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined
+                      -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()

@@ -1,0 +1,66 @@
+#include "base/dtype.h"
+
+#include <array>
+#include <bit>
+#include <cmath>
+
+namespace dmc {
+namespace {
+
+struct Entry {
+  DType dtype;
+  std::string_view name;
+  size_t size;
+};
+constexpr std::array kTypes = {
+    Entry{DType::kF32, "F32", 4}, Entry{DType::kF16, "F16", 2}, Entry{DType::kBF16, "BF16", 2},
+    Entry{DType::kI64, "I64", 8}, Entry{DType::kI32, "I32", 4}, Entry{DType::kI8, "I8", 1},
+    Entry{DType::kU8, "U8", 1},
+};
+
+}  // namespace
+
+size_t dtype_size(DType dtype) { return kTypes[static_cast<size_t>(dtype)].size; }
+std::string_view dtype_name(DType dtype) { return kTypes[static_cast<size_t>(dtype)].name; }
+
+std::optional<DType> dtype_from_name(std::string_view name) {
+  for (const Entry& entry : kTypes) {
+    if (entry.name == name) return entry.dtype;
+  }
+  return std::nullopt;
+}
+
+float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+uint16_t f32_to_bf16(float value) {
+  if (std::isnan(value)) return 0x7fc0;
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+float f16_to_f32(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1f;
+  const uint32_t mantissa = bits & 0x3ff;
+  if (exponent == 0) {  // zero and subnormals: mantissa * 2^-24
+    const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  const uint32_t wide = exponent == 31 ? 0x7f800000u : (exponent + 112) << 23;
+  return std::bit_cast<float>(sign | wide | (mantissa << 13));
+}
+
+uint16_t f32_to_f16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
+  if (std::isnan(value)) return sign | 0x7e00;
+  const float magnitude = std::fabs(value);
+  if (magnitude >= 65520.0f) return sign | 0x7c00;  // rounds to infinity
+  if (magnitude < 0x1.0p-14f) {                     // subnormal: multiples of 2^-24
+    return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24)));
+  }
+  const uint32_t rounded = (bits & 0x7fffffff) + 0xfff + ((bits >> 13) & 1);
+  return sign | static_cast<uint16_t>((rounded - (112u << 23)) >> 13);
+}
+
+}  // namespace dmc

@@ -1,0 +1,125 @@
+#include "base/parallel.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace dmc {
+namespace {
+
+thread_local bool inside_parallel_for = false;
+
+struct Job {
+  int64_t begin, end, grain;
+  const std::function<void(int64_t, int64_t)>* fn;
+  std::atomic<int64_t> next;
+  std::mutex error_mutex;
+  std::exception_ptr error;
+
+  void work() {
+    inside_parallel_for = true;
+    for (;;) {
+      const int64_t first = next.fetch_add(grain);
+      if (first >= end) break;
+      try {
+        (*fn)(first, std::min(first + grain, end));
+      } catch (...) {
+        const std::lock_guard lock(error_mutex);
+        if (!error) error = std::current_exception();
+      }
+    }
+    inside_parallel_for = false;
+  }
+};
+
+class Pool {
+ public:
+  ~Pool() { resize(1); }
+
+  int size() const { return static_cast<int>(threads_.size()) + 1; }
+
+  void resize(int count) {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    stopping_ = false;
+    for (int i = 1; i < count; ++i) threads_.emplace_back([this] { serve(); });
+  }
+
+  void run(Job& job) {
+    const std::lock_guard one_at_a_time(run_mutex_);
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = &job;
+      ++generation_;
+    }
+    wake_.notify_all();
+    job.work();
+    std::unique_lock lock(mutex_);
+    job_ = nullptr;  // a thread that wakes only now finds nothing to do
+    done_.wait(lock, [this] { return busy_ == 0; });
+  }
+
+ private:
+  void serve() {
+    uint64_t seen = 0;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return stopping_ || (job_ != nullptr && generation_ != seen); });
+      if (stopping_) return;
+      seen = generation_;
+      Job* job = job_;
+      ++busy_;
+      lock.unlock();
+      job->work();
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  std::vector<std::thread> threads_;
+  std::mutex run_mutex_, mutex_;
+  std::condition_variable wake_, done_;
+  Job* job_ = nullptr;
+  uint64_t generation_ = 0;
+  int busy_ = 0;
+  bool stopping_ = false;
+};
+
+Pool& pool() {
+  static Pool instance;
+  static const bool started = [] {
+    instance.resize(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+    return true;
+  }();
+  static_cast<void>(started);
+  return instance;
+}
+
+}  // namespace
+
+void set_num_threads(int count) { pool().resize(std::max(1, count)); }
+int num_threads() { return pool().size(); }
+
+void parallel_for(int64_t begin, int64_t end, int64_t grain,
+                  const std::function<void(int64_t, int64_t)>& fn) {
+  if (begin >= end) return;
+  grain = std::max<int64_t>(1, grain);
+  if (inside_parallel_for || end - begin <= grain || num_threads() == 1) {
+    for (int64_t first = begin; first < end; first += grain) fn(first, std::min(first + grain, end));
+    return;
+  }
+  Job job{begin, end, grain, &fn, begin, {}, {}};
+  pool().run(job);
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace dmc

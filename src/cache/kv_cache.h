@@ -1,0 +1,87 @@
+// The compressed KV cache: for every (sequence, layer, KV head), a *stream*, a list of closed slots
+// in pages and one open slot that still takes tokens in. Streams of one sequence differ in length.
+// All pages come from one pool. Pages hold closed slots only: written once, then immutable, so a
+// fork shares them; the open slot lives in the stream's state in f32.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/rope.h"
+
+namespace dmc::cache {
+
+struct CacheConfig {
+  int layers = 0;
+  int kv_heads = 0;
+  int query_heads = 0;
+  int head_dim = 0;
+  int window = 12;      // tokens of a segment its slot averages; 0: all of them
+  int page_slots = 16;  // slots in a page
+  int64_t max_pages = 0;  // 0: grow as needed; else allocation beyond is Error(kInternal)
+  // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
+  // families without rotary embedding. Must outlive the cache.
+  const kernels::RopeTable* rope = nullptr;
+};
+
+using SequenceId = int64_t;
+
+// What a layer hands over for a run of tokens. T is the number of tokens of one sequence (prefill)
+// or of sequences with one token each (decode). All row-major f32.
+struct LayerTokens {
+  int64_t tokens = 0;
+  const float* q = nullptr;           // [T][query_heads][d], already rotated
+  const float* k = nullptr;           // [T][kv_heads][d], BEFORE rotary, decision channel zeroed
+  const float* v = nullptr;           // [T][kv_heads][d]
+  const uint8_t* merge = nullptr;     // [T][kv_heads]; 1: merge into the open slot. Ignored at position 0
+  const float* importance = nullptr;  // [T][kv_heads]; weight of the token in its slot, > 0
+  float* out = nullptr;               // [T][query_heads][d]
+};
+
+struct CacheBytes {
+  int64_t pages = 0;        // pages in use, shared ones once
+  int64_t open_slots = 0;   // per-stream f32 state
+  int64_t tables = 0;       // page tables
+  int64_t total() const { return pages + open_slots + tables; }
+};
+
+class KvCache {
+ public:
+  explicit KvCache(const CacheConfig& config);
+  ~KvCache();
+
+  SequenceId add_sequence();
+  SequenceId fork(SequenceId parent);  // shares closed pages, copies open slots
+  void release(SequenceId sequence);   // gives its pages back; the id is not reused
+
+  // One-pass compressed prefill (docs/algorithm.md) of tokens at positions length(sequence)...:
+  // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks.
+  void prefill(SequenceId sequence, int layer, const LayerTokens& tokens);
+
+  // One token for each of `sequences` (all different): append or merge, then attend.
+  void decode(std::span<const SequenceId> sequences, int layer, const LayerTokens& tokens);
+
+  // Called once per step after all layers took their tokens.
+  void advance(SequenceId sequence, int64_t tokens);
+
+  int64_t length(SequenceId sequence) const;  // tokens seen
+  int64_t slots(SequenceId sequence, int layer, int head) const;  // closed ones and the open one
+  int64_t slots(SequenceId sequence) const;   // sum over layers and heads
+  CacheBytes bytes() const;                   // of all sequences
+  const CacheConfig& config() const { return config_; }
+
+  // For tests and export: key (rotated) and value of slot `index` of a stream, the open one last.
+  void read_slot(SequenceId sequence, int layer, int head, int64_t index, std::span<float> key,
+                 std::span<float> value) const;
+  // Throws if page accounting, reference counts or slot counts disagree.
+  void check_invariants() const;
+
+ private:
+  struct Impl;
+  CacheConfig config_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dmc::cache

@@ -1,0 +1,129 @@
+#include "cli/train_options.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <malloc.h>
+
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/parallel.h"
+#include "base/progress.h"
+#include "cli/interrupt.h"
+#include "train/stage.h"
+
+namespace dmc::cli {
+namespace {
+
+// Activations are large and as large in every step: keep freed memory instead of returning it to
+// the system and paying the page faults again (up to half of a step's time otherwise).
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
+void set_up_machine(const TrainCommand& command) {
+  keep_freed_memory();
+  if (command.threads > 0) {
+    at::set_num_threads(command.threads);
+    set_num_threads(command.threads);
+  }
+  if (command.fast_matmul) at::globalContext().setFloat32MatmulPrecision("medium");
+}
+
+std::string fields(const train::StepRecord& r) {
+  char text[160];
+  if (r.stage == "dense" || r.stage == "zero-out") {
+    std::snprintf(text, sizeof text, "%s  loss %.3f  %.1fk tok/s", r.stage.c_str(), r.loss,
+                  r.tokens_per_second / 1e3);
+  } else {
+    std::snprintf(text, sizeof text, "%s  loss %.3f  CR %.2f (want %.2f)  %.1fk tok/s",
+                  r.stage.c_str(), r.loss, r.cr, r.wanted_cr, r.tokens_per_second / 1e3);
+  }
+  return text;
+}
+
+}  // namespace
+
+void add_training_options(CLI::App& app, TrainCommand& command) {
+  train::TrainOptions& o = command.options;
+  app.add_option("-m,--model", o.model_dir, "model directory to start from")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  app.add_option("-o,--out", o.out_dir, "folder for the trained model, log and checkpoint")
+      ->required();
+  app.add_option("--data", o.data, "text files or folders (default: the built-in corpus)");
+  app.add_option("--batch", o.batch, "sequences a step")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--length", o.length, "tokens a sequence")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--lr", o.learning_rate, "peak learning rate")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--final-lr", o.final_learning_rate, "learning rate at the end of the decay")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--warmup", o.warmup_steps, "steps of linear warm-up")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--weight-decay", o.weight_decay)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--clip", o.clip, "largest norm of the gradient")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--seed", o.seed, "of data order, fresh weights and noise")
+      ->capture_default_str();
+  app.add_option("--weights", o.weights_dtype, "dtype of the written model: f32, f16 or bf16")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+      ->capture_default_str();
+  app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str();
+  app.add_flag("--resume", o.resume, "go on from the checkpoint in --out");
+  app.add_option("--threads", command.threads, "cores to use (default: all)")
+      ->check(CLI::Range(1, 1024));
+  app.add_flag("--fast-matmul", command.fast_matmul,
+               "let f32 matrix products round their inputs to bf16 where the CPU has bf16 units");
+  app.add_flag("--json", command.json, "print the last step's record as JSON");
+}
+
+train::Outcome train_with_progress(const TrainCommand& command,
+                                   std::vector<train::StepRecord>* records) {
+  catch_interrupts();
+  set_up_machine(command);
+  ProgressBar bar("training", command.options.total_steps());
+  return train::run_training(command.options, interrupted, [&](const train::StepRecord& record) {
+    records->push_back(record);
+    bar.update(record.step, fields(record));
+  });
+}
+
+int run_training_command(const TrainCommand& command) {
+  std::vector<train::StepRecord> records;
+  const train::Outcome outcome = train_with_progress(command, &records);
+  const std::string out = command.options.out_dir.string();
+  if (outcome == train::Outcome::kInterrupted) {
+    std::cerr << "stopped; the checkpoint is in " << out
+              << "; the same command with --resume goes on from it\n";
+    return kExitInterrupted;
+  }
+  if (command.json && !records.empty()) {
+    const train::StepRecord& last = records.back();
+    std::cout << nlohmann::ordered_json{{"out", out},
+                                        {"step", last.step},
+                                        {"tokens", last.tokens},
+                                        {"loss", last.loss},
+                                        {"compression_ratio", last.cr}}
+                     .dump()
+              << "\n";
+  } else {
+    std::cerr << "the model is in " << out << "\n";
+  }
+  return 0;
+}
+
+}  // namespace dmc::cli

@@ -1,0 +1,97 @@
+#include "io/regex.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "base/error.h"
+
+namespace dmc::io {
+namespace {
+
+constexpr size_t kLongestPattern = 4096;
+constexpr uint32_t kMatchLimit = 1'000'000;
+
+struct MatchState {
+  pcre2_match_data* data;
+  pcre2_match_context* context;
+  explicit MatchState(const pcre2_code* code)
+      : data(pcre2_match_data_create_from_pattern(code, nullptr)),
+        context(pcre2_match_context_create(nullptr)) {
+    pcre2_set_match_limit(context, kMatchLimit);
+    pcre2_set_heap_limit(context, 64 * 1024);  // KiB
+  }
+  ~MatchState() {
+    pcre2_match_data_free(data);
+    pcre2_match_context_free(context);
+  }
+  MatchState(const MatchState&) = delete;
+  MatchState& operator=(const MatchState&) = delete;
+};
+
+}  // namespace
+
+struct Regex::Impl {
+  pcre2_code* code = nullptr;
+  std::string origin;
+  ~Impl() { pcre2_code_free(code); }
+};
+
+Regex::Regex(const std::string& pattern, const std::string& origin)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->origin = origin;
+  if (pattern.size() > kLongestPattern) {
+    throw data_error(origin + ": a pattern of " + std::to_string(pattern.size()) +
+                     " bytes is longer than the limit of " + std::to_string(kLongestPattern));
+  }
+  int code = 0;
+  PCRE2_SIZE offset = 0;
+  impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                              PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+  if (impl_->code == nullptr) {
+    char message[128] = "";
+    pcre2_get_error_message(code, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
+    throw data_error(origin + ": pattern \"" + pattern + "\" is not valid at byte " +
+                     std::to_string(offset) + ": " + message);
+  }
+  pcre2_jit_compile(impl_->code, PCRE2_JIT_COMPLETE);  // without a JIT it is merely slower
+}
+
+Regex::~Regex() = default;
+Regex::Regex(Regex&&) noexcept = default;
+
+void Regex::for_each_match(std::string_view text,
+                           const std::function<void(size_t, size_t)>& fn) const {
+  const MatchState state(impl_->code);
+  const PCRE2_SIZE* range = pcre2_get_ovector_pointer(state.data);
+  size_t position = 0;
+  while (position < text.size()) {
+    const int result =
+        pcre2_match(impl_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), position,
+                    PCRE2_NO_UTF_CHECK, state.data, state.context);
+    if (result == PCRE2_ERROR_NOMATCH) return;
+    if (result < 0) {
+      throw data_error(impl_->origin + ": its pattern needs too much work on this text (PCRE2 error " +
+                       std::to_string(result) + ")");
+    }
+    if (range[1] == range[0]) {  // step over one character
+      position = range[1] + 1;
+      while (position < text.size() && (text[position] & 0xc0) == 0x80) ++position;
+      continue;
+    }
+    fn(range[0], range[1]);
+    position = range[1];
+  }
+}
+
+std::string escape_regex(std::string_view literal) {
+  std::string escaped;
+  for (char c : literal) {
+    if (static_cast<unsigned char>(c) < 0x80 && !std::isalnum(static_cast<unsigned char>(c))) {
+      escaped += '\\';
+    }
+    escaped += c;
+  }
+  return escaped;
+}
+
+}  // namespace dmc::io

@@ -1,0 +1,30 @@
+// Tensors from and to model files.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "io/safetensors.h"
+
+namespace dmc::nn {
+
+using TensorsByName = std::map<std::string, at::Tensor>;
+
+// A tensor of its own memory with the view's values converted to `dtype` (a floating type).
+at::Tensor to_tensor(const io::TensorView& view, at::ScalarType dtype);
+
+// Views of tensors for writing; a tensor must be contiguous, on the CPU, and outlive its view.
+io::TensorMap to_views(const TensorsByName& tensors);
+
+// config.json and model.safetensors (weights converted to `dtype`) into `dir`, made if missing.
+void save_model(const std::filesystem::path& dir, const std::string& config_json,
+                const TensorsByName& parameters, at::ScalarType dtype);
+
+// A CPU generator of its own, so that what it draws depends on nothing but `seed`.
+at::Generator generator(uint64_t seed);
+
+}  // namespace dmc::nn

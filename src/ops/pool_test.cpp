@@ -1,0 +1,58 @@
+#include "ops/pool.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <gtest/gtest.h>
+
+namespace dmc::ops {
+namespace {
+
+// The definition with a [T, T] matrix of weights, differentiated by autograd: the slow twin.
+std::pair<at::Tensor, at::Tensor> pool_literal(const at::Tensor& k, const at::Tensor& v,
+                                               const at::Tensor& merge, const at::Tensor& importance,
+                                               int64_t window) {
+  const int64_t T = k.size(1);
+  const at::Tensor log_alpha = at::log_sigmoid(merge).transpose(1, 2);        // [B, K, T]
+  const at::Tensor log_omega = at::log_sigmoid(importance).transpose(1, 2);
+  const at::Tensor sum = log_alpha.cumsum(-1);
+  const at::Tensor log_weight =
+      sum.unsqueeze(-1) - sum.unsqueeze(-2) + log_omega.unsqueeze(-2);        // [B, K, t, j]
+  at::Tensor seen = at::ones({T, T}, at::kBool).tril();
+  if (window > 0) seen = seen & at::ones({T, T}, at::kBool).triu(1 - window);
+  const at::Tensor weight = log_weight.masked_fill(~seen, -INFINITY).softmax(-1);
+  const auto mean = [&](const at::Tensor& x) {
+    return at::matmul(weight, x.transpose(1, 2)).transpose(1, 2);
+  };
+  return {mean(k), mean(v)};
+}
+
+TEST(Pool, EqualsLiteralTwinWithAllGradients) {
+  uint64_t seed = 1;
+  for (int64_t window : {0, 1, 12}) {
+    for (double sharpness : {1.0, 20.0}) {
+      at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed++);
+      const auto normal = [&](at::IntArrayRef sizes, double scale = 1.0) {
+        return (at::randn(sizes, generator, at::kDouble) * scale).set_requires_grad(true);
+      };
+      const at::Tensor k = normal({2, 61, 3, 16}), v = normal({2, 61, 3, 16});
+      const at::Tensor merge = normal({2, 61, 3}, sharpness), importance = normal({2, 61, 3}, 2.0);
+      const at::Tensor gk = normal({2, 61, 3, 16}).detach(), gv = normal({2, 61, 3, 16}).detach();
+      const auto run = [&](auto&& function) {
+        for (const at::Tensor* t : {&k, &v, &merge, &importance}) t->mutable_grad().reset();
+        const auto [pk, pv] = function(k, v, merge, importance, window);
+        ((pk * gk).sum() + (pv * gv).sum()).backward();
+        return std::vector<at::Tensor>{pk.detach(), pv.detach(),  k.grad(),
+                                       v.grad(),    merge.grad(), importance.grad()};
+      };
+      const auto fast = run(pool), slow = run(pool_literal);
+      for (size_t i = 0; i < fast.size(); ++i) {
+        const double error = (fast[i] - slow[i]).norm().item<double>();
+        EXPECT_LT(error, 1e-10 * std::max(1.0, slow[i].norm().item<double>()))
+            << "result " << i << " window " << window << " seed " << seed - 1;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dmc::ops

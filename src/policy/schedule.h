@@ -1,0 +1,23 @@
+// How training changes over its steps: pure functions of the step number.
+#pragma once
+
+#include <cstdint>
+
+namespace dmc::policy {
+
+// Zero-out stage: what is left of the decision channel at `step` of `steps`. It reaches 0 after
+// four fifths of the stage, so that the model also trains without it (paper, section 3.2).
+double zero_out_fade(int64_t step, int64_t steps);
+
+// Compression ratio wanted at `step` of `steps` of the retrofit stage: linear from 1 to `target`.
+double ramped_cr(int64_t step, int64_t steps, double target);
+
+// The fraction of tokens that must merge for a compression ratio: 1 - 1/CR.
+double merge_fraction(double cr);
+
+// Linear warm-up over `warmup` steps to `peak`, constant, then a cosine over the last `decay` of
+// `total` steps down to `floor`.
+double learning_rate(int64_t step, int64_t total, int64_t warmup, int64_t decay, double peak,
+                     double floor);
+
+}  // namespace dmc::policy

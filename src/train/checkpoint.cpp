@@ -1,0 +1,83 @@
+#include "train/checkpoint.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "io/safetensors.h"
+#include "nn/weights.h"
+
+namespace dmc::train {
+namespace {
+
+constexpr auto kParameterPrefix = "parameter.";
+
+// Parameters and optimizer state under their names in the file, sharing memory with both.
+nn::TensorsByName all_tensors(const models::Llama& model, const AdamW& optimizer) {
+  nn::TensorsByName tensors = optimizer.state();
+  for (const auto& [name, parameter] : model.parameters()) {
+    tensors[kParameterPrefix + name] = parameter;
+  }
+  return tensors;
+}
+
+void require_same_run(const TrainOptions& options, const std::string& stored) {
+  const auto ours = nlohmann::json::parse(options.identity_json());
+  const auto theirs = nlohmann::json::parse(stored);
+  for (const auto& [key, value] : ours.items()) {
+    const auto found = theirs.contains(key) ? theirs.at(key) : nlohmann::json();
+    if (found == value) continue;
+    throw usage_error("--resume: the run in " + options.out_dir.string() + " was started with " +
+                      key + " " + found.dump() + ", not " + value.dump() +
+                      "; give the same options or another --out");
+  }
+}
+
+}  // namespace
+
+std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir) {
+  return out_dir / "checkpoint.safetensors";
+}
+
+void save_checkpoint(const TrainOptions& options, const models::Llama& model,
+                     const AdamW& optimizer, const Progress& progress) {
+  nlohmann::json feeds = nlohmann::json::array();
+  for (const auto& feed : progress.feeds) feeds.push_back({feed.epoch, feed.document, feed.offset});
+  const nlohmann::json state = {
+      {"step", progress.step}, {"tokens", progress.tokens}, {"feeds", feeds}};
+  const nn::TensorsByName tensors = all_tensors(model, optimizer);
+  io::write_safetensors(checkpoint_path(options.out_dir), nn::to_views(tensors),
+                        {{"progress", state.dump()}, {"options", options.identity_json()}});
+}
+
+Progress load_checkpoint(const TrainOptions& options, models::Llama& model, AdamW& optimizer) {
+  const std::filesystem::path path = checkpoint_path(options.out_dir);
+  const io::SafetensorsFile file(path);
+  const auto metadata = [&](const std::string& key) {
+    const auto found = file.metadata().find(key);
+    if (found == file.metadata().end()) {
+      throw data_error(path.string() + ": no \"" + key + "\" in its metadata; not a checkpoint");
+    }
+    return found->second;
+  };
+  require_same_run(options, metadata("options"));
+
+  const at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : all_tensors(model, optimizer)) {
+    const auto found = file.tensors().find(name);
+    if (found == file.tensors().end() || found->second.shape != tensor.sizes().vec()) {
+      throw data_error(path.string() + ": tensor " + name + " is missing or has another shape");
+    }
+    tensor.copy_(nn::to_tensor(found->second, tensor.scalar_type()));
+  }
+  const auto state = nlohmann::json::parse(metadata("progress"));
+  Progress progress{state.at("step").get<int64_t>(), state.at("tokens").get<int64_t>(), {}};
+  for (const auto& feed : state.at("feeds")) {
+    progress.feeds.push_back({feed.at(0).get<int64_t>(), feed.at(1).get<int64_t>(),
+                              feed.at(2).get<int64_t>()});
+  }
+  return progress;
+}
+
+}  // namespace dmc::train

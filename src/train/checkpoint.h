@@ -1,0 +1,32 @@
+// A training run's state in one file, written atomically: whatever happens during a save, the
+// checkpoint before it survives whole.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "io/corpus.h"
+#include "models/llama.h"
+#include "train/optimizer.h"
+
+namespace dmc::train {
+
+struct Progress {
+  int64_t step = 0;  // steps done, over all stages
+  int64_t tokens = 0;
+  std::vector<io::TokenFeed::Position> feeds;  // one for each row of a batch
+};
+
+std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir);
+
+void save_checkpoint(const TrainOptions& options, const models::Llama& model,
+                     const AdamW& optimizer, const Progress& progress);
+
+// Fills parameters and optimizer state in place. Error(kData) when the file does not fit the
+// model, Error(kUsage) naming the first option in which `options` differ from the run's own.
+Progress load_checkpoint(const TrainOptions& options, models::Llama& model, AdamW& optimizer);
+
+}  // namespace dmc::train

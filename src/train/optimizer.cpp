@@ -1,0 +1,85 @@
+#include "train/optimizer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+
+namespace dmc::train {
+namespace {
+
+// All gradients of a model as one list; parameters the step did not reach count as zero.
+std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& p : parameters) {
+    result.push_back(p.grad().defined() ? p.grad() : at::zeros_like(p));
+  }
+  return result;
+}
+
+double squared_norm(const std::vector<at::Tensor>& tensors) {
+  double sum = 0.0;
+  for (const at::Tensor& t : tensors) {
+    const double norm = t.norm().item<double>();
+    sum += norm * norm;
+  }
+  return sum;
+}
+
+}  // namespace
+
+AdamW::AdamW(const std::map<std::string, at::Tensor>& parameters, const TrainOptions& options)
+    : beta1_(options.beta1),
+      beta2_(options.beta2),
+      epsilon_(options.epsilon),
+      clip_(options.clip) {
+  decayed_.weight_decay = options.weight_decay;
+  for (const auto& [name, parameter] : parameters) {
+    Group& group = parameter.dim() > 1 ? decayed_ : plain_;
+    group.names.push_back(name);
+    group.parameters.push_back(parameter);
+    group.first_moments.push_back(at::zeros_like(parameter));
+    group.second_moments.push_back(at::zeros_like(parameter));
+    group.steps.push_back(at::zeros({}, at::kFloat));
+  }
+}
+
+double AdamW::step(double learning_rate) {
+  const at::NoGradGuard no_grad;
+  Group* const groups[] = {&decayed_, &plain_};
+  double norm = 0.0;
+  for (Group* group : groups) norm += squared_norm(gradients(group->parameters));
+  norm = std::sqrt(norm);
+  if (std::isfinite(norm)) {
+    // The fused step divides gradients by grad_scale.
+    const at::Tensor scale = at::full({}, std::max(1.0, norm / clip_), at::kFloat);
+    for (Group* group : groups) {
+      for (at::Tensor& count : group->steps) count.add_(1.0);
+      std::vector<at::Tensor> grads = gradients(group->parameters);
+      at::_fused_adamw_(group->parameters, grads, group->first_moments, group->second_moments,
+                        /*max_exp_avg_sqs=*/{}, group->steps, learning_rate, beta1_, beta2_,
+                        group->weight_decay, epsilon_, /*amsgrad=*/false, /*maximize=*/false,
+                        scale);
+    }
+  }
+  for (Group* group : groups) {
+    for (at::Tensor& p : group->parameters) p.mutable_grad().reset();
+  }
+  return norm;
+}
+
+std::map<std::string, at::Tensor> AdamW::state() const {
+  std::map<std::string, at::Tensor> result;
+  for (const Group* group : {&decayed_, &plain_}) {
+    for (size_t i = 0; i < group->names.size(); ++i) {
+      result["first_moment." + group->names[i]] = group->first_moments[i];
+      result["second_moment." + group->names[i]] = group->second_moments[i];
+      result["steps." + group->names[i]] = group->steps[i];
+    }
+  }
+  return result;
+}
+
+}  // namespace dmc::train

@@ -1,0 +1,48 @@
+#include "train/options.h"
+
+#include <nlohmann/json.hpp>
+
+#include "train/stage.h"
+
+namespace dmc::train {
+
+int64_t TrainOptions::total_steps() const {
+  int64_t total = 0;
+  for (const StageRun& run : stages) total += run.steps;
+  return total;
+}
+
+std::string TrainOptions::identity_json() const {
+  nlohmann::json stage_list = nlohmann::json::array();
+  for (const StageRun& run : stages) {
+    stage_list.push_back({{"stage", run.stage->name}, {"steps", run.steps}});
+  }
+  std::vector<std::string> sources;
+  for (const auto& path : data) sources.push_back(path.string());
+  return nlohmann::json{
+      {"stages", stage_list},
+      {"data", sources},
+      {"fresh", fresh},
+      {"batch", batch},
+      {"length", length},
+      {"learning_rate", learning_rate},
+      {"final_learning_rate", final_learning_rate},
+      {"warmup_steps", warmup_steps},
+      {"decay_steps", decay_steps},
+      {"weight_decay", weight_decay},
+      {"beta1", beta1},
+      {"beta2", beta2},
+      {"epsilon", epsilon},
+      {"clip", clip},
+      {"seed", seed},
+      {"cr", retrofit.target_cr},
+      {"window", retrofit.window},
+      {"offset", retrofit.offset},
+      {"temperature", retrofit.temperature},
+      {"decision_scale", retrofit.decision_scale},
+      {"compression_weight", retrofit.compression_weight},
+  }
+      .dump();
+}
+
+}  // namespace dmc::train

@@ -1,0 +1,51 @@
+// Everything that defines a training run. A run resumed with other values would not be the same
+// run, so the values are kept in its checkpoints and compared.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace dmc::train {
+
+struct Stage;
+
+struct StageRun {
+  const Stage* stage = nullptr;
+  int64_t steps = 0;
+};
+
+struct RetrofitOptions {
+  double target_cr = 4.0;           // compression ratio at the end of the ramp
+  int64_t window = 12;              // tokens of a segment that its slot averages; 0: all
+  double offset = 5.0;              // c of the decision and importance logits
+  double temperature = 0.1;         // tau of the Gumbel-sigmoid
+  double decision_scale = 10.0;     // factor on the decision channels, folded into Wq, Wk at the end
+  double compression_weight = 3.0;  // of the compression loss beside the language-model loss
+};
+
+struct TrainOptions {
+  std::filesystem::path model_dir, out_dir;
+  std::vector<std::filesystem::path> data;  // empty: the built-in corpus
+  std::vector<StageRun> stages;
+  bool fresh = false;  // random weights instead of the model's
+  int64_t batch = 4;   // sequences a step
+  int64_t length = 2048;
+  double learning_rate = 3e-4, final_learning_rate = 3e-5;
+  int64_t warmup_steps = 20;
+  int64_t decay_steps = 0;  // the learning rate's cosine decay spans the last so many steps
+  double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-5, clip = 1.0;
+  uint64_t seed = 1;
+  RetrofitOptions retrofit;
+  std::string weights_dtype = "f32";  // of the model that is written at the end
+
+  // Not part of the run's identity.
+  int64_t checkpoint_every = 100;  // steps
+  bool resume = false;
+
+  int64_t total_steps() const;
+  std::string identity_json() const;  // the values above that define the run
+};
+
+}  // namespace dmc::train

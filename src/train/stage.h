@@ -1,0 +1,50 @@
+// The stages of training as a table: what attention a stage trains with, what compression it asks
+// for, and what it leaves behind. A new stage is a file in stages/ and a line in stage_table.cpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "models/llama.h"
+#include "nn/attention.h"
+#include "train/options.h"
+
+namespace dmc::train {
+
+// Where a step stands.
+struct StepInfo {
+  int64_t step = 0, steps = 0;  // within the stage
+  int64_t global_step = 0;
+  uint64_t seed = 0;  // of the run; noise is drawn from (seed, global_step, layer)
+};
+
+// Attention of one stage, told about each step; gathers what the stage's own loss needs.
+class TrainAttention : public nn::AttentionStrategy {
+ public:
+  virtual void begin_step(const StepInfo&) {}
+  // After the forward pass: added to the language-model loss; undefined if the stage has none.
+  virtual at::Tensor extra_loss() { return {}; }
+  virtual double measured_cr() const { return 1.0; }  // in the step's forward pass
+  virtual double wanted_cr() const { return 1.0; }
+};
+
+struct Stage {
+  std::string_view name;
+  std::unique_ptr<TrainAttention> (*attention)(const io::ModelConfig&, const TrainOptions&);
+  void (*finish)(models::Llama&, const TrainOptions&);  // null: nothing to do
+};
+
+std::span<const Stage> stages();  // stage_table.cpp
+const Stage* find_stage(std::string_view name);
+
+// One per stage, in stages/.
+std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig&, const TrainOptions&);
+std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig&, const TrainOptions&);
+std::unique_ptr<TrainAttention> retrofit_stage(const io::ModelConfig&, const TrainOptions&);
+std::unique_ptr<TrainAttention> finetune_stage(const io::ModelConfig&, const TrainOptions&);
+void finish_zero_out(models::Llama& model, const TrainOptions&);
+
+}  // namespace dmc::train

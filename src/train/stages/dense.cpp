@@ -1,0 +1,28 @@
+// Plain language modelling: pre-training, or the uncompressed control of a retrofit.
+#include "nn/dense_attention.h"
+#include "train/stage.h"
+
+namespace dmc::train {
+namespace {
+
+class DenseTraining : public TrainAttention {
+ public:
+  DenseTraining(const io::ModelConfig& config, int64_t length)
+      : dense_(length, config.head_dim, config.rope_theta) {}
+  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                    const at::Tensor& v_BTKd) override {
+    return dense_.attend(layer, q_BTHd, k_BTKd, v_BTKd);
+  }
+
+ private:
+  nn::DenseAttention dense_;
+};
+
+}  // namespace
+
+std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig& config,
+                                            const TrainOptions& options) {
+  return std::make_unique<DenseTraining>(config, options.length);
+}
+
+}  // namespace dmc::train

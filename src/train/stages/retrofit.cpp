@@ -1,0 +1,117 @@
+// Stages 2 and 3: the model learns to take decisions while the wanted compression ratio rises
+// (retrofit) and then stays (finetune). Paper, sections 3.2 and 3.3; docs/algorithm.md.
+#include <ATen/ops/log.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/relu.h>
+
+#include "base/rng.h"
+#include "nn/rope.h"
+#include "nn/weights.h"
+#include "ops/attention.h"
+#include "ops/pool.h"
+#include "policy/schedule.h"
+#include "train/stage.h"
+
+namespace dmc::train {
+namespace {
+
+// Difference of two Gumbel variables, which is a logistic one.
+at::Tensor logistic_noise(at::IntArrayRef shape, uint64_t seed) {
+  at::Generator generator = nn::generator(seed);
+  // Open interval: a logit of infinity would make a NaN gradient.
+  const at::Tensor u = at::rand(shape, generator).clamp(1e-7, 1.0 - 1e-7);
+  return u.log() - (1.0 - u).log();
+}
+
+// Rounded to 0 or 1 going forward, the identity going backward (straight-through).
+at::Tensor straight_through_round(const at::Tensor& x) { return x + (x.round() - x).detach(); }
+
+class DmcTraining : public TrainAttention {
+ public:
+  DmcTraining(const io::ModelConfig& config, const TrainOptions& options, bool ramp)
+      : config_(config),
+        options_(options.retrofit),
+        ramp_(ramp),
+        rope_(options.length, config.head_dim, config.rope_theta),
+        channels_(at::ones({config.head_dim})) {
+    channels_[-1].fill_(0.0);  // attention never sees the decision channel
+  }
+
+  void begin_step(const StepInfo& info) override {
+    info_ = info;
+    merges_ = at::Tensor();
+    decisions_ = 0;
+    wanted_cr_ = ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr)
+                       : options_.target_cr;
+  }
+
+  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                    const at::Tensor& v_BTKd) override {
+    const double scale = options_.decision_scale, offset = options_.offset;
+    const at::Tensor noise =
+        logistic_noise(k_BTKd.sizes().slice(0, 3),
+                       random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
+                                   static_cast<uint64_t>(layer)));
+    const at::Tensor merge_logit =
+        (k_BTKd.select(3, -1) * scale - offset + noise) / options_.temperature;
+    const at::Tensor importance_logit = query_channel_mean(q_BTHd) * scale + offset;
+    count_merges(merge_logit);
+
+    const auto [k_pooled, v_pooled] = ops::pool(k_BTKd * channels_, v_BTKd, merge_logit,
+                                                importance_logit, options_.window);
+    return ops::dmc_attention(rope_.apply(q_BTHd * channels_), rope_.apply(k_pooled), v_pooled,
+                              merge_logit);
+  }
+
+  // max(0, wanted fraction of merges - fraction of merges), paper equation 8.
+  at::Tensor extra_loss() override {
+    const double wanted = policy::merge_fraction(wanted_cr_);
+    return at::relu(wanted - merges_ / static_cast<double>(decisions_)) *
+           options_.compression_weight;
+  }
+
+  double measured_cr() const override {
+    return 1.0 / (1.0 - merges_.item<double>() / static_cast<double>(decisions_));
+  }
+  double wanted_cr() const override { return wanted_cr_; }
+
+ private:
+  at::Tensor query_channel_mean(const at::Tensor& q_BTHd) const {
+    return q_BTHd.select(3, -1)
+        .unflatten(2, at::IntArrayRef{config_.num_kv_heads, config_.group_size()})
+        .mean(-1);
+  }
+
+  // A sequence's first token opens a slot whatever its logit, so it counts as no merge.
+  void count_merges(const at::Tensor& merge_logit_BTK) {
+    const at::Tensor alpha = merge_logit_BTK.narrow(1, 1, merge_logit_BTK.size(1) - 1).sigmoid();
+    const at::Tensor merges = straight_through_round(alpha).sum();
+    merges_ = merges_.defined() ? merges_ + merges : merges;
+    decisions_ += merge_logit_BTK.numel();
+  }
+
+  const io::ModelConfig& config_;
+  const RetrofitOptions options_;
+  const bool ramp_;
+  nn::Rope rope_;
+  at::Tensor channels_;  // [d]: 1 but for the decision channel
+  StepInfo info_;
+  double wanted_cr_ = 1.0;
+  at::Tensor merges_;  // scalar, differentiable, summed over layers
+  int64_t decisions_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<TrainAttention> retrofit_stage(const io::ModelConfig& config,
+                                               const TrainOptions& options) {
+  return std::make_unique<DmcTraining>(config, options, /*ramp=*/true);
+}
+
+std::unique_ptr<TrainAttention> finetune_stage(const io::ModelConfig& config,
+                                               const TrainOptions& options) {
+  return std::make_unique<DmcTraining>(config, options, /*ramp=*/false);
+}
+
+}  // namespace dmc::train

@@ -1,0 +1,40 @@
+// Stage 1: the decision channel fades out of attention, so that giving it up later costs nothing
+// (paper, section 3.2 "training stages").
+#include <ATen/ops/ones.h>
+
+#include "nn/dense_attention.h"
+#include "policy/schedule.h"
+#include "train/decision_rows.h"
+#include "train/stage.h"
+
+namespace dmc::train {
+namespace {
+
+class ZeroOut : public TrainAttention {
+ public:
+  ZeroOut(const io::ModelConfig& config, int64_t length)
+      : dense_(length, config.head_dim, config.rope_theta), channels_(at::ones({config.head_dim})) {}
+
+  void begin_step(const StepInfo& info) override {
+    channels_[-1].fill_(policy::zero_out_fade(info.step, info.steps));
+  }
+  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                    const at::Tensor& v_BTKd) override {
+    return dense_.attend(layer, q_BTHd * channels_, k_BTKd * channels_, v_BTKd);
+  }
+
+ private:
+  nn::DenseAttention dense_;
+  at::Tensor channels_;  // [d]: 1 but for the decision channel
+};
+
+}  // namespace
+
+std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig& config,
+                                               const TrainOptions& options) {
+  return std::make_unique<ZeroOut>(config, options.length);
+}
+
+void finish_zero_out(models::Llama& model, const TrainOptions&) { scale_decision_rows(model, 0.0); }
+
+}  // namespace dmc::train

@@ -1,0 +1,53 @@
+// parity_probe MODEL_DIR INPUT OUTPUT_DIR: runs the dense model on INPUT's "tokens" [B, T] and
+// writes OUTPUT_DIR/result.safetensors: "logits", "loss" and the gradient of every parameter under
+// its name; and the model itself, saved again, into OUTPUT_DIR/model.
+#include <ATen/ops/cross_entropy_loss.h>
+
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+
+#include "models/llama.h"
+#include "nn/dense_attention.h"
+#include "nn/weights.h"
+
+namespace {
+
+void probe(const std::filesystem::path& model_dir, const std::filesystem::path& input,
+           const std::filesystem::path& output_dir) {
+  const dmc::models::Llama model = dmc::models::Llama::load(model_dir);
+  for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
+  const dmc::io::SafetensorsFile file(input);
+  const at::Tensor tokens =
+      dmc::nn::to_tensor(file.tensors().find("tokens")->second, at::kLong);
+
+  const int64_t T = tokens.size(1);
+  dmc::nn::DenseAttention attention(T, model.config().head_dim, model.config().rope_theta);
+  const at::Tensor logits = model.logits(model.hidden(tokens, attention));
+  const at::Tensor loss = at::cross_entropy_loss(logits.narrow(1, 0, T - 1).flatten(0, 1),
+                                                 tokens.narrow(1, 1, T - 1).flatten());
+  loss.backward();
+
+  dmc::nn::TensorsByName result = {{"logits", logits.detach()}, {"loss", loss.detach()}};
+  for (const auto& [name, parameter] : model.parameters()) {
+    result[name] = parameter.grad().contiguous();
+  }
+  dmc::io::write_safetensors(output_dir / "result.safetensors", dmc::nn::to_views(result));
+  model.save(output_dir / "model", at::kFloat);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 4) {
+    std::fprintf(stderr, "usage: parity_probe MODEL_DIR INPUT OUTPUT_DIR\n");
+    return 2;
+  }
+  try {
+    probe(argv[1], argv[2], argv[3]);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "parity_probe: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Fails on an include that docs/architecture.md does not allow.
+
+Checked for every C++ file under src: which folders it includes from, that project headers are
+named from the root of src and exist, and that no LibTorch header appears left of the line.
+"""
+import pathlib
+import re
+import sys
+
+# Folder -> folders it may include from (besides itself).
+ALLOWED = {
+    "base": set(),
+    "io": {"base"},
+    "policy": {"base"},
+    "kernels": {"base", "policy"},
+    "cache": {"base", "policy", "kernels"},
+    "engine": {"base", "io", "policy", "cache"},
+    "server": {"base", "io", "engine"},
+    "eval": {"base", "io", "policy", "engine"},
+    "ops": {"base", "policy", "kernels"},
+    "nn": {"base", "io", "ops"},
+    "models": {"base", "io", "nn"},
+    "dist": {"base"},
+    "train": {"base", "io", "policy", "ops", "nn", "models", "dist"},
+    "runtime": {"base", "io", "cache", "engine", "ops", "nn", "models", "dist"},
+}
+ALLOWED["cli"] = set(ALLOWED)  # the command line ties everything together
+WITHOUT_TORCH = {"base", "io", "policy", "kernels", "cache", "engine", "server", "eval"}
+
+PROJECT_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
+TORCH_INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]((?:torch|ATen|c10|caffe2)/[^>"]+)[>"]')
+
+
+def problem(src, folder, line):
+    """The sentence about a bad include on `line`, or None."""
+    torch = TORCH_INCLUDE.match(line)
+    if torch:
+        if folder in WITHOUT_TORCH:
+            return f"{torch[1]} is a LibTorch header, and src/{folder} is built without LibTorch"
+        return None
+    include = PROJECT_INCLUDE.match(line)
+    if not include:
+        return None
+    header = include[1]
+    target = header.split("/")[0]
+    if not (src / header).is_file():
+        return f'"{header}" is not a file under src; name headers from the root of src'
+    if target != folder and target not in ALLOWED[folder]:
+        allowed = ", ".join(sorted(ALLOWED[folder])) or "nothing else"
+        return f"src/{folder} must not include from src/{target} (allowed: {allowed})"
+    return None
+
+
+def lint(src):
+    """All problems under `src` as "file:line: message"."""
+    problems = []
+    for path in sorted(p for p in src.rglob("*") if p.suffix in {".h", ".cpp"}):
+        parts = path.relative_to(src).parts
+        folder = parts[0]
+        if len(parts) < 2 or folder not in ALLOWED:
+            problems.append(f"{path}:1: not in a folder that tools/lint_includes.py knows")
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            message = problem(src, folder, line)
+            if message:
+                problems.append(f"{path}:{number}: {message}")
+    return problems
+
+
+def main():
+    src = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "src")
+    problems = lint(src)
+    print("\n".join(problems) if problems else "includes: no forbidden edge")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
