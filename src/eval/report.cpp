@@ -7,42 +7,13 @@
 
 #include "base/human.h"
 #include "eval/report_style.h"
+#include "eval/report_text.h"
 #include "eval/svg.h"
 
 namespace dmc::eval {
 namespace {
 
-constexpr const char* kDash = "–";
 constexpr double kSmoothing = 0.08;  // weight of a new value in the smoothed loss
-
-bool known(double value) { return std::isfinite(value); }
-// For a ratio: both are known and the divisor is not zero.
-bool comparable(double value, double base) { return known(value) && known(base) && base > 0.0; }
-
-std::string number(double value, int digits) { return known(value) ? fixed(value, digits) : kDash; }
-std::string bytes(double value) { return known(value) ? human_bytes(value) : kDash; }
-std::string rate(double value) { return known(value) ? human_count(value) : kDash; }
-
-std::string per_second(double value) {
-  return known(value) ? human_count(value).append(" tok/s") : kDash;
-}
-
-std::string times(double ratio) { return fixed(ratio, ratio < 9.95 ? 1 : 0).append("×"); }
-
-std::string signed_percent(double ratio) {
-  const std::string text = fixed(100.0 * (ratio - 1.0), 1);
-  if (text == "0.0") return "±0.0%";
-  return (text[0] == '-' ? std::string("−").append(text, 1) : std::string("+").append(text))
-      .append("%");
-}
-
-// A difference of shares: "+0.4 points", empty when not known.
-std::string points(double difference) {
-  if (!known(difference)) return "";
-  const std::string size = fixed(std::abs(100.0 * difference), 1);
-  const char* sign = size == "0.0" ? "±" : difference < 0.0 ? "−" : "+";
-  return std::string(sign).append(size).append(" points");
-}
 
 double speed_at(const Variant& variant, int batch, int64_t context) {
   for (const SpeedPoint& point : variant.decode) {
@@ -374,7 +345,7 @@ class Page {
   void samples() {
     const auto has_sample = [](const Variant& v) { return !v.sample.empty() || !v.prompt.empty(); };
     if (std::none_of(data_.variants.begin(), data_.variants.end(), has_sample)) return;
-    section("What they write", "The same prompt (grey) for each, most likely token first.");
+    section("What they write", "The same prompt, in grey, for each.");
     out_ << "<div class=\"samples\">\n";
     for (const Variant& variant : data_.variants) {
       if (!has_sample(variant)) continue;

@@ -83,7 +83,7 @@ svg .high { fill: var(--on-high); }
 .samples { display: grid; gap: 20px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
 pre {
   margin: 12px 0 0; overflow-wrap: anywhere; white-space: pre-wrap; tab-size: 4;
-  font: 13px/1.6 ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font: 12.5px/1.6 ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 pre .prompt { color: var(--soft); }
 .empty { padding: 40px 0; text-align: center; color: var(--soft); }

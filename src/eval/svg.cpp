@@ -3,13 +3,14 @@
 #include <cmath>
 
 #include "base/human.h"
+#include "io/utf8.h"
 
 namespace dmc::eval {
 
 std::string escape_html(std::string_view text) {
   std::string escaped;
   escaped.reserve(text.size());
-  for (const char c : text) {
+  for (const char c : io::utf8_repaired(text)) {
     const auto byte = static_cast<unsigned char>(c);
     const bool control = (byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f;
     if (c == '&') {

@@ -14,7 +14,8 @@ namespace dmc::eval {
 constexpr int kColors = 6;  // of series in the style sheet: classes s0 to s5
 inline constexpr const char* kNothingMeasured = "<p class=\"empty\">Nothing was measured.</p>\n";
 
-// For text between tags and in quoted attributes.
+// For text between tags and in quoted attributes. What HTML cannot hold (bytes that are not UTF-8,
+// control characters) becomes U+FFFD.
 std::string escape_html(std::string_view text);
 
 // About `count` round numbers (1, 2, 2.5 or 5 times a power of ten) inside [low, high].

@@ -1,0 +1,170 @@
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "io/safetensors.h"
+#include "models/llama.h"
+#include "nn/dense_attention.h"
+#include "nn/weights.h"
+#include "train/decision_rows.h"
+#include "train/stage.h"
+
+namespace dmc::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder with a tiny random model that borrows the built-in tokenizer, and this test's own source
+// code as the text to train on.
+class TrainerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::temp_directory_path() / ("dmc_trainer_test_" + std::to_string(::getpid()));
+    fs::remove_all(root_);
+    io::ModelConfig config = io::read_model_config("models/builtin");
+    config.hidden_size = 32;
+    config.intermediate_size = 48;
+    config.num_layers = 2;
+    config.num_heads = 4;
+    config.num_kv_heads = 2;
+    config.head_dim = 16;
+    models::Llama::create(config, 1).save(root_ / "model", at::kFloat);
+    fs::copy_file("models/builtin/tokenizer.json", root_ / "model/tokenizer.json");
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  TrainOptions options(const std::string& out) const {
+    TrainOptions o;
+    o.model_dir = root_ / "model";
+    o.out_dir = root_ / out;
+    o.data = {"docs/algorithm.md"};
+    o.batch = 2;
+    o.length = 48;
+    o.learning_rate = 3e-3;
+    o.warmup_steps = 2;
+    o.checkpoint_every = 1000;
+    o.retrofit.target_cr = 2.0;
+    o.stages = {{find_stage("zero-out"), 5}, {find_stage("retrofit"), 6}, {find_stage("finetune"), 3}};
+    return o;
+  }
+
+  fs::path root_;
+};
+
+// What must be equal between two runs of the same thing: all but the clock.
+std::vector<std::string> log_lines(const fs::path& out) {
+  std::ifstream in(out / "train.jsonl");
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) {
+    auto record = nlohmann::json::parse(line);
+    record.erase("tokens_per_second");
+    lines.push_back(record.dump());
+  }
+  return lines;
+}
+
+Outcome run(const TrainOptions& options, int64_t stop_after = 1 << 30) {
+  int64_t steps = 0;
+  return run_training(
+      options, [&] { return ++steps >= stop_after; }, {});
+}
+
+TEST_F(TrainerTest, ResumedRunIsTheSameToTheBit) {
+  ASSERT_EQ(run(options("straight")), Outcome::kFinished);
+  // Interrupted within each stage, and right at a stage's end.
+  TrainOptions o = options("resumed");
+  for (int64_t steps : {3, 2, 4}) {
+    ASSERT_EQ(run(o, steps), Outcome::kInterrupted);
+    o.resume = true;
+  }
+  ASSERT_EQ(run(o), Outcome::kFinished);
+  EXPECT_EQ(log_lines(options("straight").out_dir), log_lines(o.out_dir));
+  EXPECT_EQ(io::read_text_file(options("straight").out_dir / "model.safetensors"),
+            io::read_text_file(o.out_dir / "model.safetensors"));
+}
+
+TEST_F(TrainerTest, ResumingWithOtherOptionsIsRefused) {
+  TrainOptions o = options("out");
+  ASSERT_EQ(run(o, 2), Outcome::kInterrupted);
+  EXPECT_THROW(run(o), Error) << "a folder with an unfinished run must not be overwritten";
+  o.resume = true;
+  o.retrofit.target_cr = 3.0;
+  try {
+    run(o);
+    FAIL() << "another compression ratio was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("cr 2.0, not 3.0"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
+  TrainOptions o = options("zeroed");
+  o.stages = {{find_stage("zero-out"), 4}};
+  ASSERT_EQ(run(o), Outcome::kFinished);
+  const models::Llama model = models::Llama::load(o.out_dir);
+  for (const char* name : {"q_proj", "k_proj"}) {
+    const at::Tensor weight =
+        model.parameter("model.layers.1.self_attn." + std::string(name) + ".weight");
+    const at::Tensor rows = weight.view({-1, 16, weight.size(1)});
+    EXPECT_EQ(rows.select(1, 15).abs().max().item<float>(), 0.0f);
+    EXPECT_GT(rows.select(1, 14).abs().max().item<float>(), 0.0f);
+  }
+}
+
+// Trained for a ratio of 1, nothing is asked for: with decisions that never merge the model is the
+// dense one.
+TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
+  models::Llama model = models::Llama::load(root_ / "model");
+  scale_decision_rows(model, 0.0);
+  TrainOptions o = options("unused");
+  o.retrofit.target_cr = 1.0;
+  o.retrofit.offset = 1e4;  // no noise reaches it: alpha is 0
+  const at::NoGradGuard no_grad;
+  const at::Tensor tokens = at::randint(0, 2048, {2, 48}, at::kLong);
+  const auto attention = find_stage("finetune")->attention(model.config(), o);
+  attention->begin_step({0, 1, 0, 1});
+  nn::DenseAttention dense(48, 16, model.config().rope_theta);
+  const at::Tensor ours = model.hidden(tokens, *attention), theirs = model.hidden(tokens, dense);
+  EXPECT_LT(((ours - theirs).norm() / theirs.norm()).item<double>(), 1e-5);
+  EXPECT_EQ(attention->measured_cr(), 1.0);
+  EXPECT_EQ(attention->extra_loss().item<double>(), 0.0);
+}
+
+// A save that fails (here: no file may grow past a few KB) leaves the checkpoint before it whole.
+TEST_F(TrainerTest, FullDiskKeepsTheEarlierCheckpoint) {
+  TrainOptions o = options("disk");
+  ASSERT_EQ(run(o, 3), Outcome::kInterrupted);
+  const std::string before = io::read_text_file(o.out_dir / "checkpoint.safetensors");
+  const std::string script =
+      "ulimit -f 8; trap '' XFSZ; exec " + fs::read_symlink("/proc/self/exe").string() +
+      " --gtest_also_run_disabled_tests --gtest_filter=FullDisk.DISABLED_Child";
+  setenv("DMC_TEST_OUT", o.out_dir.c_str(), 1);
+  setenv("DMC_TEST_MODEL", o.model_dir.c_str(), 1);
+  EXPECT_EQ(std::system(("sh -c \"" + script + "\" > /dev/null 2>&1").c_str()), 0);
+  EXPECT_EQ(io::read_text_file(o.out_dir / "checkpoint.safetensors"), before);
+  o.resume = true;
+  EXPECT_EQ(run(o), Outcome::kFinished);
+}
+
+// Run by the test above in a process of its own, with a limit on file sizes.
+TEST(FullDisk, DISABLED_Child) {
+  const models::Llama model = models::Llama::load(std::getenv("DMC_TEST_MODEL"));
+  const auto path = fs::path(std::getenv("DMC_TEST_OUT")) / "checkpoint.safetensors";
+  const nn::TensorsByName tensors(model.parameters().begin(), model.parameters().end());
+  try {
+    io::write_safetensors(path, nn::to_views(tensors));
+    FAIL() << "the write should have hit the limit";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInternal);
+    EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace dmc::train
