@@ -20,7 +20,7 @@ struct CacheConfig {
   int head_dim = 0;
   int window = 12;      // tokens of a segment its slot averages; 0: all of them
   int page_slots = 16;  // slots in a page
-  int64_t max_pages = 0;  // 0: grow as needed; else allocation beyond is Error(kInternal)
+  int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
   const kernels::RopeTable* rope = nullptr;
@@ -75,6 +75,8 @@ class KvCache {
   // For tests and export: key (rotated) and value of slot `index` of a stream, the open one last.
   void read_slot(SequenceId sequence, int layer, int head, int64_t index, std::span<float> key,
                  std::span<float> value) const;
+  // Sum of the importances of the tokens that the open slot averages.
+  double open_weight(SequenceId sequence, int layer, int head) const;
   // Throws if page accounting, reference counts or slot counts disagree.
   void check_invariants() const;
 

@@ -156,8 +156,8 @@ std::vector<Case> all_cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grid, TrainingEquivalence, testing::ValuesIn(all_cases()),
-                         [](const auto& info) {
-                           const Case& c = info.param;
+                         [](const auto& test) {
+                           const Case& c = test.param;
                            return "window" + std::to_string(c.window) + "_groups" +
                                   std::to_string(c.groups) + "_merge" +
                                   std::to_string(static_cast<int>(c.merge_probability * 100));

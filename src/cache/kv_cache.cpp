@@ -1,0 +1,302 @@
+#include "cache/kv_cache.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "cache/open_slot.h"
+#include "cache/page_pool.h"
+#include "kernels/attention.h"
+#include "kernels/pooling.h"
+
+namespace dmc::cache {
+namespace {
+
+// One (sequence, layer, KV head).
+struct Stream {
+  std::vector<int32_t> pages;
+  int64_t closed = 0;
+  OpenSlot open;
+};
+
+struct Sequence {
+  int64_t length = 0;
+  std::vector<Stream> streams;  // [layer][head]
+};
+
+// What prefill computes for one stream before it attends.
+struct PooledChunk {
+  std::vector<float> keys, values;  // [T][d]: every token's partial mean, keys rotated
+  std::vector<int64_t> visible;     // [T]: closed slots at that token
+};
+
+}  // namespace
+
+struct KvCache::Impl {
+  const CacheConfig& config;
+  PagePool pool;
+  std::map<SequenceId, Sequence> sequences;
+  SequenceId next_id = 1;
+
+  explicit Impl(const CacheConfig& c)
+      : config(c), pool(c.page_slots, c.head_dim, c.max_pages) {}
+
+  int group() const { return config.query_heads / config.kv_heads; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
+
+  Sequence& at(SequenceId id) {
+    const auto found = sequences.find(id);
+    DMC_CHECK(found != sequences.end());
+    return found->second;
+  }
+  Stream& stream(Sequence& sequence, int layer, int head) const {
+    return sequence.streams[static_cast<size_t>(layer * config.kv_heads + head)];
+  }
+  void append_closed(Stream& stream, const float* key, const float* value);
+  PooledChunk pool_chunk(Stream& stream, int64_t first_position, int head,
+                         const LayerTokens& tokens);
+};
+
+// Writes a closed slot behind the others, into a page of the stream's own.
+void KvCache::Impl::append_closed(Stream& stream, const float* key, const float* value) {
+  const int64_t row = stream.closed % config.page_slots;
+  if (row == 0) {
+    stream.pages.push_back(pool.take());
+  } else {
+    stream.pages.back() = pool.writable(stream.pages.back());
+  }
+  const kernels::PoolView view = pool.view();
+  std::copy_n(key, config.head_dim, view.key(stream.pages.back(), row));
+  std::copy_n(value, config.head_dim, view.value(stream.pages.back(), row));
+  ++stream.closed;
+}
+
+// Pools one head's tokens, closes the segments that end among them, and leaves the last one open.
+// The open slot's entries go in front of the chunk as tokens that all merged, so a chunk continues
+// where the one before it ended.
+PooledChunk KvCache::Impl::pool_chunk(Stream& stream, int64_t first_position, int head,
+                                      const LayerTokens& tokens) {
+  const int d = config.head_dim, heads = config.kv_heads;
+  const int64_t T = tokens.tokens, carried = stream.open.entries();
+  std::vector<float> k(static_cast<size_t>((carried + T) * d)), v(k.size());
+  std::vector<float> pooled_k(k.size()), pooled_v(k.size());
+  std::vector<float> alpha(static_cast<size_t>(carried + T), 1.0f), omega(alpha.size());
+  std::vector<float> total(alpha.size());
+  for (int n = 0; n < carried; ++n) {
+    const OpenEntry entry = stream.open.entry(n);
+    std::copy_n(entry.key, d, &k[static_cast<size_t>(n * d)]);
+    std::copy_n(entry.value, d, &v[static_cast<size_t>(n * d)]);
+    omega[static_cast<size_t>(n)] = entry.weight;
+  }
+  for (int64_t t = 0; t < T; ++t) {
+    const int64_t from = (t * heads + head) * d, to = (carried + t) * d;
+    std::copy_n(tokens.k + from, d, &k[static_cast<size_t>(to)]);
+    std::copy_n(tokens.v + from, d, &v[static_cast<size_t>(to)]);
+    const bool merges = tokens.merge[t * heads + head] != 0 && first_position + t > 0;
+    alpha[static_cast<size_t>(carried + t)] = merges ? 1.0f : 0.0f;
+    omega[static_cast<size_t>(carried + t)] = tokens.importance[t * heads + head];
+  }
+  kernels::pool_forward<float>({1, carried + T, 1, d, config.window}, k.data(), v.data(),
+                               alpha.data(), omega.data(), pooled_k.data(), pooled_v.data(),
+                               total.data());
+
+  PooledChunk chunk{std::vector<float>(static_cast<size_t>(T * d)),
+                    std::vector<float>(pooled_v.begin() + carried * d, pooled_v.end()),
+                    std::vector<int64_t>(static_cast<size_t>(T))};
+  bool open = carried > 0;
+  // The slot of the segment that was open before the chunk, should the chunk's first token close it.
+  const float *key = stream.open.key(), *value = stream.open.value();
+  int64_t segment_start = 0;  // in the concatenated tokens
+  for (int64_t t = 0; t < T; ++t) {
+    if (alpha[static_cast<size_t>(carried + t)] == 0.0f) {
+      if (open) append_closed(stream, key, value);
+      open = true;
+      segment_start = carried + t;
+    }
+    float* const rotated = &chunk.keys[static_cast<size_t>(t * d)];
+    const float* const raw = &pooled_k[static_cast<size_t>((carried + t) * d)];
+    const int64_t position = first_position + t;
+    if (config.rope != nullptr) {
+      kernels::rotate(raw, rotated, d, config.rope->cos_at(position),
+                      config.rope->sin_at(position));
+    } else {
+      std::copy_n(raw, d, rotated);
+    }
+    chunk.visible[static_cast<size_t>(t)] = stream.closed;
+    key = rotated;
+    value = &chunk.values[static_cast<size_t>(t * d)];
+  }
+
+  const int64_t end = carried + T;
+  const int64_t kept = config.window == 0 ? end - segment_start
+                                          : std::min<int64_t>(config.window, end - segment_start);
+  stream.open.clear();
+  for (int64_t t = end - kept; t < end; ++t) {
+    stream.open.push(omega[static_cast<size_t>(t)], &k[static_cast<size_t>(t * d)],
+                     &v[static_cast<size_t>(t * d)]);
+  }
+  stream.open.pool(first_position + T - 1, config.rope);
+  return chunk;
+}
+
+KvCache::KvCache(const CacheConfig& config) : config_(config) {
+  DMC_CHECK(config.layers > 0 && config.kv_heads > 0 && config.head_dim > 0);
+  DMC_CHECK(config.query_heads % config.kv_heads == 0 && config.window >= 0);
+  impl_ = std::make_unique<Impl>(config_);
+}
+
+KvCache::~KvCache() = default;
+
+SequenceId KvCache::add_sequence() {
+  const size_t streams = static_cast<size_t>(config_.layers * config_.kv_heads);
+  const Stream empty{{}, 0, OpenSlot(config_.head_dim, config_.window)};
+  impl_->sequences.emplace(impl_->next_id, Sequence{0, std::vector<Stream>(streams, empty)});
+  return impl_->next_id++;
+}
+
+SequenceId KvCache::fork(SequenceId parent) {
+  const Sequence copy = impl_->at(parent);
+  for (const Stream& stream : copy.streams) {
+    for (int32_t page : stream.pages) impl_->pool.add_reference(page);
+  }
+  impl_->sequences.emplace(impl_->next_id, copy);
+  return impl_->next_id++;
+}
+
+void KvCache::release(SequenceId id) {
+  for (const Stream& stream : impl_->at(id).streams) {
+    for (int32_t page : stream.pages) impl_->pool.drop_reference(page);
+  }
+  impl_->sequences.erase(id);
+}
+
+void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
+  if (tokens.tokens == 0) return;
+  Sequence& sequence = impl_->at(id);
+  const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
+  std::vector<PooledChunk> chunks;
+  for (int head = 0; head < heads; ++head) {
+    chunks.push_back(impl_->pool_chunk(impl_->stream(sequence, layer, head), sequence.length, head,
+                                       tokens));
+  }
+  std::vector<kernels::PrefillItem> items;
+  for (int head = 0; head < heads; ++head) {
+    const PooledChunk& chunk = chunks[static_cast<size_t>(head)];
+    const int64_t offset = static_cast<int64_t>(head) * group * d;
+    items.push_back({impl_->stream(sequence, layer, head).pages.data(), tokens.tokens,
+                     chunk.visible.data(), chunk.keys.data(), chunk.values.data(),
+                     tokens.q + offset, tokens.out + offset,
+                     static_cast<int64_t>(config_.query_heads) * d});
+  }
+  kernels::prefill_attention(impl_->pool.view(), items, group, impl_->scale());
+}
+
+void KvCache::decode(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens) {
+  DMC_CHECK(tokens.tokens == static_cast<int64_t>(ids.size()));
+  const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
+  struct Work {
+    Stream* stream;
+    int64_t position;
+  };
+  std::vector<Work> work;  // [sequence][head], the order of the tokens' rows
+  for (SequenceId id : ids) {
+    Sequence& sequence = impl_->at(id);
+    for (int head = 0; head < heads; ++head) {
+      Stream& stream = impl_->stream(sequence, layer, head);
+      const bool merges = tokens.merge[work.size()] != 0;
+      if (!merges && !stream.open.empty()) {
+        impl_->append_closed(stream, stream.open.key(), stream.open.value());
+        stream.open.clear();
+      }
+      work.push_back({&stream, sequence.length});
+    }
+  }
+  constexpr int64_t kStreamsAtOnce = 32;
+  parallel_for(0, static_cast<int64_t>(work.size()), kStreamsAtOnce,
+               [&](int64_t first, int64_t last) {
+                 for (int64_t i = first; i < last; ++i) {
+                   OpenSlot& open = work[static_cast<size_t>(i)].stream->open;
+                   open.push(tokens.importance[i], tokens.k + i * d, tokens.v + i * d);
+                   open.pool(work[static_cast<size_t>(i)].position, config_.rope);
+                 }
+               });
+  std::vector<kernels::DecodeItem> items;
+  for (size_t i = 0; i < work.size(); ++i) {
+    const Stream& stream = *work[i].stream;
+    const int64_t offset = static_cast<int64_t>(i) * group * d;
+    items.push_back({stream.pages.data(), stream.closed, stream.open.key(), stream.open.value(),
+                     tokens.q + offset, tokens.out + offset});
+  }
+  kernels::decode_attention(impl_->pool.view(), items, group, impl_->scale());
+}
+
+void KvCache::advance(SequenceId id, int64_t tokens) { impl_->at(id).length += tokens; }
+
+int64_t KvCache::length(SequenceId id) const { return impl_->at(id).length; }
+
+int64_t KvCache::slots(SequenceId id, int layer, int head) const {
+  const Stream& stream = impl_->stream(impl_->at(id), layer, head);
+  return stream.closed + (stream.open.empty() ? 0 : 1);
+}
+
+int64_t KvCache::slots(SequenceId id) const {
+  int64_t sum = 0;
+  for (const Stream& stream : impl_->at(id).streams) {
+    sum += stream.closed + (stream.open.empty() ? 0 : 1);
+  }
+  return sum;
+}
+
+CacheBytes KvCache::bytes() const {
+  CacheBytes bytes;
+  bytes.pages = impl_->pool.pages_in_use() * impl_->pool.page_bytes();
+  for (const auto& [id, sequence] : impl_->sequences) {
+    for (const Stream& stream : sequence.streams) {
+      bytes.open_slots += OpenSlot::bytes(config_.head_dim, config_.window);
+      bytes.tables += static_cast<int64_t>(stream.pages.size() * sizeof(int32_t));
+    }
+  }
+  return bytes;
+}
+
+void KvCache::read_slot(SequenceId id, int layer, int head, int64_t index, std::span<float> key,
+                        std::span<float> value) const {
+  const Stream& stream = impl_->stream(impl_->at(id), layer, head);
+  DMC_CHECK(index >= 0 && index < slots(id, layer, head));
+  const float *k = stream.open.key(), *v = stream.open.value();
+  if (index < stream.closed) {
+    const int32_t page = stream.pages[static_cast<size_t>(index / config_.page_slots)];
+    k = impl_->pool.view().key(page, index % config_.page_slots);
+    v = impl_->pool.view().value(page, index % config_.page_slots);
+  }
+  std::copy_n(k, config_.head_dim, key.data());
+  std::copy_n(v, config_.head_dim, value.data());
+}
+
+double KvCache::open_weight(SequenceId id, int layer, int head) const {
+  return impl_->stream(impl_->at(id), layer, head).open.weight();
+}
+
+void KvCache::check_invariants() const {
+  std::vector<int32_t> references(static_cast<size_t>(impl_->pool.pages_total()), 0);
+  for (const auto& [id, sequence] : impl_->sequences) {
+    for (const Stream& stream : sequence.streams) {
+      const int64_t pages = static_cast<int64_t>(stream.pages.size());
+      DMC_CHECK(pages == (stream.closed + config_.page_slots - 1) / config_.page_slots);
+      DMC_CHECK(stream.closed <= sequence.length);
+      DMC_CHECK((sequence.length == 0) == stream.open.empty());
+      for (int32_t page : stream.pages) ++references[static_cast<size_t>(page)];
+    }
+  }
+  int64_t in_use = 0;
+  for (size_t page = 0; page < references.size(); ++page) {
+    DMC_CHECK(impl_->pool.references(static_cast<int32_t>(page)) == references[page]);
+    in_use += references[page] > 0 ? 1 : 0;
+  }
+  DMC_CHECK(in_use == impl_->pool.pages_in_use());
+}
+
+}  // namespace dmc::cache

@@ -1,0 +1,82 @@
+// Attention over a stream's slots, for decoding and for one-pass compressed prefill. Framework-free:
+// plain pointers and PODs. Everything is a merge of partial softmax states, so the order in which
+// slots are visited is free and work can be split anywhere.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace dmc::kernels {
+
+// A page holds keys [page_slots][head_dim] (rotated), then values of the same shape, f32.
+struct PoolView {
+  float* const* pages = nullptr;  // by page id
+  int page_slots = 0;
+  int head_dim = 0;
+
+  float* key(int32_t page, int64_t slot) const { return pages[page] + slot * head_dim; }
+  float* value(int32_t page, int64_t slot) const {
+    return pages[page] + (page_slots + slot) * head_dim;
+  }
+};
+
+// A run of closed slots of one stream: slots first..last-1 of those its page table lists.
+struct SlotRange {
+  const int32_t* pages = nullptr;
+  int64_t first = 0, last = 0;
+};
+
+// Partial softmax attention of one query: sum = Σ exp(s - max), out = Σ exp(s - max) v.
+struct AttnState {
+  float max, sum;
+};
+
+// One stream of a decode step. q, out: [group][head_dim]; the open slot always counts.
+struct DecodeItem {
+  const int32_t* pages;
+  int64_t closed_slots;
+  const float *open_key, *open_value;
+  const float* q;
+  float* out;
+};
+
+// out = softmax(scale q K) V over each item's slots. `group` query heads share a stream. The result
+// does not depend on the number of threads or on the other items.
+void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, int group,
+                      float scale);
+
+// One stream of a prefill. Query t of head g is q + t * q_stride + g * head_dim, and the same for
+// out. It sees the closed slots 0..visible[t]-1 and its own pair own_key, own_value [t][head_dim].
+struct PrefillItem {
+  const int32_t* pages;
+  int64_t tokens;
+  const int64_t* visible;  // [tokens], never falling
+  const float *own_key, *own_value;
+  const float* q;
+  float* out;
+  int64_t q_stride;  // floats between tokens, for q and out
+};
+
+void prefill_attention(const PoolView& pool, std::span<const PrefillItem> items, int group,
+                       float scale);
+
+// What a backend implements; the functions above split the work and merge.
+struct Backend {
+  std::string_view name;
+
+  // Folds a run of slots into the states of `group` queries q [group][d], out [group][d].
+  void (*attend_slots)(const PoolView& pool, const SlotRange& slots, const float* q, int group,
+                       float scale, AttnState* states, float* out);
+
+  // The same for `rows` queries at once, row r seeing only slots below visible[r]; q, out: [rows][d].
+  void (*attend_rows)(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
+                      const int64_t* visible, float scale, AttnState* states, float* out);
+};
+
+std::span<const Backend> backends();  // backend.cpp; the first is the default
+// The one in use: the environment variable DMC_BACKEND, else the default. Error(kUsage) if it names
+// none.
+const Backend& backend();
+
+}  // namespace dmc::kernels

@@ -1,0 +1,37 @@
+#include <cstdlib>
+#include <string>
+
+#include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/cpu/attention_cpu.h"
+#include "kernels/ref/attention_ref.h"
+
+namespace dmc::kernels {
+namespace {
+
+constexpr Backend kBackends[] = {
+    {"cpu", cpu::attend_slots, cpu::attend_rows},
+    {"ref", ref::attend_slots, ref::attend_rows},
+};
+
+const Backend& choose() {
+  const char* wanted = std::getenv("DMC_BACKEND");
+  if (wanted == nullptr) return kBackends[0];
+  std::string names;
+  for (const Backend& candidate : kBackends) {
+    if (candidate.name == wanted) return candidate;
+    names += (names.empty() ? "" : ", ") + std::string(candidate.name);
+  }
+  throw usage_error(std::string("DMC_BACKEND: \"") + wanted + "\" is not one of " + names);
+}
+
+}  // namespace
+
+std::span<const Backend> backends() { return kBackends; }
+
+const Backend& backend() {
+  static const Backend& chosen = choose();
+  return chosen;
+}
+
+}  // namespace dmc::kernels

@@ -1,0 +1,13 @@
+// The meaning of the attention kernels, in plain C++ with f64 arithmetic.
+#pragma once
+
+#include "kernels/attention.h"
+
+namespace dmc::kernels::ref {
+
+void attend_slots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
+                  float scale, AttnState* states, float* out);
+void attend_rows(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
+                 const int64_t* visible, float scale, AttnState* states, float* out);
+
+}  // namespace dmc::kernels::ref
