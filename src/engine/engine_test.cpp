@@ -1,0 +1,115 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "base/error.h"
+#include "engine/generate.h"
+
+namespace dmc::engine {
+namespace {
+
+std::map<int32_t, int> draw(const std::vector<float>& logits, SamplingOptions options, int count) {
+  std::map<int32_t, int> seen;
+  for (int i = 0; i < count; ++i) ++seen[sample(logits, options, i)];
+  return seen;
+}
+
+TEST(Sampler, TemperatureZeroTakesTheLikeliestAndTheLowerIdOfATie) {
+  EXPECT_EQ(sample(std::vector<float>{1, 3, 2, 3}, {.temperature = 0}, 0), 1);
+}
+
+// 20,000 draws of a known distribution: each frequency within five standard deviations.
+TEST(Sampler, FollowsTheSoftmax) {
+  const std::vector<float> logits = {0.0f, 1.0f, 2.0f, -1.0f};
+  for (double temperature : {0.5, 1.0, 2.0}) {
+    double total = 0.0;
+    for (float x : logits) total += std::exp(x / temperature);
+    auto seen = draw(logits, {.temperature = temperature, .top_p = 1.0, .seed = 7}, 20000);
+    for (int32_t id = 0; id < 4; ++id) {
+      const double p = std::exp(logits[static_cast<size_t>(id)] / temperature) / total;
+      EXPECT_NEAR(seen[id] / 20000.0, p, 5 * std::sqrt(p * (1 - p) / 20000.0)) << "id " << id;
+    }
+  }
+}
+
+TEST(Sampler, TopKAndTopPCutTheTail) {
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f),
+                                     std::log(0.05f)};
+  EXPECT_EQ(draw(logits, {.temperature = 1, .top_k = 2, .top_p = 1}, 2000).size(), 2u);
+  EXPECT_EQ(draw(logits, {.temperature = 1, .top_p = 0.79}, 2000).size(), 2u);
+  EXPECT_EQ(draw(logits, {.temperature = 1, .top_p = 0.01}, 2000).size(), 1u);
+}
+
+TEST(Sampler, RefusesNonsense) {
+  EXPECT_THROW(sample(std::vector<float>{1.0f, std::nanf("")}, {}, 0), Error);
+  EXPECT_THROW(check_sampling_options({.temperature = -1}), Error);
+  EXPECT_THROW(check_sampling_options({.top_p = 0}), Error);
+  EXPECT_THROW(check_sampling_options({.temperature = std::numeric_limits<double>::quiet_NaN()}), Error);
+}
+
+// A model that always wants the token after the one it saw.
+class CountingRunner : public ModelRunner {
+ public:
+  int64_t vocab_size() const override { return 10; }
+  int64_t max_positions() const override { return 8; }
+  SequenceId add_sequence() override { return 1; }
+  SequenceId fork(SequenceId) override { return 2; }
+  void release(SequenceId) override {}
+  std::vector<float> prefill(SequenceId, std::span<const int32_t> tokens) override {
+    length += static_cast<int64_t>(tokens.size());
+    return after(tokens.back());
+  }
+  std::vector<float> decode(std::span<const SequenceId>, std::span<const int32_t> tokens) override {
+    ++length;
+    return after(tokens[0]);
+  }
+  int64_t length = 0;
+
+ private:
+  static std::vector<float> after(int32_t token) {
+    std::vector<float> logits(10, 0.0f);
+    logits[static_cast<size_t>((token + 1) % 10)] = 1.0f;
+    return logits;
+  }
+};
+
+Generation run(std::vector<int32_t> prompt, GenerateOptions options, bool cancel = false) {
+  CountingRunner runner;
+  options.sampling.temperature = 0.0;
+  Generation result = generate(
+      runner, runner.add_sequence(), prompt, options, [](int32_t) {}, [&] { return cancel; });
+  EXPECT_LE(runner.length, runner.max_positions());
+  return result;
+}
+
+TEST(Generate, StopsForEachReason) {
+  Generation g = run({1}, {.max_tokens = 3});
+  EXPECT_EQ(g.tokens, (std::vector<int32_t>{2, 3, 4}));
+  EXPECT_EQ(g.stop, StopReason::kLength);
+  g = run({1}, {.max_tokens = 9, .stop_ids = {4}});
+  EXPECT_EQ(g.tokens, (std::vector<int32_t>{2, 3}));
+  EXPECT_EQ(g.stop, StopReason::kEndOfText);
+  g = run({0, 1}, {.max_tokens = 100});
+  EXPECT_EQ(g.tokens.size(), 7u) << "six more fill the context, and their last prediction";
+  EXPECT_EQ(g.stop, StopReason::kContextFull);
+  g = run({1}, {.max_tokens = 9}, /*cancel=*/true);
+  EXPECT_EQ(g.tokens.size(), 1u);
+  EXPECT_EQ(g.stop, StopReason::kCancelled);
+}
+
+TEST(Generate, RefusesPromptsThatDoNotFit) {
+  EXPECT_THROW(run({}, {}), Error);
+  try {
+    run(std::vector<int32_t>(9, 1), {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("9 tokens, the model's context is 8"),
+              std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace dmc::engine

@@ -1,0 +1,64 @@
+#include "engine/generate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "base/error.h"
+
+namespace dmc::engine {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void require_fit(const ModelRunner& runner, std::span<const int32_t> prompt) {
+  if (prompt.empty()) throw usage_error("the prompt is empty; give some text");
+  if (static_cast<int64_t>(prompt.size()) > runner.max_positions()) {
+    throw usage_error("the prompt has " + std::to_string(prompt.size()) +
+                      " tokens, the model's context is " + std::to_string(runner.max_positions()) +
+                      "; shorten the prompt");
+  }
+}
+
+}  // namespace
+
+Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const int32_t> prompt,
+                    const GenerateOptions& options, const std::function<void(int32_t)>& on_token,
+                    const std::function<bool()>& cancelled) {
+  require_fit(runner, prompt);
+  check_sampling_options(options.sampling);
+  Generation result;
+  auto start = std::chrono::steady_clock::now();
+  std::vector<float> logits = runner.prefill(sequence, prompt);
+  result.prefill_seconds = seconds_since(start);
+
+  start = std::chrono::steady_clock::now();
+  int64_t position = static_cast<int64_t>(prompt.size());
+  while (static_cast<int64_t>(result.tokens.size()) < options.max_tokens) {
+    const int32_t token = sample(logits, options.sampling, position);
+    if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) {
+      result.stop = StopReason::kEndOfText;
+      break;
+    }
+    result.tokens.push_back(token);
+    on_token(token);
+    if (cancelled()) {
+      result.stop = StopReason::kCancelled;
+      break;
+    }
+    if (position == runner.max_positions()) {
+      result.stop = StopReason::kContextFull;
+      break;
+    }
+    // The last token's logits are not needed.
+    if (static_cast<int64_t>(result.tokens.size()) == options.max_tokens) break;
+    logits = runner.decode(std::span(&sequence, 1), std::span(&token, 1));
+    ++position;
+  }
+  result.decode_seconds = seconds_since(start);
+  return result;
+}
+
+}  // namespace dmc::engine

@@ -1,0 +1,106 @@
+#include "runtime/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <span>
+
+#include "base/error.h"
+#include "runtime/llama_runner.h"
+
+namespace dmc::runtime {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+// A batch that shares nothing, as independent requests would: forks share pages and a shared page
+// would be read from the processor's cache.
+std::vector<engine::SequenceId> fill_batch(LlamaRunner& runner, std::span<const int32_t> prompt,
+                                           int64_t batch, double* prefill_seconds) {
+  std::vector<engine::SequenceId> sequences;
+  for (int64_t i = 0; i < batch; ++i) {
+    sequences.push_back(runner.add_sequence());
+    const auto start = Clock::now();
+    runner.prefill(sequences.back(), prompt);
+    if (i == 0) *prefill_seconds = seconds_since(start);
+  }
+  return sequences;
+}
+
+struct Timing {
+  double prefill_seconds = 0.0, decode_seconds = 0.0;
+};
+
+Timing time_once(LlamaRunner& runner, std::span<const int32_t> prompt, int64_t batch,
+                 const MeasureOptions& options, Measurement* out) {
+  Timing timing;
+  const auto sequences = fill_batch(runner, prompt, batch, &timing.prefill_seconds);
+  out->cache_bytes = runner.cache().bytes().total();
+  const cache::CacheConfig& config = runner.cache().config();
+  out->compression_ratio =
+      static_cast<double>(static_cast<int64_t>(prompt.size()) * config.layers * config.kv_heads) /
+      static_cast<double>(runner.cache().slots(sequences[0]));
+  std::vector<int32_t> next(sequences.size());
+  const auto start = Clock::now();
+  for (int64_t step = 0; step < options.decode_tokens; ++step) {
+    std::ranges::fill(next, prompt[static_cast<size_t>(step) % prompt.size()]);
+    runner.decode(sequences, next);
+  }
+  timing.decode_seconds = seconds_since(start);
+  for (engine::SequenceId sequence : sequences) runner.release(sequence);
+  return timing;
+}
+
+}  // namespace
+
+std::vector<Measurement> measure(std::shared_ptr<const models::Llama> model,
+                                 const std::vector<int32_t>& text, const MeasureOptions& options,
+                                 const std::function<void(int64_t, int64_t)>& on_point) {
+  const int64_t longest = std::ranges::max(options.contexts);
+  DMC_CHECK(static_cast<int64_t>(text.size()) >= longest && !options.policies.empty());
+  std::vector<std::unique_ptr<LlamaRunner>> runners;
+  for (const std::string& policy : options.policies) {
+    RunnerOptions runner;
+    runner.policy = policy;
+    runner.max_positions = longest + options.decode_tokens;
+    runners.push_back(std::make_unique<LlamaRunner>(model, runner));
+  }
+  std::vector<Measurement> results;
+  const auto total = static_cast<int64_t>(options.contexts.size() * options.batches.size());
+  int64_t done = 0;
+  for (int64_t context : options.contexts) {
+    for (int64_t batch : options.batches) {
+      const std::span<const int32_t> prompt(text.data(), static_cast<size_t>(context));
+      std::vector<Measurement> point(runners.size());
+      std::vector<std::vector<double>> prefill(runners.size()), decode(runners.size());
+      for (int repeat = 0; repeat < options.repeats; ++repeat) {
+        for (size_t i = 0; i < runners.size(); ++i) {
+          const Timing timing = time_once(*runners[i], prompt, batch, options, &point[i]);
+          prefill[i].push_back(timing.prefill_seconds);
+          decode[i].push_back(timing.decode_seconds);
+        }
+      }
+      for (size_t i = 0; i < runners.size(); ++i) {
+        point[i].policy = options.policies[i];
+        point[i].context = context;
+        point[i].batch = batch;
+        point[i].prefill_tokens_per_second = static_cast<double>(context) / median(prefill[i]);
+        point[i].decode_tokens_per_second =
+            static_cast<double>(options.decode_tokens * batch) / median(decode[i]);
+        results.push_back(point[i]);
+      }
+      on_point(++done, total);
+    }
+  }
+  return results;
+}
+
+}  // namespace dmc::runtime
