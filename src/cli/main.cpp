@@ -1,22 +1,77 @@
+// dmc: the command line. Errors end here, as one sentence and an exit code: 2 for usage, 3 for a
+// bad model or data, 1 for our own or the machine's failure.
 #include <CLI/CLI.hpp>
 
+#include <exception>
 #include <iostream>
+#include <map>
+#include <new>
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/suggest.h"
 
-int main(int argc, char** argv) {
-  CLI::App app("dmc");
-  app.require_subcommand(1);
-  auto* train = app.add_subcommand("train");
-  auto run_train = dmc::cli::setup_train(*train);
-  auto* retrofit = app.add_subcommand("retrofit");
-  auto run_retrofit = dmc::cli::setup_retrofit(*retrofit);
-  CLI11_PARSE(app, argc, argv);
+namespace {
+
+constexpr int kUsage = static_cast<int>(dmc::ErrorKind::kUsage);
+
+// What could have been typed where `app` stands: its commands and its options.
+std::vector<std::string> known_words(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const CLI::App* command : app.get_subcommands({})) words.push_back(command->get_name());
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
+  }
+  return words;
+}
+
+int report_usage(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  std::cerr << "dmc: " << error.what();
+  const std::vector<std::string> extras = at->remaining(), words = known_words(*at);
+  if (!extras.empty()) {
+    const std::string meant = dmc::cli::nearest(extras.front(), words);
+    if (!meant.empty()) std::cerr << "; did you mean " << meant << "?";
+  }
+  std::cerr << "\nsee: " << (at == &app ? "dmc" : "dmc " + at->get_name()) << " --help\n";
+  return kUsage;
+}
+
+std::string first_line(const char* text) { return std::string(text).substr(0, std::string(text).find('\n')); }
+
+int guarded(const std::function<int()>& run) {
   try {
-    return train->parsed() ? run_train() : run_retrofit();
+    return run();
   } catch (const dmc::Error& error) {
     std::cerr << "dmc: " << error.what() << "\n";
     return error.exit_code();
+  } catch (const std::bad_alloc&) {
+    std::cerr << "dmc: out of memory; try a smaller --batch, --length or context\n";
+  } catch (const std::exception& error) {  // LibTorch's carry a stack trace after the first line
+    std::cerr << "dmc: " << first_line(error.what()) << "\n";
   }
+  return static_cast<int>(dmc::ErrorKind::kInternal);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Dynamic Memory Compression for language models: a KV cache that learns to be small");
+  app.set_version_flag("--version", "dmc " DMC_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  std::map<const CLI::App*, std::function<int()>> runs;
+  for (const dmc::cli::Command& command : dmc::cli::commands()) {
+    CLI::App* sub =
+        app.add_subcommand(std::string(command.name), std::string(command.summary));
+    runs[sub] = command.setup(*sub);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return report_usage(app, error);
+  }
+  return guarded(runs.at(app.get_subcommands().front()));
 }

@@ -7,8 +7,6 @@
 namespace dmc::eval {
 namespace {
 
-constexpr const char* kDash = "–";
-
 // "+1.2", "−0.4", "±0.0": the sign of what is shown, not of what was rounded away.
 std::string signed_number(double value) {
   const std::string size = fixed(std::abs(value), 1);

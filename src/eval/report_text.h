@@ -5,6 +5,8 @@
 
 namespace dmc::eval {
 
+inline constexpr const char* kDash = "–";  // what was not measured
+
 bool known(double value);                    // finite
 bool comparable(double value, double base);  // both known, and `base` can divide
 

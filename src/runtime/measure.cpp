@@ -61,17 +61,17 @@ Timing time_once(LlamaRunner& runner, std::span<const int32_t> prompt, int64_t b
 
 }  // namespace
 
-std::vector<Measurement> measure(std::shared_ptr<const models::Llama> model,
+std::vector<Measurement> measure(const std::vector<Subject>& subjects,
                                  const std::vector<int32_t>& text, const MeasureOptions& options,
                                  const std::function<void(int64_t, int64_t)>& on_point) {
   const int64_t longest = std::ranges::max(options.contexts);
-  DMC_CHECK(static_cast<int64_t>(text.size()) >= longest && !options.policies.empty());
+  DMC_CHECK(static_cast<int64_t>(text.size()) >= longest);
   std::vector<std::unique_ptr<LlamaRunner>> runners;
-  for (const std::string& policy : options.policies) {
+  for (const Subject& subject : subjects) {
     RunnerOptions runner;
-    runner.policy = policy;
+    runner.policy = subject.policy;
     runner.max_positions = longest + options.decode_tokens;
-    runners.push_back(std::make_unique<LlamaRunner>(model, runner));
+    runners.push_back(std::make_unique<LlamaRunner>(subject.model, runner));
   }
   std::vector<Measurement> results;
   const auto total = static_cast<int64_t>(options.contexts.size() * options.batches.size());
@@ -89,7 +89,7 @@ std::vector<Measurement> measure(std::shared_ptr<const models::Llama> model,
         }
       }
       for (size_t i = 0; i < runners.size(); ++i) {
-        point[i].policy = options.policies[i];
+        point[i].subject = subjects[i].name;
         point[i].context = context;
         point[i].batch = batch;
         point[i].prefill_tokens_per_second = static_cast<double>(context) / median(prefill[i]);

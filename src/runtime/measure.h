@@ -1,4 +1,4 @@
-// Speed and memory of the same model with and without compression, in one run.
+// Speed and memory of models with and without compression, in one run.
 #pragma once
 
 #include <functional>
@@ -10,16 +10,22 @@
 
 namespace dmc::runtime {
 
+// A model and the policy it runs with.
+struct Subject {
+  std::string name;
+  std::shared_ptr<const models::Llama> model;
+  std::string policy;
+};
+
 struct MeasureOptions {
   std::vector<int64_t> contexts = {512, 1024, 2048};  // tokens in the cache before decoding
   std::vector<int64_t> batches = {1, 8};              // sequences decoded together
   int64_t decode_tokens = 32;                         // steps timed
   int repeats = 3;
-  std::vector<std::string> policies;  // names; the first is the baseline of ratios
 };
 
 struct Measurement {
-  std::string policy;
+  std::string subject;
   int64_t context = 0, batch = 0;
   double prefill_tokens_per_second = 0.0;  // one sequence
   double decode_tokens_per_second = 0.0;   // all sequences together
@@ -27,10 +33,11 @@ struct Measurement {
   double compression_ratio = 1.0;
 };
 
-// Policies take turns within each repeat and medians are kept, so that a change of the machine's
-// speed meets all alike. `text` must have max(contexts) tokens. Contexts beyond the model's own
-// are allowed: speed does not depend on meaning. on_point is called after each timed point.
-std::vector<Measurement> measure(std::shared_ptr<const models::Llama> model,
+// Subjects take turns within each repeat and medians are kept, so that a change of the machine's
+// speed meets all alike. Results come point by point, subjects in their order. `text` must have
+// max(contexts) tokens. Contexts beyond a model's own are allowed: speed does not depend on meaning.
+// on_point is called after each timed point.
+std::vector<Measurement> measure(const std::vector<Subject>& subjects,
                                  const std::vector<int32_t>& text, const MeasureOptions& options,
                                  const std::function<void(int64_t done, int64_t total)>& on_point);
 

@@ -1,0 +1,19 @@
+#include "cli/bench_text.h"
+
+#include "cli/options.h"
+
+namespace dmc::cli {
+
+std::vector<int32_t> bench_text(const std::vector<std::filesystem::path>& data,
+                                const models::Llama& model, const std::filesystem::path& model_dir,
+                                int64_t count) {
+  const io::Tokenizer tokenizer(model_dir);
+  const io::Corpus corpus(data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : data,
+                          io::Split::kHeldOut);
+  io::TokenFeed feed(corpus, tokenizer, separator(model, model_dir), /*seed=*/1);
+  std::vector<int32_t> text(static_cast<size_t>(count));
+  feed.read(text);
+  return text;
+}
+
+}  // namespace dmc::cli

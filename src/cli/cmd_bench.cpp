@@ -1,0 +1,108 @@
+// dmc bench: speed and cache size of one model, dense against compressed, in one run.
+#include <algorithm>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/human.h"
+#include "base/progress.h"
+#include "base/table.h"
+#include "cli/bench_text.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "runtime/measure.h"
+
+namespace dmc::cli {
+namespace {
+
+struct BenchCommand {
+  ModelOptions model;
+  std::vector<std::filesystem::path> data;
+  runtime::MeasureOptions measure;
+  bool json = false;
+};
+
+nlohmann::ordered_json to_json(const runtime::Measurement& m) {
+  return {{"policy", m.subject},
+          {"context", m.context},
+          {"batch", m.batch},
+          {"prefill_tokens_per_second", m.prefill_tokens_per_second},
+          {"decode_tokens_per_second", m.decode_tokens_per_second},
+          {"cache_bytes", m.cache_bytes},
+          {"compression_ratio", m.compression_ratio}};
+}
+
+std::string ratio(double value, double baseline) { return fixed(value / baseline, 2) + "x"; }
+
+// Rows come in groups of one a subject, the dense one first.
+void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
+  Table table({{"context"}, {"batch"}, {"policy", Align::kLeft}, {"CR"}, {"cache"}, {"prefill tok/s"}, {""}, {"decode tok/s"}, {""}});
+  for (size_t i = 0; i < results.size(); ++i) {
+    const runtime::Measurement &m = results[i], &base = results[i - i % subjects];
+    const bool is_base = &m == &base;
+    table.add_row({std::to_string(m.context), std::to_string(m.batch), m.subject,
+                   fixed(m.compression_ratio, 2), human_bytes(static_cast<double>(m.cache_bytes)),
+                   human_count(m.prefill_tokens_per_second),
+                   is_base ? "" : ratio(m.prefill_tokens_per_second, base.prefill_tokens_per_second),
+                   human_count(m.decode_tokens_per_second),
+                   is_base ? "" : ratio(m.decode_tokens_per_second, base.decode_tokens_per_second)});
+  }
+  table.print(std::cout);
+}
+
+int run(BenchCommand command) {
+  const auto model = load_model(command.model);
+  std::vector<runtime::Subject> subjects = {{"dense", model, "dense"}};
+  if (model->config().dmc) subjects.push_back({"dmc", model, "dmc"});
+  const int64_t longest = std::ranges::max(command.measure.contexts);
+  if (longest > model->config().max_positions) {
+    std::cerr << "note: contexts above the model's " << model->config().max_positions
+              << " tokens are timed too; their text would make no sense\n";
+  }
+  const std::vector<int32_t> text = bench_text(command.data, *model, command.model.dir, longest);
+  const size_t points = command.measure.contexts.size() * command.measure.batches.size();
+  ProgressBar bar("measuring", static_cast<int64_t>(points));
+  const auto results = runtime::measure(subjects, text, command.measure,
+                                        [&](int64_t done, int64_t) { bar.update(done); });
+  bar.finish();
+  if (command.json) {
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (const auto& m : results) rows.push_back(to_json(m));
+    std::cout << nlohmann::ordered_json{{"model", command.model.dir.string()}, {"results", rows}}.dump()
+              << "\n";
+  } else {
+    print(results, subjects.size());
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_bench(CLI::App& app) {
+  auto command = std::make_shared<BenchCommand>();
+  runtime::MeasureOptions& o = command->measure;
+  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/false);
+  app.add_option("--data", command->data, "text to fill the cache with (default: held-out files)");
+  app.add_option("--contexts", o.contexts, "tokens in the cache before decoding")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--batch", o.batches, "sequences decoded together")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_option("--decode", o.decode_tokens, "decode steps to time")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--repeats", o.repeats, "times each point is measured; the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_flag("--json", command->json, "print one JSON object instead");
+  app.footer(
+      "Examples:\n"
+      "  dmc bench -m models/builtin-4x\n"
+      "  dmc bench --contexts 1024,4096,16384 --batch 1,16 --json");
+  return [command] { return run(*command); };
+}
+
+}  // namespace dmc::cli

@@ -1,0 +1,105 @@
+// dmc inspect: a model's facts, and how much each head compresses.
+#include <algorithm>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/human.h"
+#include "base/progress.h"
+#include "base/table.h"
+#include "base/terminal.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "runtime/score.h"
+
+namespace dmc::cli {
+namespace {
+
+struct InspectCommand {
+  ModelOptions model;
+  TextOptions text;
+  bool json = false;
+};
+
+int64_t parameter_count(const models::Llama& model) {
+  int64_t count = 0;
+  for (const auto& [name, parameter] : model.parameters()) count += parameter.numel();
+  return count;
+}
+
+nlohmann::ordered_json to_json(const models::Llama& model, const runtime::Score& score) {
+  const io::ModelConfig& c = model.config();
+  nlohmann::ordered_json json = {{"architecture", c.architecture},
+                                 {"parameters", parameter_count(model)},
+                                 {"layers", c.num_layers},
+                                 {"hidden_size", c.hidden_size},
+                                 {"heads", c.num_heads},
+                                 {"kv_heads", c.num_kv_heads},
+                                 {"head_dim", c.head_dim},
+                                 {"vocab_size", c.vocab_size},
+                                 {"context", c.max_positions},
+                                 {"tokens", score.tokens},
+                                 {"compression_ratio", score.compression_ratio},
+                                 {"cr_by_head", score.cr_by_head}};
+  if (c.dmc) {
+    json["dmc"] = {{"target_cr", c.dmc->target_cr},
+                   {"window", c.dmc->window},
+                   {"decision_offset", c.dmc->decision_offset},
+                   {"stage", c.dmc->stage},
+                   {"trained_tokens", c.dmc->trained_tokens},
+                   {"max_trained_length", c.dmc->max_trained_length}};
+  }
+  return json;
+}
+
+void print(const models::Llama& model, const runtime::Score& score) {
+  const io::ModelConfig& c = model.config();
+  std::cout << c.architecture << ", " << human_count(static_cast<double>(parameter_count(model)))
+            << " parameters: " << c.num_layers << " layers, hidden " << c.hidden_size << ", "
+            << c.num_heads << " heads, " << c.num_kv_heads << " KV heads of " << c.head_dim
+            << ", vocabulary " << c.vocab_size << ", context " << c.max_positions << "\n";
+  if (c.dmc) {
+    std::cout << "DMC: trained for CR " << fixed(c.dmc->target_cr, 2) << " on "
+              << human_count(static_cast<double>(c.dmc->trained_tokens)) << " tokens of up to "
+              << c.dmc->max_trained_length << ", window " << c.dmc->window << ", stage "
+              << c.dmc->stage << "\n";
+  } else {
+    std::cout << "no dmc_config: the model is dense; `dmc retrofit` teaches it to compress\n";
+  }
+  double largest = 2.0;
+  for (const auto& layer : score.cr_by_head) largest = std::max(largest, std::ranges::max(layer));
+  std::cout << "\n";
+  print_heat_map(std::cout,
+                 {"compression ratio " + fixed(score.compression_ratio, 2) + ", by layer and KV head",
+                  "layer", "head", score.cr_by_head, 1.0, largest},
+                 color_enabled(std::cout));
+}
+
+int run(const InspectCommand& command) {
+  const auto model = load_model(command.model);
+  runtime::LlamaRunner runner(model, {.policy = command.model.policy});
+  const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
+  ProgressBar bar("reading held-out text", static_cast<int64_t>(windows.tokens.size()));
+  const runtime::Score score =
+      runtime::score(runner, windows, [&](int64_t done) { bar.update(done); });
+  bar.finish();
+  if (command.json) {
+    std::cout << to_json(*model, score).dump() << "\n";
+  } else {
+    print(*model, score);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_inspect(CLI::App& app) {
+  auto command = std::make_shared<InspectCommand>();
+  command->text.windows = 8;
+  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_text_options(app, command->text);
+  app.add_flag("--json", command->json, "print one JSON object instead");
+  app.footer("Example:\n  dmc inspect -m models/builtin-4x");
+  return [command] { return run(*command); };
+}
+
+}  // namespace dmc::cli

@@ -1,0 +1,20 @@
+#include "cli/commands.h"
+
+namespace dmc::cli {
+namespace {
+
+constexpr Command kCommands[] = {
+    {"run", "continue a text, and say what its cache took", setup_run},
+    {"eval", "score a model on held-out text with its cache compressed", setup_eval},
+    {"bench", "measure speed and cache size, dense against compressed", setup_bench},
+    {"inspect", "show a model's facts and its compression by layer and head", setup_inspect},
+    {"retrofit", "teach a dense model to compress its own KV cache", setup_retrofit},
+    {"train", "train a model without compression", setup_train},
+    {"demo", "retrofit the built-in model live and compare; writes report.html", setup_demo},
+};
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+}  // namespace dmc::cli

@@ -1,0 +1,76 @@
+#include "cli/options.h"
+
+#include "base/error.h"
+
+namespace dmc::cli {
+namespace fs = std::filesystem;
+
+fs::path shipped_model(const std::string& name) {
+  const fs::path here = fs::path("models") / name;
+  if (fs::exists(here)) return here;
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  const fs::path beside = program.parent_path() / "../../models" / name;  // build/bin/dmc
+  return fs::exists(beside) ? fs::weakly_canonical(beside) : here;
+}
+
+void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name,
+                       bool with_policy) {
+  CLI::Option* model = app.add_option("-m,--model", options.dir, "model directory");
+  if (default_name.empty()) {
+    model->required();
+  } else {
+    options.dir = shipped_model(default_name);
+    model->default_str("models/" + default_name);
+  }
+  if (with_policy) {
+    app.add_option("--policy", options.policy,
+                   "dense (keep every token) or dmc (default: dmc if the model was retrofitted)");
+  }
+  app.add_option("--threads", options.threads, "cores to use (default: all)")
+      ->check(CLI::Range(1, 1024));
+}
+
+std::shared_ptr<const models::Llama> load_model(const ModelOptions& options) {
+  if (!fs::is_directory(options.dir)) {
+    throw usage_error("--model: there is no folder " + options.dir.string());
+  }
+  runtime::set_threads(options.threads);
+  return std::make_shared<models::Llama>(models::Llama::load(options.dir));
+}
+
+int32_t separator(const models::Llama& model, const fs::path& dir) {
+  if (model.config().eos_token_ids.empty()) {
+    throw data_error((dir / "config.json").string() +
+                     ": eos_token_id is needed to separate documents, found none");
+  }
+  return static_cast<int32_t>(model.config().eos_token_ids.front());
+}
+
+void add_text_options(CLI::App& app, TextOptions& options) {
+  app.add_option("--data", options.data,
+                 "text files or folders (default: the held-out files of the built-in corpus)");
+  app.add_option("--windows", options.windows, "windows of text to use")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--length", options.length, "tokens a window")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+}
+
+io::EvalWindows held_out_windows(const TextOptions& options, const models::Llama& model,
+                                 const fs::path& model_dir) {
+  if (options.length > model.config().max_positions) {
+    throw usage_error("--length: " + std::to_string(options.length) +
+                      " tokens are more than the model's context of " +
+                      std::to_string(model.config().max_positions));
+  }
+  const io::Tokenizer tokenizer(model_dir);
+  const io::Corpus corpus(
+      options.data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : options.data,
+      io::Split::kHeldOut);
+  return io::eval_windows(corpus, tokenizer, separator(model, model_dir), options.length,
+                          options.windows);
+}
+
+}  // namespace dmc::cli

@@ -1,0 +1,48 @@
+// Options that several commands share, and what they stand for.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/corpus.h"
+#include "runtime/llama_runner.h"
+
+namespace dmc::cli {
+
+struct ModelOptions {
+  std::filesystem::path dir;
+  std::string policy;  // empty: the model's own
+  int threads = 0;     // 0: all cores
+};
+
+// -m/--model with `default_name` under models/ as default (none if empty), --threads and, if
+// `with_policy`, --policy.
+void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name,
+                       bool with_policy);
+
+// The model directory models/NAME that comes with the program: under the working directory, or
+// beside the build the program lies in.
+std::filesystem::path shipped_model(const std::string& name);
+
+std::shared_ptr<const models::Llama> load_model(const ModelOptions& options);
+
+// The id that separates documents of a corpus for this model; Error(kData) if it has none.
+int32_t separator(const models::Llama& model, const std::filesystem::path& dir);
+
+struct TextOptions {
+  std::vector<std::filesystem::path> data;  // empty: the built-in held-out files
+  int64_t length = 2048;                    // tokens a window
+  int64_t windows = 32;
+};
+
+void add_text_options(CLI::App& app, TextOptions& options);
+
+// Held-out windows for this model; a length of more than its context is Error(kUsage).
+io::EvalWindows held_out_windows(const TextOptions& options, const models::Llama& model,
+                                 const std::filesystem::path& model_dir);
+
+}  // namespace dmc::cli
