@@ -14,7 +14,7 @@ std::string at_line(std::string_view markup, size_t position, const std::string&
 
 // "name", "/name" or "name/": checks the form of the attributes on the way.
 bool is_tag(const std::string& tag) {
-  static const std::regex kTag(R"(/?[A-Za-z][A-Za-z0-9]*(\s+[A-Za-z-]+="[^"<]*")*\s*/?)");
+  static const std::regex kTag(R"(/?[A-Za-z][A-Za-z0-9]*(\s+[A-Za-z][A-Za-z0-9-]*="[^"<]*")*\s*/?)");
   return std::regex_match(tag, kTag);
 }
 
