@@ -19,11 +19,13 @@ ALLOWED = {
     "server": {"base", "io", "engine"},
     "eval": {"base", "io", "policy", "engine"},
     "ops": {"base", "policy", "kernels"},
-    "nn": {"base", "io", "ops"},
+    "nn": {"base", "io", "kernels", "ops"},
     "models": {"base", "io", "nn"},
     "dist": {"base"},
     "train": {"base", "io", "policy", "ops", "nn", "models", "dist"},
-    "runtime": {"base", "io", "cache", "engine", "ops", "nn", "models", "dist"},
+    "runtime": {
+        "base", "io", "policy", "kernels", "cache", "engine", "ops", "nn", "models", "dist"
+    },
 }
 ALLOWED["cli"] = set(ALLOWED)  # the command line ties everything together
 WITHOUT_TORCH = {"base", "io", "policy", "kernels", "cache", "engine", "server", "eval"}

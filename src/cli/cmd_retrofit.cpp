@@ -34,8 +34,18 @@ std::function<int()> setup_retrofit(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
   app.add_option("--compression-weight", r.compression_weight,
-                 "weight of the compression loss beside the language-model loss")
+                 "weight of the compression loss at first; it adapts to the lag behind --cr")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--head-cap", r.head_cr_cap,
+                 "a head's compression counts towards --cr up to this ratio")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+  app.add_option("--offset", r.offset, "c of the decision and importance logits")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--weight-gain", r.weight_gain, "how fast that weight adapts; 0: not at all")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--decision-scale", r.decision_scale,
                  "factor on the decision channels while training; larger ones learn faster")

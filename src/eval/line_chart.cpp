@@ -29,8 +29,11 @@ struct Range {
   bool empty() const { return !(low <= high); }
 };
 
+// Finite, and such that differences of two are too.
+bool in_bounds(double value) { return std::abs(value) <= 1e300; }
+
 bool drawable(const Point& point, const LineChart& chart) {
-  return std::isfinite(point.x) && std::isfinite(point.y) && !(chart.x.log2 && point.x <= 0.0) &&
+  return in_bounds(point.x) && in_bounds(point.y) && !(chart.x.log2 && point.x <= 0.0) &&
          !(chart.y.log2 && point.y <= 0.0);
 }
 
@@ -38,8 +41,9 @@ bool drawable(const Point& point, const LineChart& chart) {
 Range axis_range(const Axis& axis, Range data) {
   if (axis.log2) return data.low < data.high ? data : Range{data.low / 2.0, data.high * 2.0};
   if (axis.from_zero) data.take(0.0);
-  if (!(data.low < data.high)) {
-    const double air = std::max(std::abs(data.low) * 0.1, 0.5);
+  const double size = std::max(std::abs(data.low), std::abs(data.high));
+  if (data.high - data.low <= 1e-9 * size) {  // all the same, but for rounding
+    const double air = std::max(size * 0.1, 0.5);
     return {data.low - air, data.high + air};
   }
   return data;

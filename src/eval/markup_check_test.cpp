@@ -14,7 +14,8 @@ std::string at_line(std::string_view markup, size_t position, const std::string&
 
 // "name", "/name" or "name/": checks the form of the attributes on the way.
 bool is_tag(const std::string& tag) {
-  static const std::regex kTag(R"(/?[A-Za-z][A-Za-z0-9]*(\s+[A-Za-z][A-Za-z0-9-]*="[^"<]*")*\s*/?)");
+  static const std::regex kTag(
+      R"(/?[A-Za-z][A-Za-z0-9]*(\s+[A-Za-z][A-Za-z0-9-]*="[^"<]*")*\s*/?)");
   return std::regex_match(tag, kTag);
 }
 
@@ -27,7 +28,8 @@ std::string text_problem(const std::string& text) {
 
 int count_of(std::string_view text, std::string_view part) {
   int count = 0;
-  for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + part.size())) ++count;
+  for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + part.size()))
+    ++count;
   return count;
 }
 

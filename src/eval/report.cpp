@@ -15,6 +15,8 @@ namespace {
 
 constexpr double kSmoothing = 0.08;  // weight of a new value in the smoothed loss
 
+std::string tokens_of(double count) { return known(count) ? tokens_text(count) : number(count, 0); }
+
 double speed_at(const Variant& variant, int batch, int64_t context) {
   for (const SpeedPoint& point : variant.decode) {
     if (point.batch == batch && point.context == context) return point.tokens_per_second;
@@ -208,10 +210,9 @@ class Page {
     out_ << "<tr><td><span class=\"chip s" << color_of(variant) << "\"></span>"
          << escape_html(variant.name) << "</td>";
     cell(number(variant.bits_per_byte, 3), against_base(variant.bits_per_byte, base.bits_per_byte));
-    cell(known(variant.accuracy) ? fixed(100.0 * variant.accuracy, 1) + "%" : kDash,
-         is_base ? "" : points(variant.accuracy - base.accuracy));
+    cell(percent(variant.accuracy), is_base ? "" : points(variant.accuracy - base.accuracy));
     cell(number(variant.cr, 2), "");
-    cell(known(variant.slots) ? tokens_text(variant.slots) : kDash,
+    cell(tokens_of(variant.slots),
          variant.tokens > 0 ? "of " + tokens_text(static_cast<double>(variant.tokens)) : "");
     cell(bytes(variant.cache_bytes), against_base(variant.cache_bytes, base.cache_bytes));
     const double decode = speed_at(variant, load_.batch, load_.context);

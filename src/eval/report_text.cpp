@@ -22,6 +22,7 @@ bool comparable(double value, double base) { return known(value) && known(base) 
 std::string number(double value, int digits) { return known(value) ? fixed(value, digits) : kDash; }
 std::string bytes(double value) { return known(value) ? human_bytes(value) : kDash; }
 std::string rate(double value) { return known(value) ? human_count(value) : kDash; }
+std::string percent(double share) { return known(share) ? fixed(100.0 * share, 1) + "%" : kDash; }
 std::string per_second(double value) { return known(value) ? rate(value) + " tok/s" : kDash; }
 
 std::string times(double ratio) { return fixed(ratio, ratio < 9.95 ? 1 : 0) + "×"; }

@@ -12,6 +12,7 @@ bool comparable(double value, double base);  // both known, and `base` can divid
 
 std::string number(double value, int digits);
 std::string bytes(double value);
+std::string percent(double share);     // 0.612 is "61.2%"
 std::string rate(double value);        // "5.1k"
 std::string per_second(double value);  // "5.1k tok/s"
 

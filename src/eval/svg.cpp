@@ -1,5 +1,6 @@
 #include "eval/svg.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/human.h"
@@ -33,7 +34,9 @@ std::string escape_html(std::string_view text) {
 }
 
 std::vector<double> nice_ticks(double low, double high, int count) {
-  if (!std::isfinite(low) || !std::isfinite(high) || !(low < high) || count < 1) return {};
+  if (!std::isfinite(high - low) || !(low < high) || count < 1) return {};
+  // Closer than that, a double cannot count the steps.
+  if (high - low < 1e-12 * std::max(std::abs(low), std::abs(high))) return {};
   const double rough = (high - low) / count;
   const double power = std::pow(10.0, std::floor(std::log10(rough)));
   double step = 10.0 * power;

@@ -48,6 +48,8 @@ TEST(NiceTicks, AreRoundInsideTheRangeAndAboutAsManyAsAsked) {
 TEST(NiceTicks, NoRangeHasNoTicks) {
   EXPECT_TRUE(nice_ticks(1.0, 1.0, 5).empty());
   EXPECT_TRUE(nice_ticks(2.0, 1.0, 5).empty());
+  EXPECT_TRUE(nice_ticks(1e17, 1e17 + 64.0, 5).empty());
+  EXPECT_TRUE(nice_ticks(-1e308, 1.7e308, 5).empty());
   EXPECT_TRUE(nice_ticks(kNan, 1.0, 5).empty());
   EXPECT_TRUE(nice_ticks(0.0, kInfinity, 5).empty());
 }
@@ -76,9 +78,14 @@ TEST(LineChart, AGapIsNotBridged) {
 TEST(LineChart, NothingOnePointAndConstantsAreFine) {
   for (const bool log2 : {false, true}) {
     for (const bool tokens : {false, true}) {
-      for (const auto& points :
-           {std::vector<Point>{}, {{5, 5}}, {{5, 5}, {5, 5}}, {{0, 0}}, {{0, 0}, {1, 0}},
-            {{-4, -2}, {4, 2}}, {{kNan, kNan}}, {{1e300, 1e300}, {-1e300, -1e300}}}) {
+      for (const auto& points : {std::vector<Point>{},
+                                 {{5, 5}},
+                                 {{5, 5}, {5, 5}},
+                                 {{0, 0}},
+                                 {{0, 0}, {1, 0}},
+                                 {{-4, -2}, {4, 2}},
+                                 {{kNan, kNan}},
+                                 {{1e300, 1e300}, {-1e300, -1e300}}}) {
         LineChart chart = chart_of(points);
         chart.x.log2 = log2;
         chart.x.tokens = chart.y.tokens = tokens;

@@ -23,6 +23,10 @@ double ramped_cr(int64_t step, int64_t steps, double target) {
 
 double merge_fraction(double cr) { return 1.0 - 1.0 / cr; }
 
+double adapted_weight(double weight, double gain, double wanted_cr, double measured_cr) {
+  return std::max(0.0, weight + gain * (merge_fraction(wanted_cr) - merge_fraction(measured_cr)));
+}
+
 double learning_rate(int64_t step, int64_t total, int64_t warmup, int64_t decay, double peak,
                      double floor) {
   if (step < warmup) return peak * fraction(step + 1, warmup);

@@ -15,6 +15,12 @@ double ramped_cr(int64_t step, int64_t steps, double target);
 // The fraction of tokens that must merge for a compression ratio: 1 - 1/CR.
 double merge_fraction(double cr);
 
+// The compression loss's weight for the next step: it rises while the model merges less than wanted
+// and falls while it merges more, as a Lagrange multiplier does in dual ascent. A fixed weight is
+// either too weak for the target or so strong that heads learn to merge everything before the
+// language-model loss can tell tokens apart.
+double adapted_weight(double weight, double gain, double wanted_cr, double measured_cr);
+
 // Linear warm-up over `warmup` steps to `peak`, constant, then a cosine over the last `decay` of
 // `total` steps down to `floor`.
 double learning_rate(int64_t step, int64_t total, int64_t warmup, int64_t decay, double peak,

@@ -21,6 +21,13 @@ TEST(Schedule, RampIsLinearFromOne) {
   EXPECT_DOUBLE_EQ(merge_fraction(4.0), 0.75);
 }
 
+TEST(Schedule, CompressionWeightFollowsTheLag) {
+  EXPECT_DOUBLE_EQ(adapted_weight(1.0, 0.1, 4.0, 4.0), 1.0);
+  EXPECT_DOUBLE_EQ(adapted_weight(1.0, 0.1, 4.0, 2.0), 1.025);
+  EXPECT_DOUBLE_EQ(adapted_weight(1.0, 0.1, 2.0, 4.0), 0.975);
+  EXPECT_DOUBLE_EQ(adapted_weight(0.0, 0.1, 1.0, 4.0), 0.0);
+}
+
 TEST(Schedule, LearningRateWarmsUpHoldsAndDecays) {
   const auto at = [](int64_t step) { return learning_rate(step, 100, 10, 40, 1.0, 0.1); };
   EXPECT_DOUBLE_EQ(at(0), 0.1);

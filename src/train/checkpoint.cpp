@@ -45,7 +45,11 @@ void save_checkpoint(const TrainOptions& options, const models::Llama& model,
   nlohmann::json feeds = nlohmann::json::array();
   for (const auto& feed : progress.feeds) feeds.push_back({feed.epoch, feed.document, feed.offset});
   const nlohmann::json state = {
-      {"step", progress.step}, {"tokens", progress.tokens}, {"feeds", feeds}};
+      {"step", progress.step},
+      {"tokens", progress.tokens},
+      {"compression_weight", progress.compression_weight},
+      {"feeds", feeds},
+  };
   const nn::TensorsByName tensors = all_tensors(model, optimizer);
   io::write_safetensors(checkpoint_path(options.out_dir), nn::to_views(tensors),
                         {{"progress", state.dump()}, {"options", options.identity_json()}});
@@ -72,7 +76,10 @@ Progress load_checkpoint(const TrainOptions& options, models::Llama& model, Adam
     tensor.copy_(nn::to_tensor(found->second, tensor.scalar_type()));
   }
   const auto state = nlohmann::json::parse(metadata("progress"));
-  Progress progress{state.at("step").get<int64_t>(), state.at("tokens").get<int64_t>(), {}};
+  Progress progress{state.at("step").get<int64_t>(),
+                    state.at("tokens").get<int64_t>(),
+                    state.at("compression_weight").get<double>(),
+                    {}};
   for (const auto& feed : state.at("feeds")) {
     progress.feeds.push_back({feed.at(0).get<int64_t>(), feed.at(1).get<int64_t>(),
                               feed.at(2).get<int64_t>()});

@@ -17,6 +17,7 @@ namespace dmc::train {
 struct Progress {
   int64_t step = 0;  // steps done, over all stages
   int64_t tokens = 0;
+  double compression_weight = 0.0;
   std::vector<io::TokenFeed::Position> feeds;  // one for each row of a batch
 };
 

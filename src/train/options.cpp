@@ -41,6 +41,8 @@ std::string TrainOptions::identity_json() const {
       {"temperature", retrofit.temperature},
       {"decision_scale", retrofit.decision_scale},
       {"compression_weight", retrofit.compression_weight},
+      {"weight_gain", retrofit.weight_gain},
+      {"head_cr_cap", retrofit.head_cr_cap},
   }
       .dump();
 }

@@ -31,6 +31,7 @@ std::string to_line(const StepRecord& r) {
                                 {"extra_loss", r.extra_loss},
                                 {"cr", r.cr},
                                 {"wanted_cr", r.wanted_cr},
+                                {"compression_weight", r.compression_weight},
                                 {"learning_rate", r.learning_rate},
                                 {"gradient_norm", r.gradient_norm},
                                 {"tokens", r.tokens},
@@ -124,6 +125,7 @@ class Trainer {
                 io::Split::kTrain),
         feeds_(make_feeds(corpus_, tokenizer_, separator_of(model_.config(), options.model_dir),
                           options)) {
+    progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
     for (size_t row = 0; row < feeds_.size(); ++row) feeds_[row].seek(progress_.feeds.at(row));
@@ -161,7 +163,8 @@ class Trainer {
 
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
     const auto start = Clock::now();
-    attention.begin_step({step_in_stage, run.steps, progress_.step, options_.seed});
+    attention.begin_step({step_in_stage, run.steps, progress_.step, options_.seed,
+                          progress_.compression_weight});
     const at::Tensor batch = next_batch(feeds_, options_.length);
     const at::Tensor inputs = batch.narrow(1, 0, options_.length);
     const at::Tensor targets = batch.narrow(1, 1, options_.length);
@@ -185,6 +188,10 @@ class Trainer {
     record.extra_loss = extra.defined() ? extra.item<double>() : 0.0;
     record.cr = attention.measured_cr();
     record.wanted_cr = attention.wanted_cr();
+    record.compression_weight = progress_.compression_weight;
+    progress_.compression_weight =
+        policy::adapted_weight(progress_.compression_weight, options_.retrofit.weight_gain,
+                               record.wanted_cr, record.cr);
 
     progress_.step += 1;
     progress_.tokens += options_.batch * options_.length;

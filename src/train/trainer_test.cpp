@@ -128,7 +128,7 @@ TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
   const at::NoGradGuard no_grad;
   const at::Tensor tokens = at::randint(0, 2048, {2, 48}, at::kLong);
   const auto attention = find_stage("finetune")->attention(model.config(), o);
-  attention->begin_step({0, 1, 0, 1});
+  attention->begin_step({0, 1, 0, 1, 1.0});
   nn::DenseAttention dense(48, 16, model.config().rope_theta);
   const at::Tensor ours = model.hidden(tokens, *attention), theirs = model.hidden(tokens, dense);
   EXPECT_LT(((ours - theirs).norm() / theirs.norm()).item<double>(), 1e-5);

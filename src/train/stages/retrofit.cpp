@@ -1,5 +1,6 @@
 // Stages 2 and 3: the model learns to take decisions while the wanted compression ratio rises
 // (retrofit) and then stays (finetune). Paper, sections 3.2 and 3.3; docs/algorithm.md.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
@@ -40,8 +41,7 @@ class DmcTraining : public TrainAttention {
 
   void begin_step(const StepInfo& info) override {
     info_ = info;
-    merges_ = at::Tensor();
-    decisions_ = 0;
+    merged_fractions_.clear();
     wanted_cr_ = ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr)
                        : options_.target_cr;
   }
@@ -64,15 +64,17 @@ class DmcTraining : public TrainAttention {
                               merge_logit);
   }
 
-  // max(0, wanted fraction of merges - fraction of merges), paper equation 8.
+  // max(0, wanted fraction of merges - fraction of merges), paper equation 8. A head counts up to
+  // the cap only: without it the loss is cheapest to meet by a few heads that merge everything, and
+  // a head that went there has no gradient to come back by.
   at::Tensor extra_loss() override {
-    const double wanted = policy::merge_fraction(wanted_cr_);
-    return at::relu(wanted - merges_ / static_cast<double>(decisions_)) *
-           options_.compression_weight;
+    const double cap = policy::merge_fraction(options_.head_cr_cap);
+    const at::Tensor counted = at::cat(merged_fractions_).clamp_max(cap).mean();
+    return at::relu(policy::merge_fraction(wanted_cr_) - counted) * info_.compression_weight;
   }
 
   double measured_cr() const override {
-    return 1.0 / (1.0 - merges_.item<double>() / static_cast<double>(decisions_));
+    return 1.0 / (1.0 - at::cat(merged_fractions_).mean().item<double>());
   }
   double wanted_cr() const override { return wanted_cr_; }
 
@@ -86,9 +88,8 @@ class DmcTraining : public TrainAttention {
   // A sequence's first token opens a slot whatever its logit, so it counts as no merge.
   void count_merges(const at::Tensor& merge_logit_BTK) {
     const at::Tensor alpha = merge_logit_BTK.narrow(1, 1, merge_logit_BTK.size(1) - 1).sigmoid();
-    const at::Tensor merges = straight_through_round(alpha).sum();
-    merges_ = merges_.defined() ? merges_ + merges : merges;
-    decisions_ += merge_logit_BTK.numel();
+    const double tokens = static_cast<double>(merge_logit_BTK.size(0) * merge_logit_BTK.size(1));
+    merged_fractions_.push_back(straight_through_round(alpha).sum({0, 1}) / tokens);
   }
 
   const io::ModelConfig& config_;
@@ -98,8 +99,7 @@ class DmcTraining : public TrainAttention {
   at::Tensor channels_;  // [d]: 1 but for the decision channel
   StepInfo info_;
   double wanted_cr_ = 1.0;
-  at::Tensor merges_;  // scalar, differentiable, summed over layers
-  int64_t decisions_ = 0;
+  std::vector<at::Tensor> merged_fractions_;  // [K] for each layer, differentiable
 };
 
 }  // namespace
