@@ -10,8 +10,8 @@ namespace dmc {
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI64, kI32, kI8, kU8 };
 
-size_t dtype_size(DType dtype);                          // bytes of one element
-std::string_view dtype_name(DType dtype);                // safetensors' spelling: "F32", "BF16", ...
+size_t dtype_size(DType dtype);            // bytes of one element
+std::string_view dtype_name(DType dtype);  // safetensors' spelling: "F32", "BF16", ...
 std::optional<DType> dtype_from_name(std::string_view);  // the same spelling
 
 float f16_to_f32(uint16_t bits);

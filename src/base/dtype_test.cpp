@@ -28,8 +28,8 @@ TEST(DType, HalfPrecisionRoundTripsExhaustively) {
 }
 
 TEST(DType, RoundsToNearestEven) {
-  EXPECT_EQ(f32_to_f16(1.0f + 0x1.0p-11f), f32_to_f16(1.0f));                  // tie, even below
-  EXPECT_EQ(f32_to_f16(1.0f + 0x3.0p-11f), f32_to_f16(1.0f + 0x1.0p-9f));      // tie, even above
+  EXPECT_EQ(f32_to_f16(1.0f + 0x1.0p-11f), f32_to_f16(1.0f));              // tie, even below
+  EXPECT_EQ(f32_to_f16(1.0f + 0x3.0p-11f), f32_to_f16(1.0f + 0x1.0p-9f));  // tie, even above
   EXPECT_EQ(f32_to_bf16(1.0f + 0x1.0p-8f), f32_to_bf16(1.0f));
   EXPECT_TRUE(std::isinf(f16_to_f32(f32_to_f16(70000.0f))));
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(NAN))));

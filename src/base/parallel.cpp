@@ -114,7 +114,8 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
   if (begin >= end) return;
   grain = std::max<int64_t>(1, grain);
   if (inside_parallel_for || end - begin <= grain || num_threads() == 1) {
-    for (int64_t first = begin; first < end; first += grain) fn(first, std::min(first + grain, end));
+    for (int64_t first = begin; first < end; first += grain)
+      fn(first, std::min(first + grain, end));
     return;
   }
   Job job{begin, end, grain, &fn, begin, {}, {}};

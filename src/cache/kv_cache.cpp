@@ -41,8 +41,7 @@ struct KvCache::Impl {
   std::map<SequenceId, Sequence> sequences;
   SequenceId next_id = 1;
 
-  explicit Impl(const CacheConfig& c)
-      : config(c), pool(c.page_slots, c.head_dim, c.max_pages) {}
+  explicit Impl(const CacheConfig& c) : config(c), pool(c.page_slots, c.head_dim, c.max_pages) {}
 
   int group() const { return config.query_heads / config.kv_heads; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
@@ -107,7 +106,8 @@ PooledChunk KvCache::Impl::pool_chunk(Stream& stream, int64_t first_position, in
                     std::vector<float>(pooled_v.begin() + carried * d, pooled_v.end()),
                     std::vector<int64_t>(static_cast<size_t>(T))};
   bool open = carried > 0;
-  // The slot of the segment that was open before the chunk, should the chunk's first token close it.
+  // The slot of the segment that was open before the chunk, should the chunk's first token close
+  // it.
   const float *key = stream.open.key(), *value = stream.open.value();
   int64_t segment_start = 0;  // in the concatenated tokens
   for (int64_t t = 0; t < T; ++t) {
@@ -179,8 +179,8 @@ void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
   const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
   std::vector<PooledChunk> chunks;
   for (int head = 0; head < heads; ++head) {
-    chunks.push_back(impl_->pool_chunk(impl_->stream(sequence, layer, head), sequence.length, head,
-                                       tokens));
+    chunks.push_back(
+        impl_->pool_chunk(impl_->stream(sequence, layer, head), sequence.length, head, tokens));
   }
   std::vector<kernels::PrefillItem> items;
   for (int head = 0; head < heads; ++head) {

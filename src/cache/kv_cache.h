@@ -18,8 +18,8 @@ struct CacheConfig {
   int kv_heads = 0;
   int query_heads = 0;
   int head_dim = 0;
-  int window = 12;      // tokens of a segment its slot averages; 0: all of them
-  int page_slots = 16;  // slots in a page
+  int window = 12;        // tokens of a segment its slot averages; 0: all of them
+  int page_slots = 16;    // slots in a page
   int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
@@ -32,18 +32,19 @@ using SequenceId = int64_t;
 // or of sequences with one token each (decode). All row-major f32.
 struct LayerTokens {
   int64_t tokens = 0;
-  const float* q = nullptr;           // [T][query_heads][d], already rotated
-  const float* k = nullptr;           // [T][kv_heads][d], BEFORE rotary, decision channel zeroed
-  const float* v = nullptr;           // [T][kv_heads][d]
-  const uint8_t* merge = nullptr;     // [T][kv_heads]; 1: merge into the open slot. Ignored at position 0
+  const float* q = nullptr;  // [T][query_heads][d], already rotated
+  const float* k = nullptr;  // [T][kv_heads][d], BEFORE rotary, decision channel zeroed
+  const float* v = nullptr;  // [T][kv_heads][d]
+  const uint8_t* merge =
+      nullptr;  // [T][kv_heads]; 1: merge into the open slot. Ignored at position 0
   const float* importance = nullptr;  // [T][kv_heads]; weight of the token in its slot, > 0
   float* out = nullptr;               // [T][query_heads][d]
 };
 
 struct CacheBytes {
-  int64_t pages = 0;        // pages in use, shared ones once
-  int64_t open_slots = 0;   // per-stream f32 state
-  int64_t tables = 0;       // page tables
+  int64_t pages = 0;       // pages in use, shared ones once
+  int64_t open_slots = 0;  // per-stream f32 state
+  int64_t tables = 0;      // page tables
   int64_t total() const { return pages + open_slots + tables; }
 };
 
@@ -66,10 +67,10 @@ class KvCache {
   // Called once per step after all layers took their tokens.
   void advance(SequenceId sequence, int64_t tokens);
 
-  int64_t length(SequenceId sequence) const;  // tokens seen
+  int64_t length(SequenceId sequence) const;                      // tokens seen
   int64_t slots(SequenceId sequence, int layer, int head) const;  // closed ones and the open one
-  int64_t slots(SequenceId sequence) const;   // sum over layers and heads
-  CacheBytes bytes() const;                   // of all sequences
+  int64_t slots(SequenceId sequence) const;                       // sum over layers and heads
+  CacheBytes bytes() const;                                       // of all sequences
   const CacheConfig& config() const { return config_; }
 
   // For tests and export: key (rotated) and value of slot `index` of a stream, the open one last.

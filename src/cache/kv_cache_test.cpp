@@ -44,8 +44,7 @@ struct Tokens {
     for (int64_t i = 0; i < n * kHeads; ++i) merge.push_back(rng.uniform() < merge_probability);
   }
   LayerTokens view() {
-    return {count,        q.data(),          k.data(), v.data(),
-            merge.data(), importance.data(), out.data()};
+    return {count, q.data(), k.data(), v.data(), merge.data(), importance.data(), out.data()};
   }
 };
 
@@ -73,7 +72,8 @@ std::vector<float> dump(const KvCache& cache, SequenceId id) {
   return all;
 }
 
-// What a cache may use at most: its closed slots, less than a page per stream of slack, the open slots.
+// What a cache may use at most: its closed slots, less than a page per stream of slack, the open
+// slots.
 void expect_frugal(const KvCache& cache, const std::vector<SequenceId>& ids) {
   const CacheConfig& config = cache.config();
   const int64_t entry = 2 * kHeadDim * static_cast<int64_t>(sizeof(float));

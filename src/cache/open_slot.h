@@ -1,4 +1,5 @@
-// The open slot of a stream: the weighted mean of its segment's last tokens, still taking tokens in.
+// The open slot of a stream: the weighted mean of its segment's last tokens, still taking tokens
+// in.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +29,7 @@ class OpenSlot {
   // Computes the pooled pair from the entries; rope may be null.
   void pool(int64_t position, const kernels::RopeTable* rope);
 
-  const float* key() const { return &data_[0]; }                             // pooled and rotated
+  const float* key() const { return &data_[0]; }                            // pooled and rotated
   const float* value() const { return &data_[static_cast<size_t>(dim_)]; }  // pooled
   int entries() const { return count_; }
   OpenEntry entry(int index) const;  // oldest first

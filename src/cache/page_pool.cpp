@@ -27,7 +27,8 @@ void PagePool::grow() {
     throw internal_error("the KV cache is full: all of its " + std::to_string(max_pages_) +
                          " pages are in use");
   }
-  chunks_.push_back(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(count * page_floats_)));
+  chunks_.push_back(
+      std::make_unique_for_overwrite<float[]>(static_cast<size_t>(count * page_floats_)));
   for (int64_t i = 0; i < count; ++i) {
     free_.push_back(static_cast<int32_t>(pages_.size()));
     pages_.push_back(chunks_.back().get() + i * page_floats_);
@@ -51,9 +52,7 @@ int32_t PagePool::writable(int32_t page) {
   return copy;
 }
 
-void PagePool::add_reference(int32_t page) {
-  ++references_[static_cast<size_t>(page)];
-}
+void PagePool::add_reference(int32_t page) { ++references_[static_cast<size_t>(page)]; }
 
 void PagePool::drop_reference(int32_t page) {
   DMC_CHECK(references(page) > 0);

@@ -1,5 +1,5 @@
-// Fixed-size pages with reference counts, shared by all streams of a cache. For one thread at a time:
-// handing out a page is far less work than filling it.
+// Fixed-size pages with reference counts, shared by all streams of a cache. For one thread at a
+// time: handing out a page is far less work than filling it.
 #pragma once
 
 #include <cstdint>

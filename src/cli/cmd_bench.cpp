@@ -36,16 +36,25 @@ std::string ratio(double value, double baseline) { return fixed(value / baseline
 
 // Rows come in groups of one a subject, the dense one first.
 void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
-  Table table({{"context"}, {"batch"}, {"policy", Align::kLeft}, {"CR"}, {"cache"}, {"prefill tok/s"}, {""}, {"decode tok/s"}, {""}});
+  Table table({{"context"},
+               {"batch"},
+               {"policy", Align::kLeft},
+               {"CR"},
+               {"cache"},
+               {"prefill tok/s"},
+               {""},
+               {"decode tok/s"},
+               {""}});
   for (size_t i = 0; i < results.size(); ++i) {
     const runtime::Measurement &m = results[i], &base = results[i - i % subjects];
     const bool is_base = &m == &base;
-    table.add_row({std::to_string(m.context), std::to_string(m.batch), m.subject,
-                   fixed(m.compression_ratio, 2), human_bytes(static_cast<double>(m.cache_bytes)),
-                   human_count(m.prefill_tokens_per_second),
-                   is_base ? "" : ratio(m.prefill_tokens_per_second, base.prefill_tokens_per_second),
-                   human_count(m.decode_tokens_per_second),
-                   is_base ? "" : ratio(m.decode_tokens_per_second, base.decode_tokens_per_second)});
+    table.add_row(
+        {std::to_string(m.context), std::to_string(m.batch), m.subject,
+         fixed(m.compression_ratio, 2), human_bytes(static_cast<double>(m.cache_bytes)),
+         human_count(m.prefill_tokens_per_second),
+         is_base ? "" : ratio(m.prefill_tokens_per_second, base.prefill_tokens_per_second),
+         human_count(m.decode_tokens_per_second),
+         is_base ? "" : ratio(m.decode_tokens_per_second, base.decode_tokens_per_second)});
   }
   table.print(std::cout);
 }
@@ -68,8 +77,9 @@ int run(BenchCommand command) {
   if (command.json) {
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
     for (const auto& m : results) rows.push_back(to_json(m));
-    std::cout << nlohmann::ordered_json{{"model", command.model.dir.string()}, {"results", rows}}.dump()
-              << "\n";
+    std::cout
+        << nlohmann::ordered_json{{"model", command.model.dir.string()}, {"results", rows}}.dump()
+        << "\n";
   } else {
     print(results, subjects.size());
   }

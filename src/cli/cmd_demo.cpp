@@ -50,7 +50,9 @@ struct Contender {
   std::shared_ptr<const models::Llama> model;
 };
 
-void say(const std::string& text) { std::cerr << "\n" << bold(text, color_enabled(std::cerr)) << "\n"; }
+void say(const std::string& text) {
+  std::cerr << "\n" << bold(text, color_enabled(std::cerr)) << "\n";
+}
 
 TrainCommand live_retrofit(const DemoCommand& demo, const DemoSize& size) {
   TrainCommand command;
@@ -81,9 +83,9 @@ std::vector<eval::SlotsPoint> slots_by_tokens(runtime::LlamaRunner& runner,
   std::vector<eval::SlotsPoint> points = {{0, 0.0}};
   for (size_t first = 0; first + step <= text.size(); first += step) {
     runner.prefill(sequence, text.subspan(first, step));
-    points.push_back({static_cast<int64_t>(first + step),
-                      static_cast<double>(runner.cache().slots(sequence)) /
-                          (config.layers * config.kv_heads)});
+    points.push_back(
+        {static_cast<int64_t>(first + step),
+         static_cast<double>(runner.cache().slots(sequence)) / (config.layers * config.kv_heads)});
   }
   runner.release(sequence);
   return points;
@@ -127,7 +129,8 @@ void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
   std::vector<runtime::Subject> subjects;
   for (const Contender& c : contenders) subjects.push_back({c.name, c.model, ""});
   const Contender& first = contenders.front();
-  const auto text = bench_text({}, *first.model, first.dir, std::ranges::max(size.measure.contexts));
+  const auto text =
+      bench_text({}, *first.model, first.dir, std::ranges::max(size.measure.contexts));
   const size_t points = size.measure.contexts.size() * size.measure.batches.size();
   ProgressBar bar("measuring speed", static_cast<int64_t>(points));
   const auto results = runtime::measure(subjects, text, size.measure,
@@ -149,7 +152,8 @@ double cache_bytes(const Contender& contender, std::span<const int32_t> text) {
 }
 
 void print_summary(const std::vector<eval::Variant>& variants) {
-  Table table({{"", Align::kLeft}, {"CR"}, {"bits/byte"}, {"accuracy"}, {"cache"}, {"decode tok/s"}});
+  Table table(
+      {{"", Align::kLeft}, {"CR"}, {"bits/byte"}, {"accuracy"}, {"cache"}, {"decode tok/s"}});
   for (const eval::Variant& v : variants) {
     table.add_row({v.name, fixed(v.cr, 2), fixed(v.bits_per_byte, 4),
                    fixed(100 * v.accuracy, 1) + " %", human_bytes(v.cache_bytes),
@@ -204,8 +208,7 @@ int run(const DemoCommand& command) {
   fs::remove_all(command.out / "live-2x", ignored);  // an earlier demo's
   say("1. Retrofitting the built-in model to 2x, live");
   std::vector<train::StepRecord> records;
-  if (train_with_progress(live_retrofit(command, size), &records) ==
-      train::Outcome::kInterrupted) {
+  if (train_with_progress(live_retrofit(command, size), &records) == train::Outcome::kInterrupted) {
     std::cerr << "stopped\n";
     return kExitInterrupted;
   }
@@ -218,8 +221,7 @@ int run(const DemoCommand& command) {
   TextOptions text;
   text.windows = size.windows;
   text.length = kContext;
-  const io::EvalWindows windows =
-      held_out_windows(text, *contenders[0].model, contenders[0].dir);
+  const io::EvalWindows windows = held_out_windows(text, *contenders[0].model, contenders[0].dir);
   std::vector<eval::Variant> variants;
   for (const Contender& c : contenders) {
     variants.push_back(describe(c, windows));
@@ -233,9 +235,8 @@ int run(const DemoCommand& command) {
   const fs::path report = command.out / "report.html";
   io::write_file_atomically(
       report, eval::render_report(report_data(records, variants, *contenders[0].model)));
-  std::cout << "\nreport: " << report.string()
-            << "\ntalk to it: dmc run -m " << contenders[2].dir.string()
-            << " -p 'class Parser:' -n 200\n";
+  std::cout << "\nreport: " << report.string() << "\ntalk to it: dmc run -m "
+            << contenders[2].dir.string() << " -p 'class Parser:' -n 200\n";
   return 0;
 }
 

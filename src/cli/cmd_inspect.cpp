@@ -68,10 +68,11 @@ void print(const models::Llama& model, const runtime::Score& score) {
   double largest = 2.0;
   for (const auto& layer : score.cr_by_head) largest = std::max(largest, std::ranges::max(layer));
   std::cout << "\n";
-  print_heat_map(std::cout,
-                 {"compression ratio " + fixed(score.compression_ratio, 2) + ", by layer and KV head",
-                  "layer", "head", score.cr_by_head, 1.0, largest},
-                 color_enabled(std::cout));
+  print_heat_map(
+      std::cout,
+      {"compression ratio " + fixed(score.compression_ratio, 2) + ", by layer and KV head", "layer",
+       "head", score.cr_by_head, 1.0, largest},
+      color_enabled(std::cout));
 }
 
 int run(const InspectCommand& command) {

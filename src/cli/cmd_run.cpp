@@ -31,10 +31,14 @@ std::string read_prompt(const RunCommand& command) {
 
 const char* reason_name(engine::StopReason reason) {
   switch (reason) {
-    case engine::StopReason::kLength: return "length";
-    case engine::StopReason::kEndOfText: return "end of text";
-    case engine::StopReason::kContextFull: return "context full";
-    case engine::StopReason::kCancelled: return "cancelled";
+    case engine::StopReason::kLength:
+      return "length";
+    case engine::StopReason::kEndOfText:
+      return "end of text";
+    case engine::StopReason::kContextFull:
+      return "context full";
+    case engine::StopReason::kCancelled:
+      return "cancelled";
   }
   return "";
 }
@@ -110,8 +114,7 @@ int run(const RunCommand& command) {
       runner, sequence, ids, options, [&](int32_t id) { show(decoder.push(id)); }, interrupted);
   show(decoder.finish());
 
-  const Statistics s =
-      statistics(runner, sequence, static_cast<int64_t>(ids.size()), generation);
+  const Statistics s = statistics(runner, sequence, static_cast<int64_t>(ids.size()), generation);
   if (command.json) {
     std::cout << to_json(s, generation.stop, text).dump() << "\n";
   } else {

@@ -20,7 +20,8 @@ std::function<int()> setup_train(CLI::App& app) {
   app.footer(
       "Examples:\n"
       "  dmc train -m models/builtin -o out --steps 200 --lr 1e-4\n"
-      "  dmc train -m models/builtin --fresh -o out --steps 5000 --batch 16 --length 512 --lr 3e-3");
+      "  dmc train -m models/builtin --fresh -o out --steps 5000 --batch 16 --length 512 --lr "
+      "3e-3");
   return [command, steps, decay] {
     train::TrainOptions& options = command->options;
     options.stages = {{train::find_stage("dense"), *steps}};

@@ -38,7 +38,9 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   return kUsage;
 }
 
-std::string first_line(const char* text) { return std::string(text).substr(0, std::string(text).find('\n')); }
+std::string first_line(const char* text) {
+  return std::string(text).substr(0, std::string(text).find('\n'));
+}
 
 int guarded(const std::function<int()>& run) {
   try {
@@ -57,14 +59,14 @@ int guarded(const std::function<int()>& run) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Dynamic Memory Compression for language models: a KV cache that learns to be small");
+  CLI::App app(
+      "Dynamic Memory Compression for language models: a KV cache that learns to be small");
   app.set_version_flag("--version", "dmc " DMC_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   std::map<const CLI::App*, std::function<int()>> runs;
   for (const dmc::cli::Command& command : dmc::cli::commands()) {
-    CLI::App* sub =
-        app.add_subcommand(std::string(command.name), std::string(command.summary));
+    CLI::App* sub = app.add_subcommand(std::string(command.name), std::string(command.summary));
     runs[sub] = command.setup(*sub);
   }
   try {

@@ -75,8 +75,7 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
   app.add_option("--clip", o.clip, "largest norm of the gradient")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--seed", o.seed, "of data order, fresh weights and noise")
-      ->capture_default_str();
+  app.add_option("--seed", o.seed, "of data order, fresh weights and noise")->capture_default_str();
   app.add_option("--weights", o.weights_dtype, "dtype of the written model: f32, f16 or bf16")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
       ->capture_default_str();

@@ -46,7 +46,8 @@ TEST(Sampler, RefusesNonsense) {
   EXPECT_THROW(sample(std::vector<float>{1.0f, std::nanf("")}, {}, 0), Error);
   EXPECT_THROW(check_sampling_options({.temperature = -1}), Error);
   EXPECT_THROW(check_sampling_options({.top_p = 0}), Error);
-  EXPECT_THROW(check_sampling_options({.temperature = std::numeric_limits<double>::quiet_NaN()}), Error);
+  EXPECT_THROW(check_sampling_options({.temperature = std::numeric_limits<double>::quiet_NaN()}),
+               Error);
 }
 
 // A model that always wants the token after the one it saw.

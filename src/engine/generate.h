@@ -24,9 +24,9 @@ struct Generation {
   double prefill_seconds = 0.0, decode_seconds = 0.0;
 };
 
-// Continues `prompt` (at least one token) on a sequence the caller owns. on_token is called with each
-// token as it comes; `cancelled` is asked before each step. Error(kUsage) when the prompt does not
-// fit the context.
+// Continues `prompt` (at least one token) on a sequence the caller owns. on_token is called with
+// each token as it comes; `cancelled` is asked before each step. Error(kUsage) when the prompt does
+// not fit the context.
 Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(int32_t)>& on_token,
                     const std::function<bool()>& cancelled);

@@ -98,8 +98,7 @@ Corpus::Corpus(std::vector<fs::path> sources, Split split) {
   }
   for (const Document& document : documents_) bytes_ += document.length;
   if (bytes_ == 0) {
-    throw data_error(join(sources) + ": no " +
-                     (split == Split::kTrain ? "training" : "held-out") +
+    throw data_error(join(sources) + ": no " + (split == Split::kTrain ? "training" : "held-out") +
                      " text found; expected .py, .txt or .md files in UTF-8");
   }
 }

@@ -33,8 +33,8 @@ class Fields {
   int64_t size(const std::string& key, int64_t least = 1, int64_t most = kLargestSize) const {
     const json& value = at(key);
     if (!value.is_number_integer() || value < least || value > most) {
-      throw wrong(key, "a whole number from " + std::to_string(least) + " to " +
-                           std::to_string(most));
+      throw wrong(key,
+                  "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
     }
     return value.get<int64_t>();
   }

@@ -70,7 +70,8 @@ void Regex::for_each_match(std::string_view text,
                     PCRE2_NO_UTF_CHECK, state.data, state.context);
     if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {
-      throw data_error(impl_->origin + ": its pattern needs too much work on this text (PCRE2 error " +
+      throw data_error(impl_->origin +
+                       ": its pattern needs too much work on this text (PCRE2 error " +
                        std::to_string(result) + ")");
     }
     if (range[1] == range[0]) {  // step over one character

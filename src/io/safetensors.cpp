@@ -94,7 +94,8 @@ TensorView read_entry(const nlohmann::json& entry, std::span<const std::byte> da
       throw data_error(what + ": more than 8 dimensions");
     }
     for (const auto& extent : entry.at("shape")) {
-      if (!extent.is_number_unsigned()) throw data_error(what + ": its shape is not of whole numbers");
+      if (!extent.is_number_unsigned())
+        throw data_error(what + ": its shape is not of whole numbers");
       bytes = checked_product(bytes, extent.get<uint64_t>(), what);
       view.shape.push_back(extent.get<int64_t>());
     }
@@ -146,8 +147,7 @@ int64_t TensorView::numel() const {
   return product;
 }
 
-SafetensorsFile::SafetensorsFile(const fs::path& path)
-    : file_(std::make_shared<MappedFile>(path)) {
+SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<MappedFile>(path)) {
   const std::string origin = path.string();
   const Header header = read_header(file_->bytes(), origin);
   if (header.json.size() > kMostTensors) throw data_error(origin + ": more than 100,000 tensors");

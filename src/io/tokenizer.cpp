@@ -48,10 +48,14 @@ char32_t decode_character(std::string_view sequence) {
   const auto at = [&](size_t i) { return static_cast<char32_t>(sequence[i] & 0x3f); };
   const auto first = static_cast<unsigned char>(sequence[0]);
   switch (sequence.size()) {
-    case 1: return first;
-    case 2: return (first & 0x1fu) << 6 | at(1);
-    case 3: return (first & 0x0fu) << 12 | at(1) << 6 | at(2);
-    default: return (first & 0x07u) << 18 | at(1) << 12 | at(2) << 6 | at(3);
+    case 1:
+      return first;
+    case 2:
+      return (first & 0x1fu) << 6 | at(1);
+    case 3:
+      return (first & 0x0fu) << 12 | at(1) << 6 | at(2);
+    default:
+      return (first & 0x07u) << 18 | at(1) << 12 | at(2) << 6 | at(3);
   }
 }
 
@@ -60,8 +64,7 @@ std::string token_to_bytes(std::string_view token, const std::string& origin) {
   std::string bytes;
   while (!token.empty()) {
     const size_t n = utf8_sequence_length(token);
-    const auto found =
-        byte_alphabet().byte.find(n == 0 ? 0 : decode_character(token.substr(0, n)));
+    const auto found = byte_alphabet().byte.find(n == 0 ? 0 : decode_character(token.substr(0, n)));
     if (found == byte_alphabet().byte.end()) {
       throw data_error(origin + ": the vocabulary is not byte-level (\"" + std::string(token) +
                        "\")");
@@ -161,7 +164,8 @@ void Tokenizer::Impl::put(int32_t id, std::string text) {
 }
 
 void Tokenizer::Impl::read_vocabulary(const json& vocab) {
-  for (const auto& [token, id] : vocab.items()) put(id.get<int32_t>(), token_to_bytes(token, origin));
+  for (const auto& [token, id] : vocab.items())
+    put(id.get<int32_t>(), token_to_bytes(token, origin));
   byte_token.fill(-1);
   for (size_t i = 0; i < bytes.size(); ++i) {
     if (bytes[i].size() == 1) {
@@ -177,7 +181,8 @@ void Tokenizer::Impl::read_merges(const json& list, const json& vocab) {
   const auto id_of = [&](const std::string& token) {
     const auto found = vocab.find(token);
     if (found == vocab.end()) {
-      throw data_error(origin + ": a merge names \"" + token + "\", which is not in the vocabulary");
+      throw data_error(origin + ": a merge names \"" + token +
+                       "\", which is not in the vocabulary");
     }
     return found->get<int32_t>();
   };
@@ -190,7 +195,8 @@ void Tokenizer::Impl::read_merges(const json& list, const json& vocab) {
     } else {
       const auto text = entry.get<std::string>();
       const size_t space = text.find(' ');
-      if (space == std::string::npos) throw data_error(origin + ": merge \"" + text + "\" has no pair");
+      if (space == std::string::npos)
+        throw data_error(origin + ": merge \"" + text + "\" has no pair");
       left = text.substr(0, space);
       right = text.substr(space + 1);
     }
@@ -205,9 +211,8 @@ void Tokenizer::Impl::read_added_tokens(const json& list) {
     put(special.back().id, special.back().text);
   }
   // Where one special token begins with another, the longer one is meant.
-  std::ranges::stable_sort(special, [](const auto& a, const auto& b) {
-    return a.text.size() > b.text.size();
-  });
+  std::ranges::stable_sort(
+      special, [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
   for (const SpecialToken& token : special) {
     pattern += (pattern.empty() ? "" : "|") + escape_regex(token.text);
   }
@@ -231,7 +236,8 @@ void Tokenizer::Impl::read_pre_tokenizer(const json& pre) {
 void Tokenizer::Impl::read(const json& root) {
   const json& model = root.at("model");
   if (model.value("type", "BPE") != "BPE") {
-    throw data_error(origin + ": model type " + model.at("type").dump() + " is not supported; BPE is");
+    throw data_error(origin + ": model type " + model.at("type").dump() +
+                     " is not supported; BPE is");
   }
   if (root.contains("normalizer") && !root["normalizer"].is_null()) {
     throw data_error(origin + ": a normalizer is not supported");

@@ -8,7 +8,7 @@ namespace {
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";
 
 struct Lead {
-  size_t length;                  // of the sequence; 0: not a lead byte
+  size_t length;                          // of the sequence; 0: not a lead byte
   unsigned char low = 0x80, high = 0xbf;  // allowed range of the second byte
 };
 

@@ -82,9 +82,9 @@ void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, i
   for_each_row([&](int64_t t, int64_t row, int64_t offset) {
     std::copy_n(item.q + offset, d, q.data() + row * d);
     visible[static_cast<size_t>(row)] = item.visible[t];
-    states[static_cast<size_t>(row)] = state_of(item.q + offset, item.own_key + t * d,
-                                                item.own_value + t * d, d, scale,
-                                                out.data() + row * d);
+    states[static_cast<size_t>(row)] =
+        state_of(item.q + offset, item.own_key + t * d, item.own_value + t * d, d, scale,
+                 out.data() + row * d);
   });
   backend().attend_rows(pool, {item.pages, 0, item.visible[last - 1]}, q.data(), rows,
                         visible.data(), scale, states.data(), out.data());

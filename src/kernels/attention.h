@@ -1,6 +1,6 @@
-// Attention over a stream's slots, for decoding and for one-pass compressed prefill. Framework-free:
-// plain pointers and PODs. Everything is a merge of partial softmax states, so the order in which
-// slots are visited is free and work can be split anywhere.
+// Attention over a stream's slots, for decoding and for one-pass compressed prefill.
+// Framework-free: plain pointers and PODs. Everything is a merge of partial softmax states, so the
+// order in which slots are visited is free and work can be split anywhere.
 #pragma once
 
 #include <cstdint>
@@ -69,7 +69,8 @@ struct Backend {
   void (*attend_slots)(const PoolView& pool, const SlotRange& slots, const float* q, int group,
                        float scale, AttnState* states, float* out);
 
-  // The same for `rows` queries at once, row r seeing only slots below visible[r]; q, out: [rows][d].
+  // The same for `rows` queries at once, row r seeing only slots below visible[r]; q, out:
+  // [rows][d].
   void (*attend_rows)(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
                       const int64_t* visible, float scale, AttnState* states, float* out);
 };

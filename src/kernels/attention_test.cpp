@@ -58,8 +58,8 @@ double error(const Result& a, const Result& b, int head_dim) {
     largest = std::max<double>(largest, std::abs(a.states[r].sum / b.states[r].sum - 1.0));
     for (int i = 0; i < head_dim; ++i) {
       const size_t n = r * static_cast<size_t>(head_dim) + static_cast<size_t>(i);
-      largest = std::max<double>(
-          largest, std::abs(a.out[n] / a.states[r].sum - b.out[n] / b.states[r].sum));
+      largest = std::max<double>(largest,
+                                 std::abs(a.out[n] / a.states[r].sum - b.out[n] / b.states[r].sum));
     }
   }
   return largest;
@@ -138,7 +138,8 @@ TEST(Attention, DecodeDoesNotDependOnTheBatch) {
   const auto q = random_floats(kGroup * kHeadDim, rng), open = random_floats(2 * kHeadDim, rng);
   std::vector<float> alone(q.size()), batched(q.size() * 7);
   const auto item = [&](float* out, int64_t slots) {
-    return DecodeItem{stream.pages.data(), slots, open.data(), open.data() + kHeadDim, q.data(), out};
+    return DecodeItem{stream.pages.data(),    slots,    open.data(),
+                      open.data() + kHeadDim, q.data(), out};
   };
   const DecodeItem one = item(alone.data(), 1500);
   decode_attention(stream.pool, std::span(&one, 1), kGroup, 0.125f);

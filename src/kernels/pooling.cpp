@@ -48,7 +48,8 @@ template <class T>
 int64_t segment_weights(const Rows<T>& rows, int64_t t, const T* alpha, const T* omega,
                         std::vector<T>& weights) {
   constexpr T kInvisible = std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon();
-  const int64_t reach = rows.shape.window == 0 ? t + 1 : std::min<int64_t>(rows.shape.window, t + 1);
+  const int64_t reach =
+      rows.shape.window == 0 ? t + 1 : std::min<int64_t>(rows.shape.window, t + 1);
   T product = 1;
   int64_t count = 0;
   while (count < reach && product > kInvisible) {
@@ -136,8 +137,8 @@ void pool_backward(const PoolShape& shape, const T* k, const T* v, const T* alph
   });
 }
 
-template void pool_forward(const PoolShape&, const float*, const float*, const float*,
-                           const float*, float*, float*, float*);
+template void pool_forward(const PoolShape&, const float*, const float*, const float*, const float*,
+                           float*, float*, float*);
 template void pool_forward(const PoolShape&, const double*, const double*, const double*,
                            const double*, double*, double*, double*);
 template void pool_backward(const PoolShape&, const float*, const float*, const float*,

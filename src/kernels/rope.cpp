@@ -10,7 +10,8 @@ RopeTable::RopeTable(int64_t position_count, int64_t dim, double theta)
   cos.resize(static_cast<size_t>(positions * half));
   sin.resize(static_cast<size_t>(positions * half));
   for (int64_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
+    const double frequency =
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
     for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
       cos[static_cast<size_t>(p * half + i)] = static_cast<float>(std::cos(angle));

@@ -111,10 +111,10 @@ at::Tensor Llama::hidden(const at::Tensor& tokens_BT, nn::AttentionStrategy& att
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     const Layer& layer = layers_[static_cast<size_t>(i)];
     const at::Tensor normed = norm(x_BTD, layer.input_norm);
-    const at::Tensor mixed = attention.attend(
-        i, heads(at::linear(normed, layer.q), config_.num_heads),
-        heads(at::linear(normed, layer.k), config_.num_kv_heads),
-        heads(at::linear(normed, layer.v), config_.num_kv_heads));
+    const at::Tensor mixed =
+        attention.attend(i, heads(at::linear(normed, layer.q), config_.num_heads),
+                         heads(at::linear(normed, layer.k), config_.num_kv_heads),
+                         heads(at::linear(normed, layer.v), config_.num_kv_heads));
     x_BTD = x_BTD + at::linear(mixed.reshape({B, T, -1}), layer.o);
 
     const at::Tensor mlp_in = norm(x_BTD, layer.post_norm);

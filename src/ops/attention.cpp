@@ -75,7 +75,8 @@ struct DmcAttention : torch::autograd::Function<DmcAttention> {
         /*attn_mask=*/bias_BHT.unsqueeze(2), scale_of(q_BTHd));
     const at::Tensor lse = lse_BHT.transpose(1, 2);  // [B, T, H]
 
-    const at::Tensor own = own_score(q_BTHd, k) + repeat_heads(log_merge_next(merge_logit_BTK), groups);
+    const at::Tensor own =
+        own_score(q_BTHd, k) + repeat_heads(log_merge_next(merge_logit_BTK), groups);
     const at::Tensor total = at::logaddexp(lse, own);
     const at::Tensor out = out_BHTd.transpose(1, 2) * (lse - total).exp().unsqueeze(-1) +
                            v * (own - total).exp().unsqueeze(-1);

@@ -1,7 +1,7 @@
 #include "ops/attention.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
 namespace dmc::ops {
@@ -21,8 +21,9 @@ Inputs random_inputs(const Shape& s, double sharpness, uint64_t seed) {
   const auto normal = [&](at::IntArrayRef sizes) {
     return at::randn(sizes, generator, at::kDouble);
   };
-  Inputs in{normal({s.B, s.T, s.H, s.d}), normal({s.B, s.T, s.K, s.d}), normal({s.B, s.T, s.K, s.d}),
-            normal({s.B, s.T, s.K}) * sharpness, normal({s.B, s.T, s.H, s.d})};
+  Inputs in{normal({s.B, s.T, s.H, s.d}), normal({s.B, s.T, s.K, s.d}),
+            normal({s.B, s.T, s.K, s.d}), normal({s.B, s.T, s.K}) * sharpness,
+            normal({s.B, s.T, s.H, s.d})};
   for (at::Tensor* t : {&in.q, &in.k, &in.v, &in.logit}) t->set_requires_grad(true);
   return in;
 }
@@ -45,7 +46,8 @@ double relative_error(const at::Tensor& a, const at::Tensor& b) {
 // The project's central claim about training speed: the stock kernel plus the diagonal's repair is
 // the attention of the definition, forward and backward.
 TEST(DmcAttention, FlashWithRepairEqualsLiteralTwin) {
-  const Shape shapes[] = {{1, 1, 1, 1, 8}, {2, 37, 4, 2, 16}, {1, 130, 4, 1, 32}, {1, 600, 2, 2, 64}};
+  const Shape shapes[] = {
+      {1, 1, 1, 1, 8}, {2, 37, 4, 2, 16}, {1, 130, 4, 1, 32}, {1, 600, 2, 2, 64}};
   const char* const names[] = {"out", "dq", "dk", "dv", "dlogit"};
   uint64_t seed = 1;
   for (const Shape& shape : shapes) {
@@ -87,9 +89,9 @@ TEST(DmcAttention, NeverMergingIsPlainCausalAttention) {
   Inputs in = random_inputs({2, 70, 4, 2, 32}, 1.0, 9);
   const at::NoGradGuard no_grad;
   const at::Tensor never = at::full_like(in.logit, -std::numeric_limits<double>::infinity());
-  EXPECT_LT(relative_error(dmc_attention(in.q, in.k, in.v, never),
-                           causal_attention(in.q, in.k, in.v)),
-            1e-14);
+  EXPECT_LT(
+      relative_error(dmc_attention(in.q, in.k, in.v, never), causal_attention(in.q, in.k, in.v)),
+      1e-14);
 }
 
 }  // namespace

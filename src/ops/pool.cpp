@@ -16,8 +16,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 kernels::PoolShape shape_of(const at::Tensor& k_BTKd, int64_t window) {
-  return {k_BTKd.size(0), k_BTKd.size(1), k_BTKd.size(2), k_BTKd.size(3),
-          static_cast<int>(window)};
+  return {k_BTKd.size(0), k_BTKd.size(1), k_BTKd.size(2), k_BTKd.size(3), static_cast<int>(window)};
 }
 
 struct Pool : torch::autograd::Function<Pool> {
@@ -31,13 +30,11 @@ struct Pool : torch::autograd::Function<Pool> {
     const at::Tensor k_out = at::empty_like(k), v_out = at::empty_like(v);
     const at::Tensor total = at::empty_like(alpha);
     AT_DISPATCH_FLOATING_TYPES(k.scalar_type(), "pool", [&] {
-      kernels::pool_forward<scalar_t>(shape_of(k, window), k.const_data_ptr<scalar_t>(),
-                                      v.const_data_ptr<scalar_t>(),
-                                      alpha.const_data_ptr<scalar_t>(),
-                                      omega.const_data_ptr<scalar_t>(),
-                                      k_out.mutable_data_ptr<scalar_t>(),
-                                      v_out.mutable_data_ptr<scalar_t>(),
-                                      total.mutable_data_ptr<scalar_t>());
+      kernels::pool_forward<scalar_t>(
+          shape_of(k, window), k.const_data_ptr<scalar_t>(), v.const_data_ptr<scalar_t>(),
+          alpha.const_data_ptr<scalar_t>(), omega.const_data_ptr<scalar_t>(),
+          k_out.mutable_data_ptr<scalar_t>(), v_out.mutable_data_ptr<scalar_t>(),
+          total.mutable_data_ptr<scalar_t>());
     });
     context->save_for_backward({k, v, alpha, omega, k_out, v_out, total});
     context->saved_data["window"] = window;

@@ -9,14 +9,14 @@ namespace {
 
 // The definition with a [T, T] matrix of weights, differentiated by autograd: the slow twin.
 std::pair<at::Tensor, at::Tensor> pool_literal(const at::Tensor& k, const at::Tensor& v,
-                                               const at::Tensor& merge, const at::Tensor& importance,
-                                               int64_t window) {
+                                               const at::Tensor& merge,
+                                               const at::Tensor& importance, int64_t window) {
   const int64_t T = k.size(1);
-  const at::Tensor log_alpha = at::log_sigmoid(merge).transpose(1, 2);        // [B, K, T]
+  const at::Tensor log_alpha = at::log_sigmoid(merge).transpose(1, 2);  // [B, K, T]
   const at::Tensor log_omega = at::log_sigmoid(importance).transpose(1, 2);
   const at::Tensor sum = log_alpha.cumsum(-1);
   const at::Tensor log_weight =
-      sum.unsqueeze(-1) - sum.unsqueeze(-2) + log_omega.unsqueeze(-2);        // [B, K, t, j]
+      sum.unsqueeze(-1) - sum.unsqueeze(-2) + log_omega.unsqueeze(-2);  // [B, K, t, j]
   at::Tensor seen = at::ones({T, T}, at::kBool).tril();
   if (window > 0) seen = seen & at::ones({T, T}, at::kBool).triu(1 - window);
   const at::Tensor weight = log_weight.masked_fill(~seen, -INFINITY).softmax(-1);

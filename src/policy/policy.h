@@ -8,9 +8,9 @@
 namespace dmc::policy {
 
 struct DecisionInput {
-  float key_channel;        // k[last] of this KV head, before rotary
-  float query_channel_mean; // mean of q[last] over the head's query group, before rotary
-  float offset;             // c, from the model's dmc_config
+  float key_channel;         // k[last] of this KV head, before rotary
+  float query_channel_mean;  // mean of q[last] over the head's query group, before rotary
+  float offset;              // c, from the model's dmc_config
 };
 
 struct Decision {
@@ -25,7 +25,7 @@ struct Policy {
   Decision (*decide)(const DecisionInput&);
 };
 
-std::span<const Policy> policies();              // policy_table.cpp
+std::span<const Policy> policies();                // policy_table.cpp
 const Policy* find_policy(std::string_view name);  // null if there is none of that name
 
 }  // namespace dmc::policy

@@ -57,8 +57,7 @@ at::Tensor CachedAttention::attend(int64_t layer, const at::Tensor& q_BTHd,
   const at::Tensor out = at::empty_like(q);
   const int64_t tokens = q.size(0) * q.size(1);
 
-  const Decisions decisions =
-      decide(q.const_data_ptr<float>(), k.const_data_ptr<float>(), tokens);
+  const Decisions decisions = decide(q.const_data_ptr<float>(), k.const_data_ptr<float>(), tokens);
   if (config_.dmc) {  // whatever the policy: a DMC model was trained not to see this channel
     q.select(3, -1).zero_();
     k.select(3, -1).zero_();

@@ -80,8 +80,7 @@ at::Tensor LlamaRunner::prefill_hidden(engine::SequenceId sequence,
                                        std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (cache_.length(sequence) + count > max_positions()) {
-    throw usage_error("the text has at least " +
-                      std::to_string(cache_.length(sequence) + count) +
+    throw usage_error("the text has at least " + std::to_string(cache_.length(sequence) + count) +
                       " tokens, the model's context is " + std::to_string(max_positions()));
   }
   return guarded([&] {

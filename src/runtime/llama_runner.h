@@ -10,8 +10,8 @@
 namespace dmc::runtime {
 
 struct RunnerOptions {
-  std::string policy;         // name in the policy table; empty: dmc if the model has it, else dense
-  int64_t chunk = 1024;       // tokens of a prompt taken in at once
+  std::string policy;    // name in the policy table; empty: dmc if the model has it, else dense
+  int64_t chunk = 1024;  // tokens of a prompt taken in at once
   int64_t max_positions = 0;  // 0: the model's own context
 };
 
@@ -25,8 +25,7 @@ class LlamaRunner : public engine::ModelRunner {
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
   void release(engine::SequenceId sequence) override { cache_.release(sequence); }
-  std::vector<float> prefill(engine::SequenceId sequence,
-                             std::span<const int32_t> tokens) override;
+  std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
   std::vector<float> decode(std::span<const engine::SequenceId> sequences,
                             std::span<const int32_t> tokens) override;
 

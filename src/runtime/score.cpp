@@ -44,7 +44,8 @@ Score score(LlamaRunner& runner, const io::EvalWindows& windows,
   const c10::InferenceMode inference;
   const cache::CacheConfig& config = runner.cache().config();
   std::vector<std::vector<int64_t>> slots(
-      static_cast<size_t>(config.layers), std::vector<int64_t>(static_cast<size_t>(config.kv_heads)));
+      static_cast<size_t>(config.layers),
+      std::vector<int64_t>(static_cast<size_t>(config.kv_heads)));
   Sums sums;
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
     const engine::SequenceId sequence = runner.add_sequence();

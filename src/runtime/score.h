@@ -10,7 +10,7 @@
 namespace dmc::runtime {
 
 struct Score {
-  double loss = 0.0;                 // nats per predicted token
+  double loss = 0.0;  // nats per predicted token
   double bits_per_byte = 0.0;
   double next_token_accuracy = 0.0;  // share of tokens that were the model's first choice
   int64_t tokens = 0;                // seen, over all windows

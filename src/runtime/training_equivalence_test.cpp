@@ -1,5 +1,6 @@
-// The project's central test: with decisions in {0, 1}, the training forward pass, one-pass prefill,
-// chunked prefill and token-by-token decoding compute the same outputs and leave the same cache.
+// The project's central test: with decisions in {0, 1}, the training forward pass, one-pass
+// prefill, chunked prefill and token-by-token decoding compute the same outputs and leave the same
+// cache.
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
@@ -58,7 +59,9 @@ struct Feed {
         out(at::full_like(q, std::numeric_limits<float>::quiet_NaN())) {}
 
   cache::LayerTokens tokens(int64_t first, int64_t count) const {
-    const auto row = [&](const at::Tensor& t) { return t.const_data_ptr<float>() + first * t.stride(0); };
+    const auto row = [&](const at::Tensor& t) {
+      return t.const_data_ptr<float>() + first * t.stride(0);
+    };
     return {count,
             row(q),
             row(k),

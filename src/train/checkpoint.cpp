@@ -81,8 +81,8 @@ Progress load_checkpoint(const TrainOptions& options, models::Llama& model, Adam
                     state.at("compression_weight").get<double>(),
                     {}};
   for (const auto& feed : state.at("feeds")) {
-    progress.feeds.push_back({feed.at(0).get<int64_t>(), feed.at(1).get<int64_t>(),
-                              feed.at(2).get<int64_t>()});
+    progress.feeds.push_back(
+        {feed.at(0).get<int64_t>(), feed.at(1).get<int64_t>(), feed.at(2).get<int64_t>()});
   }
   return progress;
 }

@@ -31,10 +31,7 @@ double squared_norm(const std::vector<at::Tensor>& tensors) {
 }  // namespace
 
 AdamW::AdamW(const std::map<std::string, at::Tensor>& parameters, const TrainOptions& options)
-    : beta1_(options.beta1),
-      beta2_(options.beta2),
-      epsilon_(options.epsilon),
-      clip_(options.clip) {
+    : beta1_(options.beta1), beta2_(options.beta2), epsilon_(options.epsilon), clip_(options.clip) {
   decayed_.weight_decay = options.weight_decay;
   for (const auto& [name, parameter] : parameters) {
     Group& group = parameter.dim() > 1 ? decayed_ : plain_;

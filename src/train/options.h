@@ -17,11 +17,11 @@ struct StageRun {
 };
 
 struct RetrofitOptions {
-  double target_cr = 4.0;           // compression ratio at the end of the ramp
-  int64_t window = 12;              // tokens of a segment that its slot averages; 0: all
-  double offset = 3.0;              // c of the decision and importance logits
-  double temperature = 0.1;         // tau of the Gumbel-sigmoid
-  double decision_scale = 10.0;     // factor on the decision channels, folded into Wq, Wk at the end
+  double target_cr = 4.0;        // compression ratio at the end of the ramp
+  int64_t window = 12;           // tokens of a segment that its slot averages; 0: all
+  double offset = 3.0;           // c of the decision and importance logits
+  double temperature = 0.1;      // tau of the Gumbel-sigmoid
+  double decision_scale = 10.0;  // factor on the decision channels, folded into Wq, Wk at the end
   double compression_weight = 0.7;  // of the compression loss at first; it adapts from there
   double weight_gain = 0.05;        // how fast it adapts (policy::adapted_weight)
   double head_cr_cap = 16.0;        // a head's compression counts towards the target up to this

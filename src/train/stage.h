@@ -18,7 +18,7 @@ namespace dmc::train {
 struct StepInfo {
   int64_t step = 0, steps = 0;  // within the stage
   int64_t global_step = 0;
-  uint64_t seed = 0;  // of the run; noise is drawn from (seed, global_step, layer)
+  uint64_t seed = 0;                // of the run; noise is drawn from (seed, global_step, layer)
   double compression_weight = 0.0;  // of the compression loss, see policy::adapted_weight
 };
 

@@ -103,8 +103,7 @@ std::vector<io::TokenFeed> make_feeds(const io::Corpus& corpus, const io::Tokeni
 
 // [batch, length + 1] token ids: inputs and, shifted by one, targets.
 at::Tensor next_batch(std::vector<io::TokenFeed>& feeds, int64_t length) {
-  const at::Tensor batch =
-      at::empty({static_cast<int64_t>(feeds.size()), length + 1}, at::kLong);
+  const at::Tensor batch = at::empty({static_cast<int64_t>(feeds.size()), length + 1}, at::kLong);
   int64_t* next = batch.mutable_data_ptr<int64_t>();
   std::vector<int32_t> ids(static_cast<size_t>(length + 1));
   for (io::TokenFeed& feed : feeds) {
@@ -163,14 +162,13 @@ class Trainer {
 
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
     const auto start = Clock::now();
-    attention.begin_step({step_in_stage, run.steps, progress_.step, options_.seed,
-                          progress_.compression_weight});
+    attention.begin_step(
+        {step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight});
     const at::Tensor batch = next_batch(feeds_, options_.length);
     const at::Tensor inputs = batch.narrow(1, 0, options_.length);
     const at::Tensor targets = batch.narrow(1, 1, options_.length);
     const at::Tensor logits = model_.logits(model_.hidden(inputs, attention));
-    const at::Tensor loss =
-        at::cross_entropy_loss(logits.flatten(0, 1), targets.reshape({-1}));
+    const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), targets.reshape({-1}));
     const at::Tensor extra = attention.extra_loss();
     (extra.defined() ? loss + extra : loss).backward();
 
@@ -189,9 +187,8 @@ class Trainer {
     record.cr = attention.measured_cr();
     record.wanted_cr = attention.wanted_cr();
     record.compression_weight = progress_.compression_weight;
-    progress_.compression_weight =
-        policy::adapted_weight(progress_.compression_weight, options_.retrofit.weight_gain,
-                               record.wanted_cr, record.cr);
+    progress_.compression_weight = policy::adapted_weight(
+        progress_.compression_weight, options_.retrofit.weight_gain, record.wanted_cr, record.cr);
 
     progress_.step += 1;
     progress_.tokens += options_.batch * options_.length;
@@ -216,8 +213,9 @@ class Trainer {
       // The checkpoint stays as it was trained; the model that is shipped is plain DMC.
       save();
       scale_decision_rows(model_, retrofit.decision_scale);
-      model_.config().dmc = io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset,
-                                          stage,              progress_.tokens, options_.length};
+      model_.config().dmc =
+          io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset, stage,
+                        progress_.tokens,   options_.length};
     }
     model_.save(options_.out_dir, weights_type(options_.weights_dtype));
     for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {

@@ -49,7 +49,8 @@ class TrainerTest : public testing::Test {
     o.warmup_steps = 2;
     o.checkpoint_every = 1000;
     o.retrofit.target_cr = 2.0;
-    o.stages = {{find_stage("zero-out"), 5}, {find_stage("retrofit"), 6}, {find_stage("finetune"), 3}};
+    o.stages = {
+        {find_stage("zero-out"), 5}, {find_stage("retrofit"), 6}, {find_stage("finetune"), 3}};
     return o;
   }
 
@@ -70,8 +71,7 @@ std::vector<std::string> log_lines(const fs::path& out) {
 
 Outcome run(const TrainOptions& options, int64_t stop_after = 1 << 30) {
   int64_t steps = 0;
-  return run_training(
-      options, [&] { return ++steps >= stop_after; }, {});
+  return run_training(options, [&] { return ++steps >= stop_after; }, {});
 }
 
 TEST_F(TrainerTest, ResumedRunIsTheSameToTheBit) {

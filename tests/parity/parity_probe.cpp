@@ -18,8 +18,7 @@ void probe(const std::filesystem::path& model_dir, const std::filesystem::path& 
   const dmc::models::Llama model = dmc::models::Llama::load(model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   const dmc::io::SafetensorsFile file(input);
-  const at::Tensor tokens =
-      dmc::nn::to_tensor(file.tensors().find("tokens")->second, at::kLong);
+  const at::Tensor tokens = dmc::nn::to_tensor(file.tensors().find("tokens")->second, at::kLong);
 
   const int64_t T = tokens.size(1);
   dmc::nn::DenseAttention attention(T, model.config().head_dim, model.config().rope_theta);

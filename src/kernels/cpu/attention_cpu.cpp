@@ -162,8 +162,8 @@ HWY_INLINE void product(const float* a, int64_t a_stride, const float* b, int64_
   }
 }
 
-// A block of slots: keys transposed, so that scores need no sums across lanes, values as rows padded
-// to whole vectors.
+// A block of slots: keys transposed, so that scores need no sums across lanes, values as rows
+// padded to whole vectors.
 struct Block {
   std::vector<float> keys;    // [head_dim][kBlockSlots]
   std::vector<float> values;  // [kBlockSlots][width]

@@ -42,8 +42,8 @@ class DmcTraining : public TrainAttention {
   void begin_step(const StepInfo& info) override {
     info_ = info;
     merged_fractions_.clear();
-    wanted_cr_ = ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr)
-                       : options_.target_cr;
+    wanted_cr_ =
+        ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr) : options_.target_cr;
   }
 
   at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
@@ -58,8 +58,8 @@ class DmcTraining : public TrainAttention {
     const at::Tensor importance_logit = query_channel_mean(q_BTHd) * scale + offset;
     count_merges(merge_logit);
 
-    const auto [k_pooled, v_pooled] = ops::pool(k_BTKd * channels_, v_BTKd, merge_logit,
-                                                importance_logit, options_.window);
+    const auto [k_pooled, v_pooled] =
+        ops::pool(k_BTKd * channels_, v_BTKd, merge_logit, importance_logit, options_.window);
     return ops::dmc_attention(rope_.apply(q_BTHd * channels_), rope_.apply(k_pooled), v_pooled,
                               merge_logit);
   }

@@ -13,7 +13,8 @@ namespace {
 class ZeroOut : public TrainAttention {
  public:
   ZeroOut(const io::ModelConfig& config, int64_t length)
-      : dense_(length, config.head_dim, config.rope_theta), channels_(at::ones({config.head_dim})) {}
+      : dense_(length, config.head_dim, config.rope_theta),
+        channels_(at::ones({config.head_dim})) {}
 
   void begin_step(const StepInfo& info) override {
     channels_[-1].fill_(policy::zero_out_fade(info.step, info.steps));
