@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "cache/open_slot.h"
 #include "cache/page_pool.h"
 #include "kernels/attention.h"
-#include "kernels/pooling.h"
 
 namespace dmc::cache {
 namespace {
@@ -31,6 +30,9 @@ struct Sequence {
 struct PooledChunk {
   std::vector<float> keys, values;  // [T][d]: every token's partial mean, keys rotated
   std::vector<int64_t> visible;     // [T]: closed slots at that token
+
+  float* key(int64_t token, int64_t d) { return keys.data() + token * d; }
+  float* value(int64_t token, int64_t d) { return values.data() + token * d; }
 };
 
 }  // namespace
@@ -54,9 +56,14 @@ struct KvCache::Impl {
   Stream& stream(Sequence& sequence, int layer, int head) const {
     return sequence.streams[static_cast<size_t>(layer * config.kv_heads + head)];
   }
+  void check_room(const Sequence& sequence, int64_t tokens) const {
+    DMC_CHECK(config.rope == nullptr || sequence.length + tokens <= config.rope->positions);
+  }
   void append_closed(Stream& stream, const float* key, const float* value);
-  PooledChunk pool_chunk(Stream& stream, int64_t first_position, int head,
-                         const LayerTokens& tokens);
+  void close_unless(bool merges, Stream& stream);
+  void pool_chunk(OpenSlot& open, int64_t position, int head, const LayerTokens& tokens,
+                  PooledChunk& chunk) const;
+  void close_segments(Stream& stream, int head, const LayerTokens& tokens, PooledChunk& chunk);
 };
 
 // Writes a closed slot behind the others, into a page of the stream's own.
@@ -73,73 +80,41 @@ void KvCache::Impl::append_closed(Stream& stream, const float* key, const float*
   ++stream.closed;
 }
 
-// Pools one head's tokens, closes the segments that end among them, and leaves the last one open.
-// The open slot's entries go in front of the chunk as tokens that all merged, so a chunk continues
-// where the one before it ended.
-PooledChunk KvCache::Impl::pool_chunk(Stream& stream, int64_t first_position, int head,
-                                      const LayerTokens& tokens) {
-  const int d = config.head_dim, heads = config.kv_heads;
-  const int64_t T = tokens.tokens, carried = stream.open.entries();
-  std::vector<float> k(static_cast<size_t>((carried + T) * d)), v(k.size());
-  std::vector<float> pooled_k(k.size()), pooled_v(k.size());
-  std::vector<float> alpha(static_cast<size_t>(carried + T), 1.0f), omega(alpha.size());
-  std::vector<float> total(alpha.size());
-  for (int n = 0; n < carried; ++n) {
-    const OpenEntry entry = stream.open.entry(n);
-    std::copy_n(entry.key, d, &k[static_cast<size_t>(n * d)]);
-    std::copy_n(entry.value, d, &v[static_cast<size_t>(n * d)]);
-    omega[static_cast<size_t>(n)] = entry.weight;
-  }
-  for (int64_t t = 0; t < T; ++t) {
-    const int64_t from = (t * heads + head) * d, to = (carried + t) * d;
-    std::copy_n(tokens.k + from, d, &k[static_cast<size_t>(to)]);
-    std::copy_n(tokens.v + from, d, &v[static_cast<size_t>(to)]);
-    const bool merges = tokens.merge[t * heads + head] != 0 && first_position + t > 0;
-    alpha[static_cast<size_t>(carried + t)] = merges ? 1.0f : 0.0f;
-    omega[static_cast<size_t>(carried + t)] = tokens.importance[t * heads + head];
-  }
-  kernels::pool_forward<float>({1, carried + T, 1, d, config.window}, k.data(), v.data(),
-                               alpha.data(), omega.data(), pooled_k.data(), pooled_v.data(),
-                               total.data());
-
-  PooledChunk chunk{std::vector<float>(static_cast<size_t>(T * d)),
-                    std::vector<float>(pooled_v.begin() + carried * d, pooled_v.end()),
-                    std::vector<int64_t>(static_cast<size_t>(T))};
-  bool open = carried > 0;
-  // The slot of the segment that was open before the chunk, should the chunk's first token close
-  // it.
-  const float *key = stream.open.key(), *value = stream.open.value();
-  int64_t segment_start = 0;  // in the concatenated tokens
-  for (int64_t t = 0; t < T; ++t) {
-    if (alpha[static_cast<size_t>(carried + t)] == 0.0f) {
-      if (open) append_closed(stream, key, value);
-      open = true;
-      segment_start = carried + t;
-    }
-    float* const rotated = &chunk.keys[static_cast<size_t>(t * d)];
-    const float* const raw = &pooled_k[static_cast<size_t>((carried + t) * d)];
-    const int64_t position = first_position + t;
-    if (config.rope != nullptr) {
-      kernels::rotate(raw, rotated, d, config.rope->cos_at(position),
-                      config.rope->sin_at(position));
-    } else {
-      std::copy_n(raw, d, rotated);
-    }
-    chunk.visible[static_cast<size_t>(t)] = stream.closed;
-    key = rotated;
-    value = &chunk.values[static_cast<size_t>(t * d)];
-  }
-
-  const int64_t end = carried + T;
-  const int64_t kept = config.window == 0 ? end - segment_start
-                                          : std::min<int64_t>(config.window, end - segment_start);
+// The open slot becomes final when the next token does not merge into it. (A stream's first token
+// finds none to merge into, so it opens one whatever its decision.)
+void KvCache::Impl::close_unless(bool merges, Stream& stream) {
+  if (merges || stream.open.empty()) return;
+  append_closed(stream, stream.open.key(), stream.open.value());
   stream.open.clear();
-  for (int64_t t = end - kept; t < end; ++t) {
-    stream.open.push(omega[static_cast<size_t>(t)], &k[static_cast<size_t>(t * d)],
-                     &v[static_cast<size_t>(t * d)]);
+}
+
+// Takes one head's tokens into its open slot and keeps every partial mean. A segment that ends
+// inside the chunk needs nothing more: its slot is the mean at its last token.
+void KvCache::Impl::pool_chunk(OpenSlot& open, int64_t position, int head,
+                               const LayerTokens& tokens, PooledChunk& chunk) const {
+  const int64_t d = config.head_dim, heads = config.kv_heads;
+  chunk.keys.resize(static_cast<size_t>(tokens.tokens * d));
+  chunk.values.resize(chunk.keys.size());
+  for (int64_t t = 0; t < tokens.tokens; ++t) {
+    const int64_t row = t * heads + head;
+    if (tokens.merge[row] == 0) open.clear();
+    open.push(tokens.importance[row], tokens.k + row * d, tokens.v + row * d);
+    open.pool(position + t, config.rope);
+    std::copy_n(open.key(), d, chunk.key(t, d));
+    std::copy_n(open.value(), d, chunk.value(t, d));
   }
-  stream.open.pool(first_position + T - 1, config.rope);
-  return chunk;
+}
+
+// Writes the slots of the segments that end inside the chunk; the last one stays open.
+void KvCache::Impl::close_segments(Stream& stream, int head, const LayerTokens& tokens,
+                                   PooledChunk& chunk) {
+  const int64_t d = config.head_dim;
+  for (int64_t t = 0; t < tokens.tokens; ++t) {
+    if (t > 0 && tokens.merge[t * config.kv_heads + head] == 0) {
+      append_closed(stream, chunk.key(t - 1, d), chunk.value(t - 1, d));
+    }
+    chunk.visible.push_back(stream.closed);
+  }
 }
 
 KvCache::KvCache(const CacheConfig& config) : config_(config) {
@@ -158,11 +133,11 @@ SequenceId KvCache::add_sequence() {
 }
 
 SequenceId KvCache::fork(SequenceId parent) {
-  const Sequence copy = impl_->at(parent);
+  Sequence copy = impl_->at(parent);
   for (const Stream& stream : copy.streams) {
     for (int32_t page : stream.pages) impl_->pool.add_reference(page);
   }
-  impl_->sequences.emplace(impl_->next_id, copy);
+  impl_->sequences.emplace(impl_->next_id, std::move(copy));
   return impl_->next_id++;
 }
 
@@ -176,21 +151,31 @@ void KvCache::release(SequenceId id) {
 void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
   if (tokens.tokens == 0) return;
   Sequence& sequence = impl_->at(id);
+  impl_->check_room(sequence, tokens.tokens);
   const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
-  std::vector<PooledChunk> chunks;
-  for (int head = 0; head < heads; ++head) {
-    chunks.push_back(
-        impl_->pool_chunk(impl_->stream(sequence, layer, head), sequence.length, head, tokens));
-  }
+  std::vector<PooledChunk> chunks(static_cast<size_t>(heads));
+  const auto for_each_head = [&](auto&& fn) {
+    for (int head = 0; head < heads; ++head) fn(head, impl_->stream(sequence, layer, head));
+  };
+  // Only one thread at a time may take pages, so streams are pooled side by side between the steps
+  // that write closed slots.
+  for_each_head([&](int head, Stream& s) { impl_->close_unless(tokens.merge[head] != 0, s); });
+  parallel_for(0, heads, 1, [&](int64_t first, int64_t) {
+    const int head = static_cast<int>(first);
+    impl_->pool_chunk(impl_->stream(sequence, layer, head).open, sequence.length, head, tokens,
+                      chunks[static_cast<size_t>(head)]);
+  });
+  for_each_head([&](int head, Stream& s) {
+    impl_->close_segments(s, head, tokens, chunks[static_cast<size_t>(head)]);
+  });
   std::vector<kernels::PrefillItem> items;
-  for (int head = 0; head < heads; ++head) {
+  for_each_head([&](int head, Stream& s) {
     const PooledChunk& chunk = chunks[static_cast<size_t>(head)];
     const int64_t offset = static_cast<int64_t>(head) * group * d;
-    items.push_back({impl_->stream(sequence, layer, head).pages.data(), tokens.tokens,
-                     chunk.visible.data(), chunk.keys.data(), chunk.values.data(),
-                     tokens.q + offset, tokens.out + offset,
+    items.push_back({s.pages.data(), tokens.tokens, chunk.visible.data(), chunk.keys.data(),
+                     chunk.values.data(), tokens.q + offset, tokens.out + offset,
                      static_cast<int64_t>(config_.query_heads) * d});
-  }
+  });
   kernels::prefill_attention(impl_->pool.view(), items, group, impl_->scale());
 }
 
@@ -204,13 +189,10 @@ void KvCache::decode(std::span<const SequenceId> ids, int layer, const LayerToke
   std::vector<Work> work;  // [sequence][head], the order of the tokens' rows
   for (SequenceId id : ids) {
     Sequence& sequence = impl_->at(id);
+    impl_->check_room(sequence, 1);
     for (int head = 0; head < heads; ++head) {
       Stream& stream = impl_->stream(sequence, layer, head);
-      const bool merges = tokens.merge[work.size()] != 0;
-      if (!merges && !stream.open.empty()) {
-        impl_->append_closed(stream, stream.open.key(), stream.open.value());
-        stream.open.clear();
-      }
+      impl_->close_unless(tokens.merge[work.size()] != 0, stream);
       work.push_back({&stream, sequence.length});
     }
   }

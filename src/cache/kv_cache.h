@@ -58,7 +58,9 @@ class KvCache {
   void release(SequenceId sequence);   // gives its pages back; the id is not reused
 
   // One-pass compressed prefill (docs/algorithm.md) of tokens at positions length(sequence)...:
-  // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks.
+  // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks. When
+  // the pages run out (here or in decode), Error(kInternal): the sequences of that call are then
+  // good for release() alone, all others are untouched.
   void prefill(SequenceId sequence, int layer, const LayerTokens& tokens);
 
   // One token for each of `sequences` (all different): append or merge, then attend.

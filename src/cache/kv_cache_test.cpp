@@ -125,8 +125,7 @@ TEST(KvCache, RandomOperationsKeepItsInvariants) {
 }
 
 // Without a window nothing is dropped: the weights of all slots sum to the tokens' importances. A
-// slot's weight is seen through a value channel of 1/importance... so the sum of weight * value
-// equals the number of tokens.
+// closed slot's weight is what the open one weighed just before it closed.
 TEST(KvCache, WeightsAreConserved) {
   Rng rng(3);
   KvCache cache(small_config(/*window=*/0, /*page_slots=*/8));
@@ -169,7 +168,7 @@ TEST(KvCache, OutputsDoNotDependOnPageIds) {
   EXPECT_EQ(run(false), run(true));
 }
 
-TEST(KvCache, SaysWhenItIsFull) {
+TEST(KvCache, SaysWhenItIsFullAndGetsItsPagesBack) {
   CacheConfig config = small_config(1, 8);
   config.max_pages = kLayers * kHeads;
   KvCache cache(config);
@@ -178,6 +177,9 @@ TEST(KvCache, SaysWhenItIsFull) {
   Tokens fits(9, 0.0, rng), too_many(30, 0.0, rng);
   prefill(cache, id, fits);
   EXPECT_THROW(prefill(cache, id, too_many), Error);
+  cache.release(id);
+  EXPECT_EQ(cache.bytes().total(), 0);
+  EXPECT_NO_THROW(cache.check_invariants());
 }
 
 }  // namespace

@@ -80,10 +80,9 @@ TEST_F(ModelConfigTest, RoundTripKeepsUnknownKeysAndDmc) {
 }
 
 TEST_F(ModelConfigTest, EveryNeededKeyIsMissed) {
-  for (const char* key :
-       {"architectures", "model_type", "hidden_act", "vocab_size", "hidden_size",
-        "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
-        "rope_theta", "rms_norm_eps"}) {
+  for (const char* key : {"architectures", "model_type", "hidden_act", "vocab_size", "hidden_size",
+                          "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                          "max_position_embeddings", "rope_theta", "rms_norm_eps"}) {
     json root = good();
     root.erase(key);
     const std::string said = complaint(root);
@@ -93,12 +92,19 @@ TEST_F(ModelConfigTest, EveryNeededKeyIsMissed) {
 }
 
 TEST_F(ModelConfigTest, WhatItCannotRunIsRefusedByName) {
-  const std::pair<const char*, json> kWrong[] = {
-      {"architectures", {"BertModel"}}, {"architectures", "x"},       {"hidden_act", "gelu"},
-      {"attention_bias", true},         {"rope_scaling", {{"type", "linear"}}},
-      {"num_key_value_heads", 3},       {"hidden_size", -1},          {"hidden_size", 1e30},
-      {"hidden_size", "64"},            {"num_hidden_layers", 0},     {"rms_norm_eps", 0},
-      {"eos_token_id", -3},             {"tie_word_embeddings", "yes"}};
+  const std::pair<const char*, json> kWrong[] = {{"architectures", {"BertModel"}},
+                                                 {"architectures", "x"},
+                                                 {"hidden_act", "gelu"},
+                                                 {"attention_bias", true},
+                                                 {"rope_scaling", {{"type", "linear"}}},
+                                                 {"num_key_value_heads", 3},
+                                                 {"hidden_size", -1},
+                                                 {"hidden_size", 1e30},
+                                                 {"hidden_size", "64"},
+                                                 {"num_hidden_layers", 0},
+                                                 {"rms_norm_eps", 0},
+                                                 {"eos_token_id", -3},
+                                                 {"tie_word_embeddings", "yes"}};
   for (const auto& [key, value] : kWrong) {
     json root = good();
     root[key] = value;

@@ -60,10 +60,10 @@ TensorView view_of(const std::vector<float>& values, std::vector<int64_t> shape)
 TEST_F(SafetensorsTest, WhatIsWrittenIsRead) {
   const std::vector<float> a = {1, 2, 3, 4, 5, 6}, scalar = {7};
   const fs::path path = dir_ / "model.safetensors";
-  write_safetensors(path, {{"a", view_of(a, {2, 3})},
-                           {"s", view_of(scalar, {})},
-                           {"e", {DType::kF16, {0, 4}, {}}}},
-                    {{"k", "v"}});
+  write_safetensors(
+      path,
+      {{"a", view_of(a, {2, 3})}, {"s", view_of(scalar, {})}, {"e", {DType::kF16, {0, 4}, {}}}},
+      {{"k", "v"}});
   const SafetensorsFile file(path);
   ASSERT_EQ(file.tensors().size(), 3u);
   EXPECT_EQ(file.metadata().at("k"), "v");
@@ -102,8 +102,7 @@ TEST_F(SafetensorsTest, DamagedHeadersNeverCrash) {
     try {
       const SafetensorsFile file(copy);
       for (const auto& [name, view] : file.tensors()) {
-        ASSERT_EQ(view.bytes.size(),
-                  static_cast<size_t>(view.numel()) * dtype_size(view.dtype));
+        ASSERT_EQ(view.bytes.size(), static_cast<size_t>(view.numel()) * dtype_size(view.dtype));
       }
     } catch (const Error&) {
       ++refused;
@@ -131,9 +130,11 @@ TEST_F(SafetensorsTest, LyingHeadersAreRefused) {
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "hole"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 8, "belong to none"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-       R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "overlap"},
+       R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+       4, "overlap"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-       R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "twice"},
+       R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+       4, "twice"},
       {R"({"__metadata__":{"n":1}})", 0, "strings"},
   };
   for (const auto& lie : kLies) {
@@ -158,8 +159,7 @@ TEST_F(SafetensorsTest, ShardsAreReadThroughTheIndex) {
   EXPECT_NE(complaint(dir_, [&] { weights.require("a", two); }).find("[1]"), std::string::npos);
 
   for (const char* name : {"../one.safetensors", "/one.safetensors", "..", ""}) {
-    write("model.safetensors.index.json",
-          std::string(R"({"weight_map":{"a":")") + name + "\"}}");
+    write("model.safetensors.index.json", std::string(R"({"weight_map":{"a":")") + name + "\"}}");
     complaint(index, [&] { WeightsDirectory{dir_}; });
   }
 }

@@ -130,6 +130,45 @@ void merge_piece(std::vector<int32_t>& symbols, const MergeTable& merges) {
   std::erase(symbols, kGone);
 }
 
+// Merges pieces and appends their tokens. Real text repeats its words, so most pieces are merged
+// only once a call.
+class PieceEncoder {
+ public:
+  PieceEncoder(const std::array<int32_t, 256>& byte_token, const MergeTable& merges,
+               std::vector<int32_t>* out)
+      : byte_token_(byte_token), merges_(merges), out_(*out) {}
+
+  void operator()(std::string_view piece) {
+    if (piece.size() > kLongestRemembered) {
+      append(merged(piece));
+      return;
+    }
+    const auto found = seen_.find(piece);
+    append(found != seen_.end() ? found->second
+                                : seen_.emplace(piece, merged(piece)).first->second);
+  }
+
+ private:
+  static constexpr size_t kLongestRemembered = 32;
+
+  std::vector<int32_t> merged(std::string_view piece) const {
+    std::vector<int32_t> symbols;
+    for (char c : piece) {
+      const int32_t token = byte_token_[static_cast<unsigned char>(c)];
+      if (token >= 0)
+        symbols.push_back(token);  // as Hugging Face: a byte without a token is dropped
+    }
+    merge_piece(symbols, merges_);
+    return symbols;
+  }
+  void append(const std::vector<int32_t>& ids) { out_.insert(out_.end(), ids.begin(), ids.end()); }
+
+  const std::array<int32_t, 256>& byte_token_;
+  const MergeTable& merges_;
+  std::vector<int32_t>& out_;
+  std::unordered_map<std::string_view, std::vector<int32_t>> seen_;
+};
+
 struct SpecialToken {
   std::string text;
   int32_t id;
@@ -143,7 +182,8 @@ struct Tokenizer::Impl {
   std::array<int32_t, 256> byte_token{};
   MergeTable merges;
   std::vector<SpecialToken> special;
-  std::unique_ptr<Regex> split, special_split;
+  std::vector<Regex> splits;  // applied one after another, each to the pieces of the one before
+  std::unique_ptr<Regex> special_split;
 
   void read(const json& root);
   void read_vocabulary(const json& vocab);
@@ -151,6 +191,7 @@ struct Tokenizer::Impl {
   void read_added_tokens(const json& list);
   void read_pre_tokenizer(const json& pre);
   void put(int32_t id, std::string text);
+  void split_and_add(std::string_view text, size_t level, PieceEncoder& add) const;
   void encode_plain(std::string_view text, std::vector<int32_t>* out) const;
 };
 
@@ -172,8 +213,8 @@ void Tokenizer::Impl::read_vocabulary(const json& vocab) {
       byte_token[static_cast<unsigned char>(bytes[i][0])] = static_cast<int32_t>(i);
     }
   }
-  if (std::ranges::find(byte_token, -1) != byte_token.end()) {
-    throw data_error(origin + ": the vocabulary lacks a token for some byte");
+  if (std::ranges::count(byte_token, -1) > 64) {  // some that UTF-8 never uses may be left out
+    throw data_error(origin + ": the vocabulary lacks tokens for most bytes; is it byte-level?");
   }
 }
 
@@ -224,9 +265,11 @@ void Tokenizer::Impl::read_pre_tokenizer(const json& pre) {
   if (type == "Sequence") {
     for (const json& part : pre.at("pretokenizers")) read_pre_tokenizer(part);
   } else if (type == "Split" && pre.at("behavior") == "Isolated" && pre.at("invert") == false) {
-    split = std::make_unique<Regex>(pre.at("pattern").at("Regex").get<std::string>(), origin);
-  } else if (type == "ByteLevel" && pre.value("add_prefix_space", false) == false) {
-    if (pre.value("use_regex", true)) split = std::make_unique<Regex>(kGpt2Pattern, origin);
+    splits.emplace_back(pre.at("pattern").at("Regex").get<std::string>(), origin);
+  } else if (type == "Digits") {
+    splits.emplace_back(pre.at("individual_digits").get<bool>() ? R"(\p{N})" : R"(\p{N}+)", origin);
+  } else if (type == "ByteLevel" && !pre.value("add_prefix_space", false)) {
+    if (pre.value("use_regex", true)) splits.emplace_back(kGpt2Pattern, origin);
   } else {
     throw data_error(origin + ": pre_tokenizer " + type +
                      " with these settings is not supported; byte-level BPE is");
@@ -248,36 +291,25 @@ void Tokenizer::Impl::read(const json& root) {
   read_pre_tokenizer(root.at("pre_tokenizer"));
 }
 
-void Tokenizer::Impl::encode_plain(std::string_view text, std::vector<int32_t>* out) const {
-  // Real text repeats its words: most pieces are merged only once per call.
-  std::unordered_map<std::string_view, std::vector<int32_t>> seen;
-  constexpr size_t kLongestRemembered = 32;
-  const auto add_piece = [&](std::string_view piece) {
-    if (piece.size() <= kLongestRemembered) {
-      const auto found = seen.find(piece);
-      if (found != seen.end()) {
-        out->insert(out->end(), found->second.begin(), found->second.end());
-        return;
-      }
-    }
-    std::vector<int32_t> symbols;
-    for (char c : piece) symbols.push_back(byte_token[static_cast<unsigned char>(c)]);
-    merge_piece(symbols, merges);
-    out->insert(out->end(), symbols.begin(), symbols.end());
-    if (piece.size() <= kLongestRemembered) seen.emplace(piece, std::move(symbols));
-  };
-  size_t end_of_last = 0;
-  const auto add_gap = [&](size_t until) {  // what the pattern did not match stays whole
-    if (until > end_of_last) add_piece(text.substr(end_of_last, until - end_of_last));
-  };
-  if (split) {
-    split->for_each_match(text, [&](size_t begin, size_t end) {
-      add_gap(begin);
-      add_piece(text.substr(begin, end - begin));
-      end_of_last = end;
-    });
+void Tokenizer::Impl::split_and_add(std::string_view text, size_t level, PieceEncoder& add) const {
+  if (text.empty()) return;
+  if (level == splits.size()) {
+    add(text);
+    return;
   }
-  add_gap(text.size());
+  size_t end_of_last = 0;
+  splits[level].for_each_match(text, [&](size_t begin, size_t end) {
+    split_and_add(text.substr(end_of_last, begin - end_of_last), level + 1, add);
+    split_and_add(text.substr(begin, end - begin), level + 1, add);
+    end_of_last = end;
+  });
+  split_and_add(text.substr(end_of_last), level + 1,
+                add);  // what a pattern does not match stays whole
+}
+
+void Tokenizer::Impl::encode_plain(std::string_view text, std::vector<int32_t>* out) const {
+  PieceEncoder encoder(byte_token, merges, out);
+  split_and_add(text, 0, encoder);
 }
 
 Tokenizer::Tokenizer(const std::filesystem::path& dir) : impl_(std::make_unique<Impl>()) {

@@ -24,8 +24,8 @@ const Tokenizer& builtin() {
 std::string random_text(Rng& rng, size_t characters) {
   std::string text;
   for (size_t i = 0; i < characters; ++i) {
-    constexpr char32_t kRanges[][2] = {{32, 126},         {0xa0, 0x2ff},      {0x400, 0x5ff},
-                                       {0x4e00, 0x9fff},  {0x1f300, 0x1f6ff}, {9, 13},
+    constexpr char32_t kRanges[][2] = {{32, 126},        {0xa0, 0x2ff},      {0x400, 0x5ff},
+                                       {0x4e00, 0x9fff}, {0x1f300, 0x1f6ff}, {9, 13},
                                        {0x2000, 0x200a}};
     const auto& range = kRanges[rng.below(std::size(kRanges))];
     append_utf8(range[0] + static_cast<char32_t>(rng.below(range[1] - range[0] + 1)), &text);
@@ -43,7 +43,10 @@ TEST(Tokenizer, DecodingGivesTheTextBack) {
 }
 
 TEST(Tokenizer, InvalidUtf8BecomesTheReplacementCharacter) {
-  EXPECT_EQ(builtin().decode(builtin().encode("a\xff" "b\xe2\x82")), "a\xef\xbf\xbd" "b\xef\xbf\xbd");
+  EXPECT_EQ(builtin().decode(builtin().encode("a\xff"
+                                              "b\xe2\x82")),
+            "a\xef\xbf\xbd"
+            "b\xef\xbf\xbd");
 }
 
 TEST(Tokenizer, SpecialTokensAreParsedOnlyWhenAsked) {
@@ -80,8 +83,8 @@ TEST(StreamDecoder, NeverCutsACharacter) {
   }
 }
 
-// One piece as long as the text, for which naive merging would be quadratic: 256 times the text must
-// not take 256 * 256 times the work, which would be minutes.
+// One piece as long as the text, for which naive merging would be quadratic: 256 times the text
+// must not take 256 * 256 times the work, which would be minutes.
 TEST(Tokenizer, LongRunsOfOneCharacterAreNoTrap) {
   for (const char* unit : {"a", " ", "\n", "é", "="}) {
     std::string text;
@@ -101,13 +104,14 @@ class BadTokenizer : public testing::Test {
 };
 
 TEST_F(BadTokenizer, IsRefusedWithItsName) {
-  for (const char* text :
-       {"", "{", "[]", "{}", R"({"model":{"type":"WordPiece"}})",
-        R"({"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"pre_tokenizer":{"type":"ByteLevel"}})",
-        R"({"model":{"type":"BPE","vocab":{"a":-1},"merges":[]}})",
-        R"({"model":{"type":"BPE","vocab":{"a":99999999999},"merges":[]}})",
-        R"({"model":{"type":"BPE","vocab":{"a":"x"},"merges":[]}})",
-        R"({"model":{"type":"BPE","vocab":[],"merges":5}})"}) {
+  for (
+      const char* text :
+      {"", "{", "[]", "{}", R"({"model":{"type":"WordPiece"}})",
+       R"({"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"pre_tokenizer":{"type":"ByteLevel"}})",
+       R"({"model":{"type":"BPE","vocab":{"a":-1},"merges":[]}})",
+       R"({"model":{"type":"BPE","vocab":{"a":99999999999},"merges":[]}})",
+       R"({"model":{"type":"BPE","vocab":{"a":"x"},"merges":[]}})",
+       R"({"model":{"type":"BPE","vocab":[],"merges":5}})"}) {
     std::ofstream(dir_ / "tokenizer.json") << text;
     try {
       Tokenizer tokenizer(dir_);

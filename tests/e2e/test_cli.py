@@ -1,0 +1,194 @@
+"""The program as a user meets it: what it prints, its exit codes, its one-sentence errors."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import BIN
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DENSE = ROOT / "models" / "builtin"
+DMC_4X = ROOT / "models" / "builtin-4x"
+
+USAGE, DATA, INTERNAL = 2, 3, 1
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of the built-in model that a test may damage."""
+    return shutil.copytree(DENSE, tmp_path / "model")
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A folder with enough text for a few steps, training and held-out."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    source = (ROOT / "docs" / "algorithm.md").read_text()
+    for i in range(120):
+        (folder / f"{i}.txt").write_text(f"{i} {source}")
+    return folder
+
+
+def refused(done, code, *parts):
+    assert done.returncode == code, done.stderr
+    sentence = [line for line in done.stderr.splitlines() if line.startswith("dmc: ")]
+    assert len(sentence) == 1, done.stderr
+    for part in parts:
+        assert str(part) in sentence[0], sentence[0]
+
+
+def edit_config(model, **changes):
+    path = model / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}))
+
+
+def test_help_lists_every_command(dmc):
+    done = dmc("--help")
+    assert done.returncode == 0
+    for command in ["run", "eval", "bench", "inspect", "retrofit", "train", "demo"]:
+        assert command in done.stdout
+        assert dmc(command, "--help").returncode == 0
+
+
+def test_typing_errors_are_met_with_a_guess(dmc):
+    refused(dmc("evl"), USAGE, "did you mean eval?")
+    refused(dmc("run", "--promt", "x"), USAGE, "did you mean --prompt?")
+    refused(dmc("run", "-p", "x", "-n", "many"), USAGE)
+    refused(dmc("run"), USAGE, "-p")
+    refused(dmc("run", "-m", "no/such/model", "-p", "x"), USAGE, "no/such/model")
+    refused(dmc("run", "-m", DENSE, "-p", "x", "--policy", "dmc"), USAGE, "--policy")
+    refused(dmc("run", "-m", DENSE, "-p", "x", "--temperature", "-1"), USAGE, "--temperature")
+
+
+def test_run_prints_text_and_what_it_cost(dmc):
+    done = dmc("run", "-m", DMC_4X, "-p", "import os\n", "-n", 20, "--temperature", 0)
+    assert done.returncode == 0
+    assert done.stdout.startswith("import os\n")
+    assert "tokens seen" in done.stderr and "CR" in done.stderr
+    again = dmc("run", "-m", DMC_4X, "-p", "import os\n", "-n", 20, "--temperature", 0, "--json")
+    facts = json.loads(again.stdout)
+    assert "import os\n" + facts["text"] == done.stdout.removesuffix("\n")
+    assert facts["compression_ratio"] > 1
+    dense = dmc("run", "-m", DMC_4X, "-p", "import os\n", "-n", 20, "--policy", "dense", "--json")
+    assert json.loads(dense.stdout)["compression_ratio"] == 1
+
+
+def test_seed_decides_the_text(dmc):
+    def text(seed):
+        return dmc("run", "-m", DMC_4X, "-p", "def ", "-n", 30, "--seed", seed).stdout
+
+    assert text(1) == text(1)
+    assert text(1) != text(2)
+
+
+def test_eval_scores_the_built_in_held_out_set(dmc):
+    done = dmc("eval", "-m", DMC_4X, "--windows", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    for key in ["bits_per_byte", "next_token_accuracy", "compression_ratio", "tokens", "slots"]:
+        assert score[key] > 0
+    assert score["tokens"] == 2 * 2048
+    assert score["compression_ratio"] == pytest.approx(score["tokens"] / score["slots"])
+
+
+def test_bench_and_inspect_speak_json(dmc):
+    done = dmc("bench", "--contexts", "64,128", "--batch", "1,2", "--decode", 2, "--repeats", 1, "--json")
+    rows = json.loads(done.stdout)["results"]
+    assert [(r["policy"], r["context"], r["batch"]) for r in rows][:2] == [("dense", 64, 1), ("dmc", 64, 1)]
+    assert len(rows) == 8
+    facts = json.loads(dmc("inspect", "--windows", 1, "--length", 256, "--json").stdout)
+    assert len(facts["cr_by_head"]) == facts["layers"]
+
+
+def test_damaged_models_are_refused_in_one_sentence(dmc, model):
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, weights)
+    weights.write_bytes(b"\xff" * 8 + whole[8:])
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, weights)
+    weights.unlink()
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, weights)
+    weights.write_bytes(whole)
+
+    edit_config(model, num_hidden_layers=6)
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, "model.layers.5", "missing")
+    edit_config(model, num_hidden_layers=5, intermediate_size=300)
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, "shape [352, 256]")
+    edit_config(model, intermediate_size=352, architectures=["MambaForCausalLM"])
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, "config.json", "MambaForCausalLM")
+    edit_config(model, architectures=["LlamaForCausalLM"], rms_norm_eps="remove")
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, "config.json", "rms_norm_eps")
+    (model / "config.json").write_text("{ not json")
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, "config.json")
+
+
+def test_data_that_cannot_be_used(dmc, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(dmc("eval", "-m", DENSE, "--data", tmp_path / "empty"), DATA, tmp_path / "empty")
+    refused(dmc("eval", "-m", DENSE, "--data", tmp_path / "none"), DATA, tmp_path / "none")
+    refused(dmc("train", "-m", DENSE, "-o", tmp_path / "o", "--data", tmp_path / "empty"), DATA,
+            tmp_path / "empty")  # fmt: skip
+    refused(dmc("eval", "-m", DENSE, "--length", 4096), USAGE, "--length", "2048")
+
+
+def test_prompt_longer_than_the_context(dmc, tmp_path):
+    (tmp_path / "long.txt").write_text("word " * 3000)
+    refused(dmc("run", "-m", DENSE, "-f", tmp_path / "long.txt"), USAGE, "context is 2048")
+
+
+def retrofit(out, text, finetune=2, checkpoint_every=100):
+    """The command line of a retrofit of a few steps."""
+    options = {
+        "-m": DENSE, "-o": out, "--data": text, "--cr": 2, "--batch": 1, "--length": 128,
+        "--zero-out-steps": 2, "--steps": 4, "--finetune-steps": finetune,
+        "--checkpoint-every": checkpoint_every,
+    }  # fmt: skip
+    return [str(x) for x in [BIN / "dmc", "retrofit", *sum(options.items(), ())]]
+
+
+def test_retrofit_gives_a_model_that_runs(dmc, tmp_path, text):
+    done = subprocess.run(retrofit(tmp_path / "out", text), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["DmcLlamaForCausalLM"]
+    assert config["dmc_config"]["target_cr"] == 2.0
+    records = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").open()]
+    assert [r["stage"] for r in records] == ["zero-out"] * 2 + ["retrofit"] * 4 + ["finetune"] * 2
+    assert dmc("run", "-m", tmp_path / "out", "-p", "x", "-n", 3).returncode == 0
+
+
+def test_interrupt_leaves_a_checkpoint_to_go_on_from(tmp_path, text):
+    out = tmp_path / "out"
+    command = retrofit(out, text, finetune=10000)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = out / "train.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in said
+    assert (out / "checkpoint.safetensors").exists()
+
+    refused_run = subprocess.run(command, capture_output=True, text=True)
+    refused(refused_run, USAGE, "--resume")
+
+
+def test_a_full_disk_is_said_in_one_sentence(tmp_path, text):
+    """No file may grow past 1 MB: the checkpoint of 34 MB cannot be written. (That the earlier one
+    survives is tested in trainer_test.cpp.)"""
+    out = tmp_path / "out"
+    command = retrofit(out, text, checkpoint_every=3)
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 1000; exec "$@"', "-", *command]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    refused(done, INTERNAL, "checkpoint.safetensors", "unchanged")
+    assert not list(out.glob("*.tmp*"))
