@@ -13,7 +13,7 @@ double fraction(int64_t part, int64_t whole) {
 
 }  // namespace
 
-double zero_out_fade(int64_t step, int64_t steps) {
+double fade(int64_t step, int64_t steps) {
   return std::max(0.0, 1.0 - fraction(step, steps) / 0.8);
 }
 

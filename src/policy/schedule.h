@@ -5,9 +5,10 @@
 
 namespace dmc::policy {
 
-// Zero-out stage: what is left of the decision channel at `step` of `steps`. It reaches 0 after
-// four fifths of the stage, so that the model also trains without it (paper, section 3.2).
-double zero_out_fade(int64_t step, int64_t steps);
+// What is left, at `step` of `steps`, of something a stage takes away: the decision channel in the
+// zero-out stage (paper, section 3.2), the noise in the finetune stage. It reaches 0 after four fifths
+// of the stage, so that the model also trains without it.
+double fade(int64_t step, int64_t steps);
 
 // Compression ratio wanted at `step` of `steps` of the retrofit stage: linear from 1 to `target`.
 double ramped_cr(int64_t step, int64_t steps, double target);

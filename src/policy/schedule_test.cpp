@@ -5,11 +5,11 @@
 namespace dmc::policy {
 namespace {
 
-TEST(Schedule, ZeroOutReachesZeroAfterFourFifths) {
-  EXPECT_DOUBLE_EQ(zero_out_fade(0, 100), 1.0);
-  EXPECT_DOUBLE_EQ(zero_out_fade(40, 100), 0.5);
-  EXPECT_DOUBLE_EQ(zero_out_fade(80, 100), 0.0);
-  EXPECT_DOUBLE_EQ(zero_out_fade(99, 100), 0.0);
+TEST(Schedule, FadeReachesZeroAfterFourFifths) {
+  EXPECT_DOUBLE_EQ(fade(0, 100), 1.0);
+  EXPECT_DOUBLE_EQ(fade(40, 100), 0.5);
+  EXPECT_DOUBLE_EQ(fade(80, 100), 0.0);
+  EXPECT_DOUBLE_EQ(fade(99, 100), 0.0);
 }
 
 TEST(Schedule, RampIsLinearFromOne) {

@@ -42,6 +42,9 @@ class DmcTraining : public TrainAttention {
   void begin_step(const StepInfo& info) override {
     info_ = info;
     merged_fractions_.clear();
+    // Decisions are taken without noise when the model is used, so it must go before the end: a model
+    // that was trained with it throughout loses twice as much when it is used.
+    noise_ = ramp_ ? 1.0 : policy::fade(info.step, info.steps);
     wanted_cr_ =
         ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr) : options_.target_cr;
   }
@@ -50,6 +53,7 @@ class DmcTraining : public TrainAttention {
                     const at::Tensor& v_BTKd) override {
     const double scale = options_.decision_scale, offset = options_.offset;
     const at::Tensor noise =
+        noise_ *
         logistic_noise(k_BTKd.sizes().slice(0, 3),
                        random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
                                    static_cast<uint64_t>(layer)));
@@ -98,6 +102,7 @@ class DmcTraining : public TrainAttention {
   nn::Rope rope_;
   at::Tensor channels_;  // [d]: 1 but for the decision channel
   StepInfo info_;
+  double noise_ = 1.0;
   double wanted_cr_ = 1.0;
   std::vector<at::Tensor> merged_fractions_;  // [K] for each layer, differentiable
 };

@@ -17,7 +17,7 @@ class ZeroOut : public TrainAttention {
         channels_(at::ones({config.head_dim})) {}
 
   void begin_step(const StepInfo& info) override {
-    channels_[-1].fill_(policy::zero_out_fade(info.step, info.steps));
+    channels_[-1].fill_(policy::fade(info.step, info.steps));
   }
   at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                     const at::Tensor& v_BTKd) override {
