@@ -23,7 +23,7 @@ struct RetrofitOptions {
   double temperature = 0.1;      // tau of the Gumbel-sigmoid
   double decision_scale = 10.0;  // factor on the decision channels, folded into Wq, Wk at the end
   double compression_weight = 0.7;  // of the compression loss at first; it adapts from there
-  double weight_gain = 0.05;        // how fast it adapts (policy::adapted_weight)
+  double weight_gain = 0.2;         // how fast it adapts (policy::adapted_weight)
   double head_cr_cap = 16.0;        // a head's compression counts towards the target up to this
 };
 
