@@ -31,8 +31,8 @@ struct DemoSize {
   runtime::MeasureOptions measure;
 };
 
-const DemoSize kFull = {20, 100, 60, 4, 16, {{512, 2048, 8192}, {1, 16}, 16, 3}};
-const DemoSize kQuick = {8, 34, 18, 2, 4, {{512, 4096}, {1, 8}, 8, 1}};
+const DemoSize kFull = {10, 80, 50, 4, 16, {{512, 2048, 8192}, {1, 8}, 16, 2}};
+const DemoSize kQuick = {6, 44, 20, 2, 4, {{512, 4096}, {1, 8}, 8, 1}};
 
 constexpr int64_t kContext = 2048;  // of the scored windows and of the cache sizes compared
 constexpr auto kPrompt = "def read_config(path, default=None):\n    \"\"\"";

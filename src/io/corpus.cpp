@@ -39,10 +39,11 @@ std::vector<fs::path> files_under(const fs::path& folder) {
   const auto options = fs::directory_options::skip_permission_denied;
   for (auto it = fs::recursive_directory_iterator(folder, options); it != fs::end(it); ++it) {
     const std::string name = it->path().filename().string();
-    if (it->is_directory() && (name == "site-packages" || name == "__pycache__")) {
+    std::error_code ignored;  // a link to nowhere or to itself is not a file
+    if (it->is_directory(ignored) && (name == "site-packages" || name == "__pycache__")) {
       it.disable_recursion_pending();
-    } else if (it->is_regular_file() && is_text_name(it->path()) &&
-               it->file_size() <= kLargestDocument) {
+    } else if (it->is_regular_file(ignored) && is_text_name(it->path()) &&
+               it->file_size(ignored) <= kLargestDocument) {
       files.push_back(it->path());
     }
   }
@@ -134,6 +135,12 @@ TokenFeed::TokenFeed(const Corpus& corpus, const Tokenizer& tokenizer, int32_t s
 }
 
 void TokenFeed::seek(const Position& position) {
+  if (position.document < 0 || position.document >= static_cast<int64_t>(corpus_.size()) ||
+      position.offset < 0) {
+    throw data_error("document " + std::to_string(position.document) + " of the corpus is to be " +
+                     "read on, but it has " + std::to_string(corpus_.size()) +
+                     " documents; resume with the data that the run began with");
+  }
   position_ = position;
   order_.resize(corpus_.size());
   std::iota(order_.begin(), order_.end(), 0u);
@@ -168,6 +175,7 @@ void TokenFeed::read(std::span<int32_t> out) {
 
 EvalWindows eval_windows(const Corpus& corpus, const Tokenizer& tokenizer, int32_t separator,
                          int64_t length, int64_t windows) {
+  DMC_CHECK(length >= 2 && windows >= 1);
   EvalWindows result;
   std::vector<int32_t> window;
   for (size_t i = 0; i < corpus.size(); ++i) {

@@ -51,7 +51,7 @@ class TokenFeed {
   TokenFeed(const Corpus& corpus, const Tokenizer& tokenizer, int32_t separator, uint64_t seed);
   void read(std::span<int32_t> out);
   Position position() const { return position_; }
-  void seek(const Position& position);
+  void seek(const Position& position);  // Error(kData) for a document the corpus does not have
 
  private:
   void load_document();

@@ -14,6 +14,7 @@ using nlohmann::json;
 constexpr auto kDenseArchitecture = "LlamaForCausalLM";
 constexpr auto kDmcArchitecture = "DmcLlamaForCausalLM";
 constexpr int64_t kLargestSize = int64_t{1} << 24;  // of any one dimension of a model
+constexpr int64_t kLargestHead = 4096;
 constexpr int64_t kMostTokens = std::numeric_limits<int64_t>::max();
 
 // Reads keys of one JSON object; every complaint names the file and the key.
@@ -94,7 +95,7 @@ std::vector<int64_t> read_eos(const Fields& fields) {
   const json list = value.is_array() ? value : json::array({value});
   std::vector<int64_t> ids;
   for (const json& id : list) {
-    if (!id.is_number_unsigned() || id > kLargestSize) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t{kLargestSize}) {
       throw fields.wrong("eos_token_id", "a token id, a list of them, or null");
     }
     ids.push_back(id.get<int64_t>());
@@ -136,9 +137,11 @@ void require_consistent(const ModelConfig& config, const Fields& fields) {
     throw fields.wrong("num_key_value_heads",
                        "a divisor of num_attention_heads " + std::to_string(config.num_heads));
   }
-  if (config.head_dim % 2 != 0) {
+  if (config.head_dim % 2 != 0 || config.head_dim < 2 || config.head_dim > kLargestHead) {
     throw data_error(fields.origin() + ": head size " + std::to_string(config.head_dim) +
-                     " is odd; rotary embedding needs an even one");
+                     " (head_dim, or hidden_size / num_attention_heads), expected an even number "
+                     "from 2 to " +
+                     std::to_string(kLargestHead));
   }
   if ((config.architecture == kDmcArchitecture) != config.dmc.has_value()) {
     throw data_error(fields.origin() + ": architecture " + config.architecture +
@@ -170,7 +173,7 @@ ModelConfig read_model_config(const std::filesystem::path& dir) {
   config.num_kv_heads =
       fields.has("num_key_value_heads") ? fields.size("num_key_value_heads") : config.num_heads;
   config.head_dim =  // Hugging Face's documented default
-      fields.has("head_dim") ? fields.size("head_dim", 1, 4096)
+      fields.has("head_dim") ? fields.size("head_dim", 1, kLargestHead)
                              : config.hidden_size / config.num_heads;
   config.max_positions = fields.size("max_position_embeddings");
   config.rope_theta = read_rope_theta(fields);

@@ -103,7 +103,10 @@ TEST_F(ModelConfigTest, WhatItCannotRunIsRefusedByName) {
                                                  {"hidden_size", "64"},
                                                  {"num_hidden_layers", 0},
                                                  {"rms_norm_eps", 0},
+                                                 {"num_attention_heads", 128},
+                                                 {"head_dim", 15},
                                                  {"eos_token_id", -3},
+                                                 {"eos_token_id", ~uint64_t{0}},
                                                  {"tie_word_embeddings", "yes"}};
   for (const auto& [key, value] : kWrong) {
     json root = good();

@@ -3,21 +3,30 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
+#include <cctype>
+
 #include "base/error.h"
 
 namespace dmc::io {
 namespace {
 
 constexpr size_t kLongestPattern = 4096;
-constexpr uint32_t kMatchLimit = 1'000'000;
+
+// Steps of one match. A run of blanks may be walked back once from end to start (`\s*[\r\n]+` on
+// blanks only), so the limit grows with the text; what is exponential still meets it.
+uint32_t match_limit(size_t text_size) {
+  constexpr size_t kLeast = 1'000'000, kMost = 2'000'000'000, kPerByte = 4;
+  return static_cast<uint32_t>(std::min(kLeast + kPerByte * std::min(text_size, kMost), kMost));
+}
 
 struct MatchState {
   pcre2_match_data* data;
   pcre2_match_context* context;
-  explicit MatchState(const pcre2_code* code)
+  MatchState(const pcre2_code* code, size_t text_size)
       : data(pcre2_match_data_create_from_pattern(code, nullptr)),
         context(pcre2_match_context_create(nullptr)) {
-    pcre2_set_match_limit(context, kMatchLimit);
+    pcre2_set_match_limit(context, match_limit(text_size));
     pcre2_set_heap_limit(context, 64 * 1024);  // KiB
   }
   ~MatchState() {
@@ -61,7 +70,7 @@ Regex::Regex(Regex&&) noexcept = default;
 
 void Regex::for_each_match(std::string_view text,
                            const std::function<void(size_t, size_t)>& fn) const {
-  const MatchState state(impl_->code);
+  const MatchState state(impl_->code, text.size());
   const PCRE2_SIZE* range = pcre2_get_ovector_pointer(state.data);
   size_t position = 0;
   while (position < text.size()) {

@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <sstream>
+#include <set>
 
 #include "base/error.h"
 #include "io/json.h"
@@ -166,26 +166,24 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<
 
 namespace {
 
-// The shards' file names that the index lists, or the single file.
-std::vector<std::string> shard_names(const fs::path& dir) {
-  const fs::path index = dir / "model.safetensors.index.json";
-  if (!fs::exists(index)) return {"model.safetensors"};
+// The file of each tensor that the index lists; nothing where there is no index.
+std::map<std::string, std::string> read_index(const fs::path& index) {
+  if (!fs::exists(index)) return {};
   const nlohmann::json json = parse_json(read_text_file(index), index.string());
-  if (!json.contains("weight_map") || !json["weight_map"].is_object()) {
-    throw data_error(index.string() + ": key weight_map is missing or not an object");
+  if (!json.contains("weight_map") || !json["weight_map"].is_object() ||
+      json["weight_map"].empty()) {
+    throw data_error(index.string() + ": key weight_map is missing, empty or not an object");
   }
-  std::vector<std::string> names;
+  std::map<std::string, std::string> file_of;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos || name.starts_with("..")) {
       throw data_error(index.string() + ": weight_map names \"" + name + "\" for " + tensor +
                        ", expected a file name in the same folder");
     }
-    names.push_back(name);
+    file_of[tensor] = name;
   }
-  std::ranges::sort(names);
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  return names;
+  return file_of;
 }
 
 std::string to_string(std::span<const int64_t> shape) {
@@ -197,13 +195,26 @@ std::string to_string(std::span<const int64_t> shape) {
 }  // namespace
 
 WeightsDirectory::WeightsDirectory(const fs::path& dir) : dir_(dir) {
-  for (const std::string& name : shard_names(dir)) {
+  const auto file_of = read_index(dir / "model.safetensors.index.json");
+  std::set<std::string> names;
+  for (const auto& [tensor, name] : file_of) names.insert(name);
+  if (names.empty()) names.insert("model.safetensors");
+  std::map<std::string, std::string> found_in;
+  for (const std::string& name : names) {
     files_.emplace_back(dir / name);
     for (const auto& [tensor, view] : files_.back().tensors()) {
       if (!tensors_.emplace(tensor, view).second) {
         throw data_error((dir / name).string() + ": tensor \"" + tensor +
                          "\" is also in another shard");
       }
+      found_in[tensor] = name;
+    }
+  }
+  for (const auto& [tensor, name] : file_of) {
+    const auto found = found_in.find(tensor);
+    if (found == found_in.end() || found->second != name) {
+      throw data_error((dir / name).string() + ": tensor \"" + tensor +
+                       "\" is not in this file, although the index says so");
     }
   }
 }

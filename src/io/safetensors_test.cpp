@@ -1,8 +1,10 @@
 #include "io/safetensors.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 #include <fstream>
 
@@ -158,6 +160,14 @@ TEST_F(SafetensorsTest, ShardsAreReadThroughTheIndex) {
   EXPECT_NE(complaint(dir_, [&] { weights.require("c", one); }).find("missing"), std::string::npos);
   EXPECT_NE(complaint(dir_, [&] { weights.require("a", two); }).find("[1]"), std::string::npos);
 
+  write("model.safetensors.index.json",
+        R"({"weight_map":{"a":"one.safetensors","b":"one.safetensors"}})");
+  EXPECT_NE(complaint(dir_, [&] { WeightsDirectory{dir_}; }).find("\"b\" is not in this file"),
+            std::string::npos);
+  write("model.safetensors.index.json", R"({"weight_map":{"a":"three.safetensors"}})");
+  complaint(dir_ / "three.safetensors", [&] { WeightsDirectory{dir_}; });
+  write("model.safetensors.index.json", R"({"weight_map":{}})");
+  complaint(index, [&] { WeightsDirectory{dir_}; });
   for (const char* name : {"../one.safetensors", "/one.safetensors", "..", ""}) {
     write("model.safetensors.index.json", std::string(R"({"weight_map":{"a":")") + name + "\"}}");
     complaint(index, [&] { WeightsDirectory{dir_}; });
@@ -173,6 +183,46 @@ TEST_F(SafetensorsTest, AFailedWriteLeavesTheOldFileAndNoOther) {
   EXPECT_THROW(write_file_atomically(dir_, "x"), Error) << "a folder cannot be replaced";
   EXPECT_EQ(read_text_file(path), before);
   EXPECT_EQ(std::distance(fs::directory_iterator(dir_), {}), 1) << "no temporary file stays";
+}
+
+// While it lives, no file may grow past `bytes`: what a full disk looks like to write().
+class SmallDisk {
+ public:
+  explicit SmallDisk(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &old_limit_);
+    const rlimit limit = {bytes, old_limit_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~SmallDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &old_limit_);
+    std::signal(SIGXFSZ, old_handler_);
+  }
+
+ private:
+  void (*old_handler_)(int);
+  rlimit old_limit_{};
+};
+
+TEST_F(SafetensorsTest, AFullDiskLeavesTheOldFileByteForByte) {
+  const std::vector<float> small(4, 1.0f), large(100'000, 2.0f);
+  const fs::path path = dir_ / "model.safetensors";
+  write_safetensors(path, {{"a", view_of(small, {4})}});
+  const std::string before = read_text_file(path);
+  for (rlim_t room : {0, 1, 100, 4096, 399'999}) {
+    std::string said;
+    {
+      const SmallDisk disk(room);
+      try {
+        write_safetensors(path, {{"a", view_of(large, {100'000})}});
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kInternal);
+        said = error.what();
+      }
+    }
+    EXPECT_NE(said.find(path.string() + ": cannot write: "), std::string::npos) << room << said;
+    EXPECT_EQ(read_text_file(path), before) << room;
+    EXPECT_EQ(std::distance(fs::directory_iterator(dir_), {}), 1) << "no temporary file stays";
+  }
 }
 
 }  // namespace

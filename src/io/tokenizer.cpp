@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMostTokens = int64_t{1} << 22;
+constexpr uint64_t kMostTokens = uint64_t{1} << 22;
 
 // The split pattern of GPT-2, which the ByteLevel pre-tokenizer applies with use_regex.
 constexpr auto kGpt2Pattern =
@@ -84,6 +84,7 @@ uint64_t pair_key(int32_t left, int32_t right) {
 }
 
 using MergeTable = std::unordered_map<uint64_t, Merge>;
+using TokenIds = std::unordered_map<std::string, int32_t>;  // by the tokens' bytes
 
 // Byte-pair merging of one piece in O(n log n): symbols form a linked list, candidate pairs a heap
 // ordered by (rank, position). A candidate whose symbols have changed since is skipped.
@@ -134,9 +135,10 @@ void merge_piece(std::vector<int32_t>& symbols, const MergeTable& merges) {
 // only once a call.
 class PieceEncoder {
  public:
+  // A piece that is one of `whole` becomes that token without merging.
   PieceEncoder(const std::array<int32_t, 256>& byte_token, const MergeTable& merges,
-               std::vector<int32_t>* out)
-      : byte_token_(byte_token), merges_(merges), out_(*out) {}
+               const TokenIds& whole, std::vector<int32_t>* out)
+      : byte_token_(byte_token), merges_(merges), whole_(whole), out_(*out) {}
 
   void operator()(std::string_view piece) {
     if (piece.size() > kLongestRemembered) {
@@ -152,6 +154,11 @@ class PieceEncoder {
   static constexpr size_t kLongestRemembered = 32;
 
   std::vector<int32_t> merged(std::string_view piece) const {
+    if (!whole_.empty()) {
+      if (const auto found = whole_.find(std::string(piece)); found != whole_.end()) {
+        return {found->second};
+      }
+    }
     std::vector<int32_t> symbols;
     for (char c : piece) {
       const int32_t token = byte_token_[static_cast<unsigned char>(c)];
@@ -165,6 +172,7 @@ class PieceEncoder {
 
   const std::array<int32_t, 256>& byte_token_;
   const MergeTable& merges_;
+  const TokenIds& whole_;
   std::vector<int32_t>& out_;
   std::unordered_map<std::string_view, std::vector<int32_t>> seen_;
 };
@@ -181,11 +189,14 @@ struct Tokenizer::Impl {
   std::vector<std::string> bytes;  // of each token; "" for an id that no token has
   std::array<int32_t, 256> byte_token{};
   MergeTable merges;
+  TokenIds whole;  // all tokens if the model says ignore_merges (Llama 3), else empty
   std::vector<SpecialToken> special;
   std::vector<Regex> splits;  // applied one after another, each to the pieces of the one before
   std::unique_ptr<Regex> special_split;
 
   void read(const json& root);
+  void refuse_unsupported(const json& root) const;
+  int32_t read_id(const json& id) const;
   void read_vocabulary(const json& vocab);
   void read_merges(const json& list, const json& vocab);
   void read_added_tokens(const json& list);
@@ -195,18 +206,22 @@ struct Tokenizer::Impl {
   void encode_plain(std::string_view text, std::vector<int32_t>* out) const;
 };
 
-void Tokenizer::Impl::put(int32_t id, std::string text) {
-  if (id < 0 || id >= kMostTokens) {
-    throw data_error(origin + ": token id " + std::to_string(id) + " is out of range");
+int32_t Tokenizer::Impl::read_id(const json& id) const {
+  if (!id.is_number_unsigned() || id.get<uint64_t>() >= kMostTokens) {
+    throw data_error(origin + ": token id " + id.dump() + " is not a whole number from 0 to " +
+                     std::to_string(kMostTokens - 1));
   }
+  return id.get<int32_t>();
+}
+
+void Tokenizer::Impl::put(int32_t id, std::string text) {
   const auto index = static_cast<size_t>(id);
   if (index >= bytes.size()) bytes.resize(index + 1);
   bytes[index] = std::move(text);
 }
 
 void Tokenizer::Impl::read_vocabulary(const json& vocab) {
-  for (const auto& [token, id] : vocab.items())
-    put(id.get<int32_t>(), token_to_bytes(token, origin));
+  for (const auto& [token, id] : vocab.items()) put(read_id(id), token_to_bytes(token, origin));
   byte_token.fill(-1);
   for (size_t i = 0; i < bytes.size(); ++i) {
     if (bytes[i].size() == 1) {
@@ -225,7 +240,7 @@ void Tokenizer::Impl::read_merges(const json& list, const json& vocab) {
       throw data_error(origin + ": a merge names \"" + token +
                        "\", which is not in the vocabulary");
     }
-    return found->get<int32_t>();
+    return read_id(*found);
   };
   int32_t rank = 0;
   for (const json& entry : list) {  // ["a", "b"], or "a b" in older files
@@ -248,7 +263,7 @@ void Tokenizer::Impl::read_merges(const json& list, const json& vocab) {
 void Tokenizer::Impl::read_added_tokens(const json& list) {
   std::string pattern;
   for (const json& token : list) {
-    special.push_back({token.at("content").get<std::string>(), token.at("id").get<int32_t>()});
+    special.push_back({token.at("content").get<std::string>(), read_id(token.at("id"))});
     put(special.back().id, special.back().text);
   }
   // Where one special token begins with another, the longer one is meant.
@@ -276,7 +291,8 @@ void Tokenizer::Impl::read_pre_tokenizer(const json& pre) {
   }
 }
 
-void Tokenizer::Impl::read(const json& root) {
+// What would change the ids: refused rather than left out in silence.
+void Tokenizer::Impl::refuse_unsupported(const json& root) const {
   const json& model = root.at("model");
   if (model.value("type", "BPE") != "BPE") {
     throw data_error(origin + ": model type " + model.at("type").dump() +
@@ -285,7 +301,26 @@ void Tokenizer::Impl::read(const json& root) {
   if (root.contains("normalizer") && !root["normalizer"].is_null()) {
     throw data_error(origin + ": a normalizer is not supported");
   }
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (model.contains(key) && !model[key].is_null() && model[key] != "") {
+      throw data_error(origin + ": model." + key + " is " + model[key].dump() +
+                       ", which byte-level BPE does not have");
+    }
+  }
+  if (model.value("byte_fallback", false)) {
+    throw data_error(origin + ": model.byte_fallback is not supported; byte-level BPE is");
+  }
+}
+
+void Tokenizer::Impl::read(const json& root) {
+  refuse_unsupported(root);
+  const json& model = root.at("model");
   read_vocabulary(model.at("vocab"));
+  if (model.value("ignore_merges", false)) {
+    for (const auto& [token, id] : model["vocab"].items()) {
+      whole.emplace(token_to_bytes(token, origin), read_id(id));
+    }
+  }
   read_merges(model.at("merges"), model.at("vocab"));
   if (root.contains("added_tokens")) read_added_tokens(root["added_tokens"]);
   read_pre_tokenizer(root.at("pre_tokenizer"));
@@ -308,7 +343,7 @@ void Tokenizer::Impl::split_and_add(std::string_view text, size_t level, PieceEn
 }
 
 void Tokenizer::Impl::encode_plain(std::string_view text, std::vector<int32_t>* out) const {
-  PieceEncoder encoder(byte_token, merges, out);
+  PieceEncoder encoder(byte_token, merges, whole, out);
   split_and_add(text, 0, encoder);
 }
 

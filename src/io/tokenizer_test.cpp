@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -93,17 +95,80 @@ TEST(Tokenizer, LongRunsOfOneCharacterAreNoTrap) {
   }
 }
 
-class BadTokenizer : public testing::Test {
+class TokenizerFile : public testing::Test {
  protected:
   void SetUp() override {
     dir_ = fs::temp_directory_path() / ("dmc_tokenizer_test_" + std::to_string(::getpid()));
     fs::create_directories(dir_);
   }
   void TearDown() override { fs::remove_all(dir_); }
+  static nlohmann::json builtin_json() {
+    return nlohmann::json::parse(std::ifstream("models/builtin/tokenizer.json"));
+  }
+  Tokenizer read(const nlohmann::json& root) const {
+    std::ofstream(dir_ / "tokenizer.json") << root;
+    return Tokenizer(dir_);
+  }
   fs::path dir_;
 };
 
-TEST_F(BadTokenizer, IsRefusedWithItsName) {
+TEST_F(TokenizerFile, BothFormsOfMergesAreTheSame) {
+  auto root = builtin_json();
+  for (auto& merge : root["model"]["merges"]) {
+    merge = merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+  }
+  const std::string text = "def forward(self, input):\n    return torch.relu(input)\n";
+  EXPECT_EQ(read(root).encode(text), builtin().encode(text));
+}
+
+// Llama 3's files: the pattern is spelled out, and a piece that is a token needs no merges.
+TEST_F(TokenizerFile, LlamaThreeForm) {
+  constexpr auto kPattern =
+      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
+      " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+  auto root = builtin_json();
+  root["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"},
+         {"pattern", {{"Regex", kPattern}}},
+         {"behavior", "Isolated"},
+         {"invert", false}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+  root["model"]["vocab"]["qzx"] = 2048;  // no merge leads to it
+  EXPECT_GT(read(root).encode("qzx").size(), 1u);
+  root["model"]["ignore_merges"] = true;
+  const Tokenizer tokenizer = read(root);
+  EXPECT_EQ(tokenizer.encode("qzx"), std::vector<int32_t>{2048});
+  Rng rng(3);
+  for (int round = 0; round < 200; ++round) {
+    const std::string text = random_text(rng, 60);
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text) << "round " << round;
+  }
+  const std::string blank(1 << 20, ' ');
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(blank)), blank);
+}
+
+TEST_F(TokenizerFile, WhatWouldChangeTheIdsIsRefused) {
+  const std::pair<const char*, nlohmann::json> kWrong[] = {
+      {"/model/byte_fallback", true},
+      {"/model/continuing_subword_prefix", "##"},
+      {"/model/end_of_word_suffix", "</w>"},
+      {"/model/type", "Unigram"},
+      {"/model/vocab/a", 4294967296},
+      {"/model/vocab/a", 1.5},
+      {"/added_tokens/0/id", -1},
+      {"/normalizer", {{"type", "Lowercase"}}},
+      {"/pre_tokenizer", {{"type", "Whitespace"}}},
+      {"/pre_tokenizer/add_prefix_space", true}};
+  for (const auto& [where, value] : kWrong) {
+    auto root = builtin_json();
+    root[nlohmann::json::json_pointer(where)] = value;
+    EXPECT_THROW(read(root), Error) << where << " " << value;
+  }
+}
+
+TEST_F(TokenizerFile, IsRefusedWithItsName) {
   for (
       const char* text :
       {"", "{", "[]", "{}", R"({"model":{"type":"WordPiece"}})",

@@ -6,8 +6,8 @@
 namespace dmc::policy {
 
 // What is left, at `step` of `steps`, of something a stage takes away: the decision channel in the
-// zero-out stage (paper, section 3.2), the noise in the finetune stage. It reaches 0 after four fifths
-// of the stage, so that the model also trains without it.
+// zero-out stage (paper, section 3.2), the noise in the finetune stage. It reaches 0 after four
+// fifths of the stage, so that the model also trains without it.
 double fade(int64_t step, int64_t steps);
 
 // Compression ratio wanted at `step` of `steps` of the retrofit stage: linear from 1 to `target`.

@@ -42,8 +42,8 @@ class DmcTraining : public TrainAttention {
   void begin_step(const StepInfo& info) override {
     info_ = info;
     merged_fractions_.clear();
-    // Decisions are taken without noise when the model is used, so it must go before the end: a model
-    // that was trained with it throughout loses twice as much when it is used.
+    // Decisions are taken without noise when the model is used, so it must go before the end: a
+    // model that was trained with it throughout loses twice as much when it is used.
     noise_ = ramp_ ? 1.0 : policy::fade(info.step, info.steps);
     wanted_cr_ =
         ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr) : options_.target_cr;
@@ -53,10 +53,9 @@ class DmcTraining : public TrainAttention {
                     const at::Tensor& v_BTKd) override {
     const double scale = options_.decision_scale, offset = options_.offset;
     const at::Tensor noise =
-        noise_ *
-        logistic_noise(k_BTKd.sizes().slice(0, 3),
-                       random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
-                                   static_cast<uint64_t>(layer)));
+        noise_ * logistic_noise(k_BTKd.sizes().slice(0, 3),
+                                random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
+                                            static_cast<uint64_t>(layer)));
     const at::Tensor merge_logit =
         (k_BTKd.select(3, -1) * scale - offset + noise) / options_.temperature;
     const at::Tensor importance_logit = query_channel_mean(q_BTHd) * scale + offset;
