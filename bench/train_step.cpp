@@ -13,8 +13,8 @@
 #include <exception>
 #include <limits>
 
-#include "base/parallel.h"
 #include "io/corpus.h"
+#include "ops/threads.h"
 #include "train/decision_rows.h"
 #include "train/optimizer.h"
 #include "train/stage.h"
@@ -59,10 +59,7 @@ int run(int argc, char** argv) {
   options.batch = number(3, 2);
   options.weight_decay = 0.0;
   const int64_t rounds = number(4, 9);
-  if (argc > 5) {
-    at::set_num_threads(static_cast<int>(number(5, 1)));
-    set_num_threads(static_cast<int>(number(5, 1)));
-  }
+  ops::set_threads(static_cast<int>(number(5, 0)));
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 

@@ -104,10 +104,22 @@ Pool& pool() {
   return instance;
 }
 
+struct LentTeam {
+  ThreadTeam team;
+  int size = 0;
+};
+
+LentTeam& lent() {
+  static LentTeam instance;
+  return instance;
+}
+
 }  // namespace
 
 void set_num_threads(int count) { pool().resize(std::max(1, count)); }
-int num_threads() { return pool().size(); }
+int num_threads() { return lent().team ? lent().size : pool().size(); }
+
+void use_thread_team(ThreadTeam team, int size) { lent() = {std::move(team), size}; }
 
 void parallel_for(int64_t begin, int64_t end, int64_t grain,
                   const std::function<void(int64_t, int64_t)>& fn) {
@@ -119,7 +131,11 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
     return;
   }
   Job job{begin, end, grain, &fn, begin, {}, {}};
-  pool().run(job);
+  if (lent().team) {
+    lent().team([&job] { job.work(); });
+  } else {
+    pool().run(job);
+  }
   if (job.error) std::rethrow_exception(job.error);
 }
 

@@ -90,5 +90,29 @@ TEST(ParallelCaller, WaitsForTheOthers) {
   set_num_threads(before);
 }
 
+TEST(ThreadTeam, ALentTeamDoesTheWork) {
+  std::atomic<int> calls = 0;
+  use_thread_team(
+      [&](const std::function<void()>& work) {
+        std::vector<std::thread> threads;
+        for (int i = 0; i < 3; ++i) {
+          threads.emplace_back([&] {
+            ++calls;
+            work();
+          });
+        }
+        for (std::thread& thread : threads) thread.join();
+      },
+      3);
+  EXPECT_EQ(num_threads(), 3);
+  std::vector<int> seen(100, 0);
+  parallel_for(0, 100, 7, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) ++seen[static_cast<size_t>(i)];
+  });
+  use_thread_team({}, 0);
+  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), 100);
+}
+
 }  // namespace
 }  // namespace dmc

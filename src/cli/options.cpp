@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include "base/error.h"
+#include "ops/threads.h"
 
 namespace dmc::cli {
 namespace fs = std::filesystem;
@@ -35,7 +36,7 @@ std::shared_ptr<const models::Llama> load_model(const ModelOptions& options) {
   if (!fs::is_directory(options.dir)) {
     throw usage_error("--model: there is no folder " + options.dir.string());
   }
-  runtime::set_threads(options.threads);
+  ops::set_threads(options.threads);
   return std::make_shared<models::Llama>(models::Llama::load(options.dir));
 }
 

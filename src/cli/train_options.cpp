@@ -1,16 +1,15 @@
 #include "cli/train_options.h"
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <malloc.h>
 
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "base/parallel.h"
 #include "base/progress.h"
 #include "cli/interrupt.h"
+#include "ops/threads.h"
 #include "train/stage.h"
 
 namespace dmc::cli {
@@ -25,10 +24,7 @@ void keep_freed_memory() {
 
 void set_up_machine(const TrainCommand& command) {
   keep_freed_memory();
-  if (command.threads > 0) {
-    at::set_num_threads(command.threads);
-    set_num_threads(command.threads);
-  }
+  ops::set_threads(command.threads);
   if (command.fast_matmul) at::globalContext().setFloat32MatmulPrecision("medium");
 }
 

@@ -1,14 +1,11 @@
 #include "runtime/llama_runner.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "base/error.h"
-#include "base/parallel.h"
 
 namespace dmc::runtime {
 namespace {
@@ -116,12 +113,6 @@ std::vector<float> LlamaRunner::decode(std::span<const engine::SequenceId> seque
     for (engine::SequenceId sequence : sequences) cache_.advance(sequence, 1);
     return to_vector(model_->logits(hidden.squeeze(1)));
   });
-}
-
-void set_threads(int count) {
-  const int cores = count > 0 ? count : static_cast<int>(std::thread::hardware_concurrency());
-  at::set_num_threads(cores);
-  set_num_threads(cores);
 }
 
 }  // namespace dmc::runtime

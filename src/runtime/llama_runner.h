@@ -45,7 +45,4 @@ class LlamaRunner : public engine::ModelRunner {
   CachedAttention attention_;
 };
 
-// Cores for LibTorch and for our kernels alike; 0: all of the machine's.
-void set_threads(int count);
-
 }  // namespace dmc::runtime
