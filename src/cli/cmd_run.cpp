@@ -101,6 +101,7 @@ int run(const RunCommand& command) {
   options.stop_ids = model->config().eos_token_ids;
 
   const std::vector<int32_t> ids = tokenizer.encode(prompt, /*parse_special=*/true);
+  engine::check_request(runner, ids, options);
   const engine::SequenceId sequence = runner.add_sequence();
   io::StreamDecoder decoder(tokenizer);
   std::string text;

@@ -28,10 +28,12 @@ std::vector<std::string> known_words(const CLI::App& app) {
 int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* at = &app;
   while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
-  std::cerr << "dmc: " << error.what();
-  const std::vector<std::string> extras = at->remaining(), words = known_words(*at);
-  if (!extras.empty()) {
-    const std::string meant = dmc::cli::nearest(extras.front(), words);
+  const std::vector<std::string> unknown = at->remaining();
+  if (unknown.empty()) {
+    std::cerr << "dmc: " << error.what();
+  } else {  // the parser may have stumbled over what is missing because of it; name the cause
+    const std::string meant = dmc::cli::nearest(unknown.front(), known_words(*at));
+    std::cerr << "dmc: there is no \"" << unknown.front() << "\" here";
     if (!meant.empty()) std::cerr << "; did you mean " << meant << "?";
   }
   std::cerr << "\nsee: " << (at == &app ? "dmc" : "dmc " + at->get_name()) << " --help\n";
@@ -59,8 +61,8 @@ int guarded(const std::function<int()>& run) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app(
-      "Dynamic Memory Compression for language models: a KV cache that learns to be small");
+  CLI::App app("Dynamic Memory Compression for language models: a KV cache that learns to be small",
+               "dmc");
   app.set_version_flag("--version", "dmc " DMC_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);

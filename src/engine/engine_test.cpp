@@ -95,6 +95,7 @@ TEST(Generate, StopsForEachReason) {
   g = run({0, 1}, {.max_tokens = 100});
   EXPECT_EQ(g.tokens.size(), 7u) << "six more fill the context, and their last prediction";
   EXPECT_EQ(g.stop, StopReason::kContextFull);
+  EXPECT_EQ(run({0, 1}, {.max_tokens = 7}).stop, StopReason::kLength) << "all that was asked for";
   g = run({1}, {.max_tokens = 9}, /*cancel=*/true);
   EXPECT_EQ(g.tokens.size(), 1u);
   EXPECT_EQ(g.stop, StopReason::kCancelled);

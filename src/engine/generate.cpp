@@ -13,7 +13,11 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void require_fit(const ModelRunner& runner, std::span<const int32_t> prompt) {
+}  // namespace
+
+void check_request(const ModelRunner& runner, std::span<const int32_t> prompt,
+                   const GenerateOptions& options) {
+  check_sampling_options(options.sampling);
   if (prompt.empty()) throw usage_error("the prompt is empty; give some text");
   if (static_cast<int64_t>(prompt.size()) > runner.max_positions()) {
     throw usage_error("the prompt has " + std::to_string(prompt.size()) +
@@ -22,13 +26,10 @@ void require_fit(const ModelRunner& runner, std::span<const int32_t> prompt) {
   }
 }
 
-}  // namespace
-
 Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(int32_t)>& on_token,
                     const std::function<bool()>& cancelled) {
-  require_fit(runner, prompt);
-  check_sampling_options(options.sampling);
+  check_request(runner, prompt, options);
   Generation result;
   auto start = std::chrono::steady_clock::now();
   std::vector<float> logits = runner.prefill(sequence, prompt);
@@ -48,12 +49,12 @@ Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const in
       result.stop = StopReason::kCancelled;
       break;
     }
+    // The last token's logits are not needed.
+    if (static_cast<int64_t>(result.tokens.size()) == options.max_tokens) break;
     if (position == runner.max_positions()) {
       result.stop = StopReason::kContextFull;
       break;
     }
-    // The last token's logits are not needed.
-    if (static_cast<int64_t>(result.tokens.size()) == options.max_tokens) break;
     logits = runner.decode(std::span(&sequence, 1), std::span(&token, 1));
     ++position;
   }
