@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/parallel.h"
+#include "kernels/dot.h"
 
 namespace dmc::kernels {
 namespace {
@@ -13,20 +14,6 @@ constexpr int64_t kRowsAtOnce = 64;  // tokens a thread takes at a time
 template <class T>
 T scale_of(const RepairShape& shape) {
   return 1 / std::sqrt(static_cast<T>(shape.dim));
-}
-
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  constexpr int64_t kLanes = 16;  // independent sums, so that the loop vectorizes
-  T lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
-  }
-  T sum = 0;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  for (T lane : lanes) sum += lane;
-  return sum;
 }
 
 // Calls fn(query_row, kv_row) for every (sequence, token, query head), rows counted over the whole

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "kernels/dot.h"
 
 namespace dmc::kernels {
 namespace {
@@ -25,20 +26,6 @@ template <class T>
 void add_scaled(T* out, const T* in, T factor, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) out[i] += factor * in[i];
-}
-
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  constexpr int64_t kLanes = 16;  // independent sums, so that the loop vectorizes
-  T lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
-  }
-  T sum = 0;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  for (T lane : lanes) sum += lane;
-  return sum;
 }
 
 // Weights of tokens t, t-1, ... into `weights`; returns how many count. Once the product of alphas
