@@ -7,19 +7,9 @@
 #include <span>
 #include <string_view>
 
+#include "kernels/slot_page.h"
+
 namespace dmc::kernels {
-
-// A page holds keys [page_slots][head_dim] (rotated), then values of the same shape, f32.
-struct PoolView {
-  float* const* pages = nullptr;  // by page id
-  int page_slots = 0;
-  int head_dim = 0;
-
-  float* key(int32_t page, int64_t slot) const { return pages[page] + slot * head_dim; }
-  float* value(int32_t page, int64_t slot) const {
-    return pages[page] + (page_slots + slot) * head_dim;
-  }
-};
 
 // A run of closed slots of one stream: slots first..last-1 of those its page table lists.
 struct SlotRange {
