@@ -29,6 +29,8 @@ struct Run {
   int64_t slot, count, offset;  // offset: of its first slot in the stretch
 };
 
+// kDim is the head size where it is known when compiling, else 0.
+
 // --- scores of queries and keys in f32, bf16, f16 ----------------------------------------------
 
 struct FloatQueries {
@@ -37,11 +39,12 @@ struct FloatQueries {
 };
 
 // scores[g][s] = scale * q_g . key_s for kQueries queries and kKeys keys, one product a lane.
-template <int kQueries, int kKeys, class T>
+template <int kDim, int kQueries, int kKeys, class T>
 HWY_INLINE void score_tile(const FloatQueries& queries, int first_query, const T* HWY_RESTRICT keys,
-                           int d, float* HWY_RESTRICT scores, int64_t stride) {
+                           int head_dim, float* HWY_RESTRICT scores, int64_t stride) {
   static_assert(kQueries * kKeys == kLanes);
   const Tag tag;
+  const int d = kDim > 0 ? kDim : head_dim;
   const float* const q = queries.rows + first_query * d;
   Vec sums[kQueries * kKeys];
   for (Vec& sum : sums) sum = hn::Zero(tag);
@@ -93,15 +96,16 @@ IntegerQueries to_integers(const float* q, int group, int d, float scale) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-template <int kQueries, int kKeys>
+template <int kDim, int kQueries, int kKeys>
 HWY_INLINE void score_tile(const IntegerQueries& queries, int first_query,
-                           const int8_t* HWY_RESTRICT keys, int d, float* HWY_RESTRICT scores,
-                           int64_t stride) {
+                           const int8_t* HWY_RESTRICT keys, int head_dim,
+                           float* HWY_RESTRICT scores, int64_t stride) {
   const Tag tag;
   const hn::RebindToSigned<Tag> sums_tag;
   const hn::Repartition<int16_t, Tag> wide_tag;
   const hn::Rebind<int8_t, decltype(wide_tag)> narrow_tag;
   using Sum = hn::Vec<decltype(sums_tag)>;
+  const int d = kDim > 0 ? kDim : head_dim;
   const int16_t* const q = queries.rows.data() + first_query * d;
   Sum low[kQueries * kKeys], high[kQueries * kKeys];
   for (int n = 0; n < kQueries * kKeys; ++n) low[n] = high[n] = hn::Zero(sums_tag);
@@ -175,7 +179,7 @@ HWY_INLINE void prefetch(const std::byte* from, int64_t bytes) {
 }
 
 // Scores of kQueries queries with the keys of a run. `ahead`: the rows to be asked for meanwhile.
-template <int kQueries, class T, class Queries>
+template <int kDim, int kQueries, class T, class Queries>
 HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& queries,
                           int first_query, const std::byte* ahead, float* scores) {
   constexpr int kKeys = kLanes / kQueries;  // 0: a tile would need longer vectors
@@ -186,8 +190,8 @@ HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& q
     const int64_t row_bytes = pool.format.row_bytes();
     for (; s + kKeys <= run.count; s += kKeys) {
       if (ahead != nullptr) prefetch(ahead + s * row_bytes, kKeys * row_bytes);
-      score_tile<kQueries, kKeys>(queries, first_query, keys + s * d, d, scores + run.offset + s,
-                                  kStretch);
+      score_tile<kDim, kQueries, kKeys>(queries, first_query, keys + s * d, d,
+                                        scores + run.offset + s, kStretch);
     }
   }
   for (; s < run.count; ++s) {
@@ -197,18 +201,18 @@ HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& q
   }
 }
 
-template <class T, class Queries>
+template <int kDim, class T, class Queries>
 HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries& queries, int group,
                             const std::byte* ahead, float* scores) {
   int g = 0;
   for (; g + 4 <= group; g += 4) {
-    score_run<4, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
+    score_run<kDim, 4, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
   }
   for (; g + 2 <= group; g += 2) {
-    score_run<2, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
+    score_run<kDim, 2, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
   }
   for (; g < group; ++g) {
-    score_run<1, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
+    score_run<kDim, 1, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
   }
   if (!pool.format.scaled()) return;
   const float* const scales = pool.key_scales(run.page, run.slot);
@@ -219,10 +223,10 @@ HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries&
 }
 
 // out[g] += sum_s weights[g][s] * value_s over a run.
-template <class T>
+template <int kDim, class T>
 HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights, int group,
                            float* out) {
-  const int d = pool.format.head_dim;
+  const int d = kDim > 0 ? kDim : pool.format.head_dim;
   if (pool.format.scaled()) {
     const float* const scales = pool.value_scales(run.page, run.slot);
     for (int g = 0; g < group; ++g) {
@@ -234,7 +238,7 @@ HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights,
           run.count, out, d, d, /*add=*/true);
 }
 
-template <class T>
+template <int kDim, class T>
 HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, const float* q,
                                   int group, float scale, AttnState* states, float* out) {
   const int d = pool.format.head_dim;
@@ -250,8 +254,8 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
       const int64_t here = std::min(P - slot % P, last - slot);
       Run& run = runs[count++];
       run = {slots.pages[slot / P], slot % P, here, slot - first};
-      score_group<T>(pool, run, queries, group, pool.values<std::byte>(run.page, run.slot),
-                     scores.data());
+      score_group<kDim, T>(pool, run, queries, group, pool.values<std::byte>(run.page, run.slot),
+                           scores.data());
       slot += here;
     }
     for (int g = 0; g < group; ++g) {
@@ -262,7 +266,7 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
       const int64_t slot = ahead + runs[n].offset;
       prefetch(pool.keys<std::byte>(slots.pages[slot / P], slot % P),
                runs[n].count * pool.format.row_bytes());
-      add_values<T>(pool, runs[n], scores.data(), group, out);
+      add_values<kDim, T>(pool, runs[n], scores.data(), group, out);
     }
     first = last;
   }
@@ -271,7 +275,15 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
 void AttendSlots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
                  float scale, AttnState* states, float* out) {
   with_element_type(pool.format.type, [&](auto element) HWY_ATTR {
-    attend_slots_of<decltype(element)>(pool, slots, q, group, scale, states, out);
+    using T = decltype(element);
+    switch (pool.format.head_dim) {  // the common ones: constant strides, unrolled loops
+      case 64:
+        return attend_slots_of<64, T>(pool, slots, q, group, scale, states, out);
+      case 128:
+        return attend_slots_of<128, T>(pool, slots, q, group, scale, states, out);
+      default:
+        return attend_slots_of<0, T>(pool, slots, q, group, scale, states, out);
+    }
   });
 }
 
