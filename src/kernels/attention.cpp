@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "kernels/backend.h"
 
 namespace dmc::kernels {
 namespace {

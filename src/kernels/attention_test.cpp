@@ -1,7 +1,6 @@
 #include "kernels/attention.h"
 
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,17 +10,11 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/kernel_testing.h"
 #include "kernels/ref/attention_ref.h"
 
 namespace dmc::kernels {
 namespace {
-
-// Random numbers in [-1, 1).
-std::vector<float> random_floats(size_t count, Rng& rng) {
-  std::vector<float> values(count);
-  for (float& value : values) value = static_cast<float>(2.0 * rng.uniform() - 1.0);
-  return values;
-}
 
 // A stream of random slots in pages whose ids are shuffled.
 struct Slots {
@@ -72,24 +65,6 @@ double error(const Result& a, const Result& b, int head_dim) {
     }
   }
   return largest;
-}
-
-// Calls fn for every backend, and for the SIMD one on every instruction set this machine has.
-template <class Fn>
-void for_each_variant(Fn&& fn) {
-  for (const Backend& candidate : backends()) {
-    if (candidate.name == "ref") continue;
-    for (int64_t targets = hwy::SupportedTargets() & HWY_TARGETS; targets != 0;
-         targets &= targets - 1) {
-      const int64_t target = targets & -targets;
-      hwy::SetSupportedTargetsForTest(target);
-      hwy::GetChosenTarget().Update(target);
-      SCOPED_TRACE(std::string(candidate.name) + " " + hwy::TargetName(target));
-      fn(candidate);
-    }
-    hwy::SetSupportedTargetsForTest(0);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
 }
 
 // Runs attend_slots and attend_rows of every variant on one stream against ref. Ref sums in f64
