@@ -9,13 +9,13 @@
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "ggml_attention.h"
+#include "machine.h"
 #include "our_attention.h"
 
 namespace dmc::peers {
@@ -33,6 +33,13 @@ struct Heads {
   int query, kv;
 };
 constexpr Heads kHeads[] = {{"MHA 32/32", 32, 32}, {"GQA 32/8", 32, 8}};
+
+struct OurFormat {
+  const char* name;
+  DType type;
+};
+constexpr OurFormat kOurFormats[] = {
+    {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
 
 struct Options {
   std::vector<int64_t> slots = {4096, 16384};
@@ -71,29 +78,13 @@ std::vector<Subject> make_subjects(const Problem& problem, int threads) {
     add_ggml("-fa 0", "f16", false);
     add_ggml("-fa 1", "f16", true);
     add_ggml("-fa 1", "q8_0", true);
-    for (const char* format : our_formats()) {
-      subjects.push_back({"dmc", "", format, huge,
-                          [=](const Problem& p) { return our_attention(p, format, huge); }});
+    for (const OurFormat& format : kOurFormats) {
+      subjects.push_back({"dmc", "", format.name, huge,
+                          [=](const Problem& p) { return our_attention(p, format.type, huge); }});
     }
   }
   for (Subject& subject : subjects) subject.attention = subject.make(problem);
   return subjects;
-}
-
-// Bytes a second that all threads together read, from memory of `words`.
-double read_bandwidth(const std::vector<uint64_t>& words) {
-  constexpr int64_t kBlock = int64_t{1} << 17;  // words a thread takes at a time
-  std::vector<uint64_t> sums(words.size() / kBlock);
-  const auto start = Clock::now();
-  parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      const uint64_t* const begin = words.data() + block * kBlock;
-      sums[static_cast<size_t>(block)] = std::accumulate(begin, begin + kBlock, uint64_t{0});
-    }
-  });
-  const double seconds = seconds_since(start);
-  DMC_CHECK(std::accumulate(sums.begin(), sums.end(), uint64_t{0}) == sums.size() * kBlock);
-  return static_cast<double>(words.size() * sizeof(uint64_t)) / seconds;
 }
 
 // The first step is not timed: it wakes the threads and lets another library's go to sleep.
@@ -126,10 +117,9 @@ void require_same_output(const std::vector<Subject>& subjects, int layers) {
 nlohmann::ordered_json measure(const Heads& heads, int64_t slots, const Options& options) {
   const Problem problem = make_problem(heads, slots);
   std::vector<Subject> subjects = make_subjects(problem, options.threads);
-  const std::vector<uint64_t> plain(size_t{32} << 20, 1);
   std::vector<double> bandwidth;
   for (int round = 0; round < options.rounds; ++round) {
-    bandwidth.push_back(read_bandwidth(plain) / 1e9);
+    bandwidth.push_back(bench::read_bandwidth() / 1e9);
     for (Subject& subject : subjects) {
       subject.milliseconds.push_back(milliseconds_per_layer(*subject.attention, problem.layers));
     }

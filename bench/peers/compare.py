@@ -138,15 +138,16 @@ def programs(arguments, llama):
     flags = dmc_has(arguments.ours, folder)
     groups = {}
     for weights in arguments.weights:
-        group = llama_settings(llama.bench, model.gguf(weights), weights)
+        group = llama_settings(llama.bench, model.gguf(weights))
         group += dmc_settings(arguments.ours, folder, weights, arguments.cr, flags, warn)
-        if arguments.transformers and weights in Transformers.PRECISIONS:
-            group.append(Transformers(arguments.transformers, folder, weights))
+        # Once: it has no 8-bit weights, and its f16 is slow on most processors.
+        if arguments.transformers and weights == arguments.weights[0]:
+            group += [Transformers(arguments.transformers, folder, name) for name in ("bf16", "f32")]
         groups[weights] = group
     return groups
 
 
-def measure_group(group, todo, arguments):
+def measure_group(weights, group, todo, arguments):
     """Rows {program, peer, metric, tokens, rates}; programs take turns within each round."""
     run = Run(arguments.steps, arguments.threads)
     rows = []
@@ -155,7 +156,7 @@ def measure_group(group, todo, arguments):
             {
                 "program": program.name,
                 "peer": program.peer,
-                "weights": program.weights,
+                "weights": weights,
                 "metric": point.metric,
                 "tokens": point.tokens,
                 "rates": [],
@@ -171,7 +172,7 @@ def measure_group(group, todo, arguments):
 
 
 def measure_once(program, point, run, row, label):
-    where = f"{point.metric} {point.tokens}, {label}, {program.weights}: {program.name}"
+    where = f"{point.metric} {point.tokens}, {label}, {row['weights']} weights: {program.name}"
     if row.get("error"):
         return
     try:
@@ -220,7 +221,7 @@ def compare(arguments):
         tables.print_attention(report["attention"])
     report["end_to_end"] = []
     for weights, group in groups.items():
-        rows = measure_group(group, todo, arguments)
+        rows = measure_group(weights, group, todo, arguments)
         report["end_to_end"] += rows
         busy += [share for row in rows for share in row["busy_elsewhere"]]
         tables.print_end_to_end(weights, rows)

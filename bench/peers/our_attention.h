@@ -1,17 +1,13 @@
-// Our decode attention on a Problem: pages of 16 slots in random order, as after a long life.
+// Our decode attention on a Problem. Pages are those of the cache: of 16 slots, in runs of four
+// that lie anywhere.
 #pragma once
 
-#include <span>
-
+#include "base/dtype.h"
 #include "problem.h"
 
 namespace dmc::peers {
 
-// Slot formats that the kernels can read: f32, and what else they have.
-std::span<const char* const> our_formats();
-
-// `format` is one of our_formats().
-std::unique_ptr<Attention> our_attention(const Problem& problem, const char* format,
-                                         bool huge_pages);
+// `format` is of the slots: f32, f16, bf16 or 8 bits.
+std::unique_ptr<Attention> our_attention(const Problem& problem, DType format, bool huge_pages);
 
 }  // namespace dmc::peers

@@ -41,8 +41,8 @@ class LlamaBench:
 
     peer = True
 
-    def __init__(self, bench, model, weights, kv, flash):
-        self.bench, self.model, self.weights, self.kv, self.flash = bench, model, weights, kv, flash
+    def __init__(self, bench, model, kv, flash):
+        self.bench, self.model, self.kv, self.flash = bench, model, kv, flash
         self.name = f"llama.cpp -fa {flash:d}, KV {kv}"
 
     def rate(self, point, run):
@@ -57,10 +57,10 @@ class LlamaBench:
         return statistics.median(result["samples_ts"]), others
 
 
-def llama_settings(bench, model, weights):
+def llama_settings(bench, model):
     # llama.cpp refuses an 8-bit V cache without flash attention.
     settings = [("f16", False), ("f16", True), ("q8_0", True)]
-    return [LlamaBench(bench, model, weights, kv, flash) for kv, flash in settings]
+    return [LlamaBench(bench, model, kv, flash) for kv, flash in settings]
 
 
 class Dmc:
@@ -68,9 +68,8 @@ class Dmc:
 
     peer = False
 
-    def __init__(self, template, model, weights, name, flags):
-        self.template, self.model, self.weights = template, model, weights
-        self.name, self.flags = name, flags
+    def __init__(self, template, model, name, flags):
+        self.template, self.model, self.name, self.flags = template, model, name, flags
 
     def rate(self, point, run):
         words = {
@@ -114,7 +113,7 @@ def dmc_settings(template, model, weights, ratios, flags, warn):
             extra = ["--kv", kv] if "--kv" in flags else []
             extra += ["--force-cr", f"{ratio:g}"] if ratio != 1 else []
             name = f"dmc CR {ratio:g}, KV {kv}{note}"
-            settings.append(Dmc(template, model, weights, name, common + extra))
+            settings.append(Dmc(template, model, name, common + extra))
     return settings
 
 
@@ -122,15 +121,14 @@ class Transformers:
     """Hugging Face transformers, run by a Python that has it and torch."""
 
     peer = False
-    PRECISIONS = ("f32", "f16", "bf16")
 
-    def __init__(self, python, model, weights):
-        self.python, self.model, self.weights = python, model, weights
-        self.name = f"transformers, {weights}"
+    def __init__(self, python, model, precision):
+        self.python, self.model, self.precision = python, model, precision
+        self.name = f"transformers, {precision}"
 
     def rate(self, point, run):
         command = [self.python, HERE / "transformers_bench.py", self.model]
         command += ["--metric", point.metric, "--tokens", point.tokens, "--steps", run.steps]
-        command += ["--repeats", point.repeats, "--threads", run.threads, "--weights", self.weights]
+        command += ["--repeats", 1, "--threads", run.threads, "--weights", self.precision]
         text, others = run_measured([str(part) for part in command])
         return json_of(text, "transformers_bench.py")["tokens_per_second"], others

@@ -2,7 +2,8 @@
 
 import statistics
 
-BYTES = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "q8_0": 34 / 32, "int8": 1 + 4 / 128}  # of a number
+# Bytes of a number in a cache, scales included: q8_0 has one for 32 numbers, ours one for a row.
+BYTES = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "q8_0": 34 / 32, "int8": 1 + 4 / 128}
 
 
 def print_table(head, rows):
