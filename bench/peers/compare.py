@@ -147,28 +147,27 @@ def programs(arguments, llama):
     return groups
 
 
-def measure_group(weights, group, todo, arguments):
-    """Rows {program, peer, metric, tokens, rates}; programs take turns within each round."""
+def measure_group(weights, group, todo, arguments, rows):
+    """Adds to `rows` {program, peer, metric, tokens, rates}; programs take turns in each round."""
     run = Run(arguments.steps, arguments.threads)
-    rows = []
     for point in todo:
-        results = [
-            {
-                "program": program.name,
-                "peer": program.peer,
-                "weights": weights,
-                "metric": point.metric,
-                "tokens": point.tokens,
-                "rates": [],
-                "busy_elsewhere": [],
-            }
-            for program in group
-        ]
+        results = [new_row(weights, program, point) for program in group]
+        rows += results
         for round_ in range(arguments.rounds):
             for program, row in zip(group, results):
                 measure_once(program, point, run, row, f"round {round_ + 1}/{arguments.rounds}")
-        rows += results
-    return rows
+
+
+def new_row(weights, program, point):
+    return {
+        "program": program.name,
+        "peer": program.peer,
+        "weights": weights,
+        "metric": point.metric,
+        "tokens": point.tokens,
+        "rates": [],  # tokens a second, by round
+        "busy_elsewhere": [],  # share of the cores, by round
+    }
 
 
 def measure_once(program, point, run, row, label):
@@ -202,6 +201,27 @@ def print_busy(shares):
         )
 
 
+def measure_all(arguments, operator, groups, todo, report):
+    """Prints each table when its measurements are done or interrupted."""
+    if operator:
+        report["attention"] = measure_attention(operator, arguments)
+        tables.print_attention(report["attention"])
+    for weights, group in groups.items():
+        rows = []
+        try:
+            measure_group(weights, group, todo, arguments, rows)
+        finally:
+            report["end_to_end"] += rows
+            tables.print_end_to_end(weights, rows)
+
+
+def busy_shares(report):
+    if "attention" in report:
+        yield report["attention"]["busy_elsewhere"]
+    for row in report["end_to_end"]:
+        yield from row["busy_elsewhere"]
+
+
 def compare(arguments):
     todo = list(points(arguments))
     llama = LlamaCpp(arguments.work, arguments.jobs)
@@ -213,21 +233,14 @@ def compare(arguments):
     if arguments.prepare:
         say(f"all is ready in {arguments.work}")
         return
-    report = {"threads": arguments.threads, "shape": shape_of(arguments).__dict__}
-    busy = []
-    if operator:
-        report["attention"] = measure_attention(operator, arguments)
-        busy.append(report["attention"]["busy_elsewhere"])
-        tables.print_attention(report["attention"])
-    report["end_to_end"] = []
-    for weights, group in groups.items():
-        rows = measure_group(weights, group, todo, arguments)
-        report["end_to_end"] += rows
-        busy += [share for row in rows for share in row["busy_elsewhere"]]
-        tables.print_end_to_end(weights, rows)
-    print_busy(busy)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    shape = shape_of(arguments).__dict__
+    report = {"threads": arguments.threads, "shape": shape, "end_to_end": []}
+    try:
+        measure_all(arguments, operator, groups, todo, report)
+    finally:
+        print_busy(list(busy_shares(report)))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def main():

@@ -29,6 +29,15 @@ class Run:
     threads: int
 
 
+def words(template, **values):
+    """The command line `template` with its {fields} filled in."""
+    try:
+        return shlex.split(template.format(**values))
+    except (KeyError, IndexError, ValueError):
+        fields = ", ".join("{" + key + "}" for key in values)
+        raise PeerError(f"--ours: {template!r} is no command line with {fields} in it") from None
+
+
 def json_of(text, program):
     try:
         return json.loads(text)
@@ -72,14 +81,15 @@ class Dmc:
         self.template, self.model, self.name, self.flags = template, model, name, flags
 
     def rate(self, point, run):
-        words = {
-            "model": shlex.quote(str(self.model)),
-            "tokens": max(1, point.tokens),  # the cache cannot be empty, one token is as good
-            "steps": run.steps if point.metric == "decode" else 1,
-            "repeats": point.repeats,
-            "threads": run.threads,
-        }
-        text, others = run_measured(shlex.split(self.template.format(**words)) + self.flags)
+        command = words(
+            self.template,
+            model=shlex.quote(str(self.model)),
+            tokens=max(1, point.tokens),  # the cache cannot be empty, one token is as good
+            steps=run.steps if point.metric == "decode" else 1,
+            repeats=point.repeats,
+            threads=run.threads,
+        )
+        text, others = run_measured(command + self.flags)
         results = json_of(text, "dmc bench").get("results")
         if not results:
             raise PeerError("dmc bench printed no results")
@@ -89,7 +99,8 @@ class Dmc:
 
 def dmc_has(template, model):
     """The optional flags of `dmc bench` that this build of it knows."""
-    command = shlex.split(template.format(model=model, tokens=1, steps=1, repeats=1, threads=1))
+    model = shlex.quote(str(model))
+    command = words(template, model=model, tokens=1, steps=1, repeats=1, threads=1)
     try:
         help_text = subprocess.run(
             [*command, "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL

@@ -78,6 +78,6 @@ def print_end_to_end(weights, rows):
 def rate_cell(medians, peers, program, column):
     rate = medians.get((program, *column))
     if rate is None:
-        return "failed"
+        return "-"  # it failed, which was said then, or was interrupted
     best = max((medians.get((peer, *column), 0.0) for peer in peers), default=0.0)
     return f"{rate:.1f} ({rate / best:.2f}x)" if best else f"{rate:.1f}"
