@@ -1,4 +1,4 @@
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
 #include <gtest/gtest.h>
 
@@ -31,8 +31,8 @@ io::ModelConfig tiny_config(int64_t window) {
   return config;
 }
 
-std::shared_ptr<const models::Llama> tiny_model(int64_t window) {
-  return std::make_shared<models::Llama>(models::Llama::create(tiny_config(window), 5));
+std::shared_ptr<const models::Decoder> tiny_model(int64_t window) {
+  return std::make_shared<models::Decoder>(models::Decoder::create(tiny_config(window), 5));
 }
 
 std::vector<int32_t> random_tokens(size_t count) {
@@ -48,11 +48,11 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
   return largest;
 }
 
-TEST(LlamaRunner, OnePassChunkedAndStepwisePrefillAgree) {
+TEST(DecoderRunner, OnePassChunkedAndStepwisePrefillAgree) {
   const std::vector<int32_t> tokens = random_tokens(100);
   for (int64_t window : {0, 1, 12}) {
     const auto model = tiny_model(window);
-    LlamaRunner one_pass(model, {.chunk = 1000}), chunked(model, {.chunk = 7});
+    DecoderRunner one_pass(model, {.chunk = 1000}), chunked(model, {.chunk = 7});
     const auto a = one_pass.add_sequence(), b = chunked.add_sequence();
     const auto stepwise = one_pass.add_sequence();
     const std::vector<float> expected = one_pass.prefill(a, tokens);
@@ -69,16 +69,16 @@ TEST(LlamaRunner, OnePassChunkedAndStepwisePrefillAgree) {
   }
 }
 
-TEST(LlamaRunner, DensePolicyKeepsEveryToken) {
-  LlamaRunner runner(tiny_model(12), {.policy = "dense"});
+TEST(DecoderRunner, DensePolicyKeepsEveryToken) {
+  DecoderRunner runner(tiny_model(12), {.policy = "dense"});
   const auto sequence = runner.add_sequence();
   runner.prefill(sequence, random_tokens(60));
   EXPECT_EQ(runner.cache().slots(sequence), 60 * 3 * 2);
 }
 
 // A text's next token does not depend on what else is decoded beside it.
-TEST(LlamaRunner, BatchesGiveWhatSingleSequencesGive) {
-  LlamaRunner runner(tiny_model(12), {});
+TEST(DecoderRunner, BatchesGiveWhatSingleSequencesGive) {
+  DecoderRunner runner(tiny_model(12), {});
   const std::vector<int32_t> tokens = random_tokens(90);
   std::vector<engine::SequenceId> ids;
   for (size_t n : {10, 33, 61}) {
@@ -94,19 +94,19 @@ TEST(LlamaRunner, BatchesGiveWhatSingleSequencesGive) {
   EXPECT_LT(largest_difference(runner.decode(ids, std::span(tokens).subspan(80, 3)), alone), 1e-5);
 }
 
-TEST(LlamaRunner, RefusesWhatItCannotDo) {
+TEST(DecoderRunner, RefusesWhatItCannotDo) {
   io::ModelConfig config = tiny_config(12);
   config.dmc.reset();
-  const auto dense = std::make_shared<models::Llama>(models::Llama::create(config, 1));
-  EXPECT_THROW(LlamaRunner(dense, {.policy = "dmc"}), Error);
-  EXPECT_THROW(LlamaRunner(dense, {.policy = "no-such-policy"}), Error);
-  LlamaRunner runner(dense, {});
+  const auto dense = std::make_shared<models::Decoder>(models::Decoder::create(config, 1));
+  EXPECT_THROW(DecoderRunner(dense, {.policy = "dmc"}), Error);
+  EXPECT_THROW(DecoderRunner(dense, {.policy = "no-such-policy"}), Error);
+  DecoderRunner runner(dense, {});
   const auto sequence = runner.add_sequence();
   EXPECT_THROW(runner.prefill(sequence, random_tokens(kContext + 1)), Error);
 }
 
 TEST(Score, CountsWhatItSays) {
-  LlamaRunner runner(tiny_model(12), {});
+  DecoderRunner runner(tiny_model(12), {});
   const io::EvalWindows windows{{random_tokens(64), random_tokens(64)}, {100, 120}};
   const Score result = score(runner, windows, [](int64_t) {});
   EXPECT_EQ(result.tokens, 128);
