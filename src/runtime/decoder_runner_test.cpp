@@ -6,6 +6,9 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "families/rope_frequencies.h"
+#include "models/tiny_models.h"
+#include "nn/dense_attention.h"
 #include "runtime/score.h"
 
 namespace dmc::runtime {
@@ -14,17 +17,7 @@ namespace {
 constexpr int64_t kVocabulary = 50, kContext = 128;
 
 io::ModelConfig tiny_config(int64_t window) {
-  io::ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = kVocabulary;
-  config.hidden_size = 48;
-  config.intermediate_size = 64;
-  config.num_layers = 3;
-  config.num_heads = 4;
-  config.num_kv_heads = 2;
-  config.head_dim = 16;
-  config.max_positions = kContext;
+  io::ModelConfig config = models::tiny_configs().front();
   config.dmc = io::DmcConfig{};
   config.dmc->window = window;
   config.dmc->decision_offset = 0.001;  // random weights: about half of the tokens merge
@@ -92,6 +85,48 @@ TEST(DecoderRunner, BatchesGiveWhatSingleSequencesGive) {
     alone.insert(alone.end(), logits.begin(), logits.end());
   }
   EXPECT_LT(largest_difference(runner.decode(ids, std::span(tokens).subspan(80, 3)), alone), 1e-5);
+}
+
+TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
+  const std::vector<int32_t> tokens = random_tokens(60);
+  for (const io::ModelConfig& config : models::tiny_configs()) {
+    const auto model = std::make_shared<const models::Decoder>(models::random_model(config));
+    nn::DenseAttention dense(60, families::rope_frequencies(config));
+    const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
+    const at::Tensor whole = model->logits(model->hidden(ids.unsqueeze(0), dense))[0][-1];
+    const std::vector<float> expected(whole.const_data_ptr<float>(),
+                                      whole.const_data_ptr<float>() + whole.numel());
+    DecoderRunner runner(model, {.chunk = 25});
+    const auto sequence = runner.add_sequence();
+    runner.prefill(sequence, std::span(tokens).first(59));
+    const std::vector<float> logits =
+        runner.decode(std::span(&sequence, 1), std::span(&tokens[59], 1));
+    EXPECT_LT(largest_difference(logits, expected), 1e-4) << config.model_type;
+  }
+}
+
+TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
+  const std::vector<int32_t> tokens = random_tokens(60);
+  for (io::ModelConfig config : models::tiny_configs()) {
+    config.dmc = tiny_config(12).dmc;
+    DecoderRunner runner(std::make_shared<const models::Decoder>(models::random_model(config)), {});
+    const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
+    const std::vector<float> expected = runner.prefill(one_pass, tokens);
+    std::vector<float> logits;
+    for (int32_t token : tokens) {
+      logits = runner.decode(std::span(&stepwise, 1), std::span(&token, 1));
+    }
+    EXPECT_LT(largest_difference(logits, expected), 1e-4) << config.model_type;
+    const int64_t slots = runner.cache().slots(one_pass);
+    EXPECT_EQ(runner.cache().slots(stepwise), slots) << config.model_type;
+    EXPECT_LT(slots, 60 * 3 * config.num_kv_heads * 9 / 10) << "the test needs a model that merges";
+  }
+}
+
+TEST(DecoderRunner, LearnedPositionsCannotBeExceeded) {
+  const io::ModelConfig gpt2 = models::tiny_configs()[4];
+  const auto model = std::make_shared<const models::Decoder>(models::Decoder::create(gpt2, 1));
+  EXPECT_THROW(DecoderRunner(model, {.max_positions = kContext + 1}), Error);
 }
 
 TEST(DecoderRunner, RefusesWhatItCannotDo) {
