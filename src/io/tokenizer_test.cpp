@@ -151,16 +151,17 @@ TEST_F(TokenizerFile, LlamaThreeForm) {
 
 TEST_F(TokenizerFile, WhatWouldChangeTheIdsIsRefused) {
   const std::pair<const char*, nlohmann::json> kWrong[] = {
-      {"/model/byte_fallback", true},
       {"/model/continuing_subword_prefix", "##"},
       {"/model/end_of_word_suffix", "</w>"},
       {"/model/type", "Unigram"},
       {"/model/vocab/a", 4294967296},
       {"/model/vocab/a", 1.5},
       {"/added_tokens/0/id", -1},
-      {"/normalizer", {{"type", "Lowercase"}}},
-      {"/pre_tokenizer", {{"type", "Whitespace"}}},
-      {"/pre_tokenizer/add_prefix_space", true}};
+      {"/normalizer", {{"type", "Nmt"}}},
+      {"/pre_tokenizer", {{"type", "UnicodeScripts"}}},
+      {"/decoder", {{"type", "CTC"}}},
+      {"/post_processor", {{"type", "Surprise"}}},
+      {"/added_tokens/0/content", std::string(5000, 'x')}};
   for (const auto& [where, value] : kWrong) {
     auto root = builtin_json();
     root[nlohmann::json::json_pointer(where)] = value;
