@@ -60,6 +60,21 @@ TEST(Tokenizer, SpecialTokensAreParsedOnlyWhenAsked) {
   EXPECT_EQ(builtin().decode(plain), text);
 }
 
+// "<|endoftext|>" in what a user wrote is text; what the template wrote around it counts.
+TEST(Tokenizer, SpecialTokensInUntrustedTextAreText) {
+  const std::string token = "<|endoftext|>", text = token + "x" + token + "y" + token;
+  const int32_t special = *builtin().token_id(token);
+  const size_t second = token.size() + 1;
+  const auto count = [&](std::vector<ByteRange> untrusted) {
+    return std::ranges::count(builtin().encode_marked(text, untrusted), special);
+  };
+  EXPECT_EQ(count({}), 3);
+  EXPECT_EQ(count({{second, second + token.size()}}), 2);
+  EXPECT_EQ(count({{second + 2, second + 3}}), 2);  // a token that is only partly trusted
+  EXPECT_EQ(count({{0, 1}, {second, second + 1}, {text.size() - 1, text.size()}}), 0);
+  EXPECT_EQ(builtin().encode_marked(text, {}), builtin().encode(text, true));
+}
+
 // The incremental decoder says the same as decoding at once, and never half a character.
 TEST(StreamDecoder, NeverCutsACharacter) {
   Rng rng(2);
@@ -147,6 +162,18 @@ TEST_F(TokenizerFile, LlamaThreeForm) {
   }
   const std::string blank(1 << 20, ' ');
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(blank)), blank);
+}
+
+// Many marks on one base, in the worst order: canonical ordering must not be a bubble sort.
+TEST_F(TokenizerFile, LongRunsOfAccentsAreNoTrap) {
+  auto root = builtin_json();
+  root["normalizer"] = {{"type", "NFC"}};
+  const Tokenizer tokenizer = read(root);
+  std::string text = "a", wanted = "\u1ea1";  // with the dot below that comes first
+  for (int i = 0; i < 1 << 18; ++i) text += "\u0301\u0323";
+  for (int i = 1; i < 1 << 18; ++i) wanted += "\u0323";
+  for (int i = 0; i < 1 << 18; ++i) wanted += "\u0301";
+  EXPECT_TRUE(tokenizer.decode(tokenizer.encode(text)) == wanted);
 }
 
 TEST_F(TokenizerFile, WhatWouldChangeTheIdsIsRefused) {

@@ -104,8 +104,10 @@ bool is_other(char32_t c) {
 }
 
 bool is_word(char32_t c) {
+  constexpr char32_t kNonJoiner = 0x200c, kJoiner = 0x200d;
   const auto kind = category(c);
-  return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_NL) ||
+  return c == kNonJoiner || c == kJoiner ||
+         (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_NL) ||
          kind == UTF8PROC_CATEGORY_PC;
 }
 

@@ -19,6 +19,6 @@ bool is_punctuation(char32_t c);      // categories P*
 bool is_mark(char32_t c);             // categories M*
 bool is_nonspacing_mark(char32_t c);  // category Mn
 bool is_other(char32_t c);            // controls, formats, surrogates, private use
-bool is_word(char32_t c);             // \w: letters, marks, digits, connector punctuation
+bool is_word(char32_t c);             // \w: letters, marks, digits, connectors, joiners
 
 }  // namespace dmc::io

@@ -9,10 +9,6 @@
 namespace dmc::io {
 namespace {
 
-uint64_t edge(uint32_t node, char byte) {
-  return uint64_t{node} << 8 | static_cast<unsigned char>(byte);
-}
-
 // Start of the last character of `text`, which is not empty.
 size_t last_character(std::string_view text) {
   size_t at = text.size() - 1;
@@ -50,46 +46,23 @@ size_t skip_space_right(std::string_view text, size_t end) {
 
 void AddedTokenFinder::add(std::string_view spelling, const AddedToken& token) {
   DMC_CHECK(!spelling.empty() && spelling.size() <= kLongestText);
-  uint32_t node = 0;
-  for (char byte : spelling) {
-    const auto fresh = static_cast<uint32_t>(token_of_node_.size());
-    const auto [found, inserted] = edges_.try_emplace(edge(node, byte), fresh);
-    if (inserted) token_of_node_.push_back(kNone);
-    node = found->second;
-  }
-  if (token_of_node_[node] != kNone) return;
-  token_of_node_[node] = static_cast<int32_t>(tokens_.size());
+  spellings_.add(spelling, static_cast<int32_t>(tokens_.size()));
   tokens_.push_back(token);
-}
-
-const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t* size) const {
-  int32_t longest = kNone;
-  uint32_t node = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto found = edges_.find(edge(node, text[i]));
-    if (found == edges_.end()) break;
-    node = found->second;
-    if (token_of_node_[node] == kNone) continue;
-    longest = token_of_node_[node];
-    *size = i + 1;
-  }
-  return longest == kNone ? nullptr : &tokens_[static_cast<size_t>(longest)];
 }
 
 std::vector<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view text,
                                                             const Accept& accept) const {
   std::vector<Match> matches;
   if (tokens_.empty()) return matches;
-  size_t done = 0, size = 0;
+  size_t done = 0;
   for (size_t at = 0; at < text.size();) {
-    const AddedToken* token = longest_at(text.substr(at), &size);
-    if (token == nullptr) {
-      ++at;
-      continue;
-    }
-    Match match{at, at + size, token};
-    at = match.end;
-    if (!accept(match)) continue;
+    Match match{at, at, nullptr};
+    spellings_.for_each_prefix(text.substr(at), [&](size_t size, int32_t index) {
+      match = {at, at + size, &tokens_[static_cast<size_t>(index)]};  // the longest comes last
+    });
+    const AddedToken* token = match.token;
+    at = token ? match.end : at + 1;
+    if (!token || !accept(match)) continue;
     if (token->single_word && touches_word(text, match.begin, match.end)) continue;
     if (token->strip_left) match.begin = skip_space_left(text, match.begin, done);
     if (token->strip_right) match.end = skip_space_right(text, match.end);

@@ -6,8 +6,9 @@
 #include <functional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
+
+#include "io/tokenizer/byte_trie.h"
 
 namespace dmc::io {
 
@@ -38,11 +39,7 @@ class AddedTokenFinder {
   std::vector<Match> find(std::string_view text, const Accept& accept) const;
 
  private:
-  static constexpr int32_t kNone = -1;
-  const AddedToken* longest_at(std::string_view text, size_t* size) const;
-
-  std::unordered_map<uint64_t, uint32_t> edges_;  // (node, byte) -> node; node 0 is the root
-  std::vector<int32_t> token_of_node_ = {kNone};
+  ByteTrie spellings_;  // values are indices of tokens_
   std::vector<AddedToken> tokens_;
 };
 

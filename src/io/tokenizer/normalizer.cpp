@@ -82,9 +82,9 @@ Normalizer strip_normalizer(const json& spec, Origin) {
 // BERT's basic tokenizer (google-research/bert, tokenization.py) -----------------------------
 
 void clean(char32_t c, std::string* out) {
-  const bool blank = is_white_space(c);
-  if (c == 0 || c == 0xfffd || (is_other(c) && !blank)) return;
-  append_utf8(blank ? U' ' : c, out);
+  const bool plain_blank = c == '\t' || c == '\n' || c == '\r';  // other controls are dropped
+  if (c == 0 || c == 0xfffd || (is_other(c) && !plain_blank)) return;
+  append_utf8(is_white_space(c) ? U' ' : c, out);
 }
 
 bool is_ideograph(char32_t c) {
