@@ -227,7 +227,9 @@ class Trainer {
                         progress_.tokens,   options_.length};
     }
     model_.save(options_.out_dir, weights_type(options_.weights_dtype));
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
+    for (const char* name :
+         {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json",
+          "chat_template.jinja", "generation_config.json"}) {
       const fs::path from = options_.model_dir / name, to = options_.out_dir / name;
       if (!fs::exists(from) || fs::equivalent(options_.model_dir, options_.out_dir)) continue;
       fs::copy_file(from, to, fs::copy_options::overwrite_existing);
