@@ -12,6 +12,7 @@ import sys
 ALLOWED = {
     "base": set(),
     "io": {"base"},
+    "families": {"base", "io"},
     "policy": {"base"},
     "kernels": {"base", "policy"},
     "cache": {"base", "policy", "kernels"},
@@ -20,15 +21,16 @@ ALLOWED = {
     "eval": {"base", "io", "policy", "engine"},
     "ops": {"base", "policy", "kernels"},
     "nn": {"base", "io", "kernels", "ops"},
-    "models": {"base", "io", "nn"},
+    "models": {"base", "io", "families", "nn"},
     "dist": {"base"},
-    "train": {"base", "io", "policy", "ops", "nn", "models", "dist"},
+    "train": {"base", "io", "families", "policy", "ops", "nn", "models", "dist"},
     "runtime": {
-        "base", "io", "policy", "kernels", "cache", "engine", "ops", "nn", "models", "dist"
+        "base", "io", "families", "policy", "kernels", "cache", "engine", "ops", "nn", "models",
+        "dist",
     },
 }
 ALLOWED["cli"] = set(ALLOWED)  # the command line ties everything together
-WITHOUT_TORCH = {"base", "io", "policy", "kernels", "cache", "engine", "server", "eval"}
+WITHOUT_TORCH = {"base", "io", "families", "policy", "kernels", "cache", "engine", "server", "eval"}
 
 PROJECT_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
 TORCH_INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]((?:torch|ATen|c10|caffe2)/[^>"]+)[>"]')

@@ -64,8 +64,8 @@ int run(BenchCommand command) {
   std::vector<runtime::Subject> subjects = {{"dense", model, "dense"}};
   if (model->config().dmc) subjects.push_back({"dmc", model, "dmc"});
   const int64_t longest = std::ranges::max(command.measure.contexts);
-  if (longest > model->config().max_positions) {
-    std::cerr << "note: contexts above the model's " << model->config().max_positions
+  if (longest > model->config().context()) {
+    std::cerr << "note: contexts above the model's " << model->config().context()
               << " tokens are timed too; their text would make no sense\n";
   }
   const std::vector<int32_t> text = bench_text(command.data, *model, command.model.dir, longest);

@@ -19,7 +19,7 @@ struct EvalCommand {
 
 int run(const EvalCommand& command) {
   const auto model = load_model(command.model);
-  runtime::LlamaRunner runner(model, {.policy = command.model.policy});
+  runtime::DecoderRunner runner(model, {.policy = command.model.policy});
   const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
   const auto count = static_cast<int64_t>(windows.tokens.size());
   ProgressBar bar("scoring", count);

@@ -32,15 +32,15 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
       ->check(CLI::Range(1, 1024));
 }
 
-std::shared_ptr<const models::Llama> load_model(const ModelOptions& options) {
+std::shared_ptr<const models::Decoder> load_model(const ModelOptions& options) {
   if (!fs::is_directory(options.dir)) {
     throw usage_error("--model: there is no folder " + options.dir.string());
   }
   ops::set_threads(options.threads);
-  return std::make_shared<models::Llama>(models::Llama::load(options.dir));
+  return std::make_shared<models::Decoder>(models::Decoder::load(options.dir));
 }
 
-int32_t separator(const models::Llama& model, const fs::path& dir) {
+int32_t separator(const models::Decoder& model, const fs::path& dir) {
   if (model.config().eos_token_ids.empty()) {
     throw data_error((dir / "config.json").string() +
                      ": eos_token_id is needed to separate documents, found none");
@@ -59,12 +59,12 @@ void add_text_options(CLI::App& app, TextOptions& options) {
       ->capture_default_str();
 }
 
-io::EvalWindows held_out_windows(const TextOptions& options, const models::Llama& model,
+io::EvalWindows held_out_windows(const TextOptions& options, const models::Decoder& model,
                                  const fs::path& model_dir) {
-  if (options.length > model.config().max_positions) {
+  if (options.length > model.config().context()) {
     throw usage_error("--length: " + std::to_string(options.length) +
                       " tokens are more than the model's context of " +
-                      std::to_string(model.config().max_positions));
+                      std::to_string(model.config().context()));
   }
   const io::Tokenizer tokenizer(model_dir);
   const io::Corpus corpus(

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "io/corpus.h"
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
 namespace dmc::cli {
 
@@ -28,10 +28,10 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
 // beside the build the program lies in.
 std::filesystem::path shipped_model(const std::string& name);
 
-std::shared_ptr<const models::Llama> load_model(const ModelOptions& options);
+std::shared_ptr<const models::Decoder> load_model(const ModelOptions& options);
 
 // The id that separates documents of a corpus for this model; Error(kData) if it has none.
-int32_t separator(const models::Llama& model, const std::filesystem::path& dir);
+int32_t separator(const models::Decoder& model, const std::filesystem::path& dir);
 
 struct TextOptions {
   std::vector<std::filesystem::path> data;  // empty: the built-in held-out files
@@ -42,7 +42,7 @@ struct TextOptions {
 void add_text_options(CLI::App& app, TextOptions& options);
 
 // Held-out windows for this model; a length of more than its context is Error(kUsage).
-io::EvalWindows held_out_windows(const TextOptions& options, const models::Llama& model,
+io::EvalWindows held_out_windows(const TextOptions& options, const models::Decoder& model,
                                  const std::filesystem::path& model_dir);
 
 }  // namespace dmc::cli

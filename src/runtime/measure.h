@@ -6,14 +6,14 @@
 #include <string>
 #include <vector>
 
-#include "models/llama.h"
+#include "models/decoder.h"
 
 namespace dmc::runtime {
 
 // A model and the policy it runs with.
 struct Subject {
   std::string name;
-  std::shared_ptr<const models::Llama> model;
+  std::shared_ptr<const models::Decoder> model;
   std::string policy;
 };
 

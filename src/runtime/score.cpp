@@ -21,7 +21,7 @@ struct Sums {
   int64_t hits = 0, predictions = 0, bytes = 0, tokens = 0;
 };
 
-void add_predictions(const models::Llama& model, const at::Tensor& hidden,
+void add_predictions(const models::Decoder& model, const at::Tensor& hidden,
                      const std::vector<int32_t>& window, Sums* sums) {
   const auto predictions = static_cast<int64_t>(window.size()) - 1;
   const at::Tensor ids = at::empty({static_cast<int64_t>(window.size())}, at::kLong);
@@ -39,7 +39,7 @@ void add_predictions(const models::Llama& model, const at::Tensor& hidden,
 
 }  // namespace
 
-Score score(LlamaRunner& runner, const io::EvalWindows& windows,
+Score score(DecoderRunner& runner, const io::EvalWindows& windows,
             const std::function<void(int64_t)>& on_window) {
   const c10::InferenceMode inference;
   const cache::CacheConfig& config = runner.cache().config();

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "cache/kv_cache.h"
+#include "families/rope_frequencies.h"
 #include "nn/rope.h"
 #include "ops/attention.h"
 #include "ops/pool.h"
@@ -16,7 +17,12 @@ namespace dmc {
 namespace {
 
 constexpr int64_t kTokens = 90, kHeadDim = 32;
-constexpr double kTheta = 10000.0;
+
+std::vector<double> frequencies() {
+  io::ModelConfig config;
+  config.head_dim = kHeadDim;
+  return families::rope_frequencies(config);
+}
 
 struct Case {
   int window;
@@ -39,7 +45,7 @@ Inputs random_inputs(const Case& c, uint64_t seed) {
 }
 
 at::Tensor training_forward(const Case& c, const Inputs& in) {
-  const nn::Rope rope(kTokens, kHeadDim, kTheta);
+  const nn::Rope rope(kTokens, frequencies());
   const at::Tensor logit =
       (in.merge.to(at::kFloat) * 2 - 1) * std::numeric_limits<float>::infinity();
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0); };
@@ -51,7 +57,7 @@ at::Tensor training_forward(const Case& c, const Inputs& in) {
 // The cache's view of tokens first..last of the same inputs; keeps what it points into alive.
 struct Feed {
   Feed(const Inputs& in)
-      : q(nn::Rope(kTokens, kHeadDim, kTheta).apply(in.q.unsqueeze(0)).squeeze(0).contiguous()),
+      : q(nn::Rope(kTokens, frequencies()).apply(in.q.unsqueeze(0)).squeeze(0).contiguous()),
         k(in.k),
         v(in.v),
         merge(in.merge.to(at::kByte).contiguous()),
@@ -98,7 +104,7 @@ class TrainingEquivalence : public testing::TestWithParam<Case> {};
 
 TEST_P(TrainingEquivalence, TrainingPrefillChunksAndDecodingAgree) {
   const Case c = GetParam();
-  const kernels::RopeTable rope(kTokens, kHeadDim, kTheta);
+  const kernels::RopeTable rope(kTokens, frequencies());
   // Sums of at most kTokens unit-variance terms in f32.
   const double tolerance = 32 * std::numeric_limits<float>::epsilon() * std::sqrt(kTokens);
   for (uint64_t seed = 1; seed <= 3; ++seed) {

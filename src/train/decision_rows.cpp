@@ -3,13 +3,36 @@
 #include <ATen/core/grad_mode.h>
 
 namespace dmc::train {
+namespace {
 
-void scale_decision_rows(models::Llama& model, double factor) {
+void scale_rows(const models::Decoder& model, const families::LinearSource& source, double factor) {
+  const int64_t d = model.config().head_dim, heads = source.rows / d;
+  model.weight(source).unflatten(0, {heads, d}).select(1, d - 1).mul_(factor);
+  if (!source.bias.empty()) model.bias(source).view({heads, d}).select(1, d - 1).mul_(factor);
+}
+
+}  // namespace
+
+void clear_decision_channel(models::Decoder& model) {
   const at::NoGradGuard no_grad;
-  const int64_t d = model.config().head_dim;
-  for (const auto& [name, weight] : model.parameters()) {
-    if (name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight")) {
-      weight.view({-1, d, weight.size(1)}).select(1, d - 1).mul_(factor);
+  for (const families::LayerLayout& layer : model.layout().layers) {
+    scale_rows(model, layer.q, 0.0);
+    scale_rows(model, layer.k, 0.0);
+    for (const families::NormSource& norm : {layer.q_norm, layer.k_norm}) {
+      if (norm.present()) model.parameter(norm.weight)[-1].fill_(1.0);
+    }
+  }
+}
+
+void scale_decision_channel(models::Decoder& model, double factor) {
+  const at::NoGradGuard no_grad;
+  for (const families::LayerLayout& layer : model.layout().layers) {
+    if (layer.q_norm.present()) {
+      model.parameter(layer.q_norm.weight)[-1].mul_(factor);
+      model.parameter(layer.k_norm.weight)[-1].mul_(factor);
+    } else {
+      scale_rows(model, layer.q, factor);
+      scale_rows(model, layer.k, factor);
     }
   }
 }

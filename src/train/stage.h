@@ -8,7 +8,7 @@
 #include <span>
 #include <string_view>
 
-#include "models/llama.h"
+#include "models/decoder.h"
 #include "nn/attention.h"
 #include "train/options.h"
 
@@ -35,7 +35,7 @@ class TrainAttention : public nn::AttentionStrategy {
 struct Stage {
   std::string_view name;
   std::unique_ptr<TrainAttention> (*attention)(const io::ModelConfig&, const TrainOptions&);
-  void (*finish)(models::Llama&, const TrainOptions&);  // null: nothing to do
+  void (*finish)(models::Decoder&, const TrainOptions&);  // null: nothing to do
 };
 
 std::span<const Stage> stages();  // stage_table.cpp
@@ -46,6 +46,6 @@ std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig&, const TrainO
 std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig&, const TrainOptions&);
 std::unique_ptr<TrainAttention> retrofit_stage(const io::ModelConfig&, const TrainOptions&);
 std::unique_ptr<TrainAttention> finetune_stage(const io::ModelConfig&, const TrainOptions&);
-void finish_zero_out(models::Llama& model, const TrainOptions&);
+void finish_zero_out(models::Decoder& model, const TrainOptions&);
 
 }  // namespace dmc::train

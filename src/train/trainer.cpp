@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "families/config_file.h"
 #include "io/corpus.h"
 #include "policy/schedule.h"
 #include "train/checkpoint.h"
@@ -74,11 +75,18 @@ at::ScalarType weights_type(const std::string& name) {
   throw usage_error("--weights: \"" + name + "\" is not one of f32, f16, bf16");
 }
 
-models::Llama initial_model(const TrainOptions& options) {
-  if (!options.fresh) return models::Llama::load(options.model_dir);
-  io::ModelConfig config = io::read_model_config(options.model_dir);
+models::Decoder initial_model(const TrainOptions& options) {
+  if (!options.fresh) return models::Decoder::load(options.model_dir);
+  io::ModelConfig config = families::read_model_config(options.model_dir);
   config.dmc.reset();
-  return models::Llama::create(config, options.seed);
+  return models::Decoder::create(config, options.seed);
+}
+
+void require_context(const io::ModelConfig& config, int64_t length) {
+  if (length <= config.context()) return;
+  throw usage_error("--length: " + std::to_string(length) +
+                    " tokens are more than the model's context of " +
+                    std::to_string(config.context()));
 }
 
 int32_t separator_of(const io::ModelConfig& config, const fs::path& dir) {
@@ -124,6 +132,7 @@ class Trainer {
                 io::Split::kTrain),
         feeds_(make_feeds(corpus_, tokenizer_, separator_of(model_.config(), options.model_dir),
                           options)) {
+    require_context(model_.config(), options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
@@ -156,7 +165,7 @@ class Trainer {
   }
 
  private:
-  static void require_gradients(const models::Llama& model) {
+  static void require_gradients(const models::Decoder& model) {
     for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   }
 
@@ -212,13 +221,15 @@ class Trainer {
       const RetrofitOptions& retrofit = options_.retrofit;
       // The checkpoint stays as it was trained; the model that is shipped is plain DMC.
       save();
-      scale_decision_rows(model_, retrofit.decision_scale);
+      scale_decision_channel(model_, retrofit.decision_scale);
       model_.config().dmc =
           io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset, stage,
                         progress_.tokens,   options_.length};
     }
     model_.save(options_.out_dir, weights_type(options_.weights_dtype));
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
+    for (const char* name :
+         {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json",
+          "chat_template.jinja", "generation_config.json"}) {
       const fs::path from = options_.model_dir / name, to = options_.out_dir / name;
       if (!fs::exists(from) || fs::equivalent(options_.model_dir, options_.out_dir)) continue;
       fs::copy_file(from, to, fs::copy_options::overwrite_existing);
@@ -226,7 +237,7 @@ class Trainer {
   }
 
   const TrainOptions& options_;
-  models::Llama model_;
+  models::Decoder model_;
   AdamW optimizer_;
   io::Tokenizer tokenizer_;
   io::Corpus corpus_;

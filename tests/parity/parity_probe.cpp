@@ -7,7 +7,8 @@
 #include <exception>
 #include <filesystem>
 
-#include "models/llama.h"
+#include "families/rope_frequencies.h"
+#include "models/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
 
@@ -15,13 +16,13 @@ namespace {
 
 void probe(const std::filesystem::path& model_dir, const std::filesystem::path& input,
            const std::filesystem::path& output_dir) {
-  const dmc::models::Llama model = dmc::models::Llama::load(model_dir);
+  const dmc::models::Decoder model = dmc::models::Decoder::load(model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   const dmc::io::SafetensorsFile file(input);
   const at::Tensor tokens = dmc::nn::to_tensor(file.tensors().find("tokens")->second, at::kLong);
 
   const int64_t T = tokens.size(1);
-  dmc::nn::DenseAttention attention(T, model.config().head_dim, model.config().rope_theta);
+  dmc::nn::DenseAttention attention(T, dmc::families::rope_frequencies(model.config()));
   const at::Tensor logits = model.logits(model.hidden(tokens, attention));
   const at::Tensor loss = at::cross_entropy_loss(logits.narrow(1, 0, T - 1).flatten(0, 1),
                                                  tokens.narrow(1, 1, T - 1).flatten());

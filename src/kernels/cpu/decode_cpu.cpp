@@ -14,6 +14,7 @@
 #include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
+#include "kernels/cpu/product-inl.h"
 #include "kernels/cpu/simd-inl.h"
 #include "kernels/cpu/softmax-inl.h"
 
@@ -234,8 +235,8 @@ HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights,
       for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
     }
   }
-  product(weights + run.offset, kStretch, pool.values<const T>(run.page, run.slot), d, group,
-          run.count, out, d, d, /*add=*/true);
+  product(Left<float>{weights + run.offset, kStretch}, pool.values<const T>(run.page, run.slot), d,
+          group, run.count, out, d, d, /*add=*/true);
 }
 
 template <int kDim, class T>

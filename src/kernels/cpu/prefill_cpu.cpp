@@ -10,6 +10,7 @@
 // After foreach_target.h:
 #include <hwy/highway.h>
 
+#include "kernels/cpu/product-inl.h"
 #include "kernels/cpu/simd-inl.h"
 #include "kernels/cpu/softmax-inl.h"
 
@@ -70,7 +71,7 @@ HWY_NOINLINE void attend_rows_of(const PoolView& pool, const SlotRange& slots, c
     const int64_t begin = std::upper_bound(visible, visible + rows, first) - visible;
     if (begin == rows) break;
     block.load_slots<T>(pool, slots.pages, first, count);
-    product(q + begin * d, d, block.keys.data(), kBlockSlots, rows - begin, d,
+    product(Left<float>{q + begin * d, d}, block.keys.data(), kBlockSlots, rows - begin, d,
             &scores[begin * kBlockSlots], kBlockSlots, kBlockSlots, /*add=*/false);
     for (int64_t r = begin; r < rows; ++r) {
       float* const row = &scores[r * kBlockSlots];
@@ -78,8 +79,8 @@ HWY_NOINLINE void attend_rows_of(const PoolView& pool, const SlotRange& slots, c
       std::fill(row + std::min(count, visible[r] - first), row + kBlockSlots, kHidden);
       take_scores(row, kBlockSlots, d, &states[r], out + r * d);
     }
-    product(&scores[begin * kBlockSlots], kBlockSlots, block.values.data(), d, rows - begin,
-            kBlockSlots, out + begin * d, d, d, /*add=*/true);
+    product(Left<float>{&scores[begin * kBlockSlots], kBlockSlots}, block.values.data(), d,
+            rows - begin, kBlockSlots, out + begin * d, d, d, /*add=*/true);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <ATen/ops/relu.h>
 
 #include "base/rng.h"
+#include "families/rope_frequencies.h"
 #include "nn/rope.h"
 #include "nn/weights.h"
 #include "ops/attention.h"
@@ -34,7 +35,7 @@ class DmcTraining : public TrainAttention {
       : config_(config),
         options_(options.retrofit),
         ramp_(ramp),
-        rope_(options.length, config.head_dim, config.rope_theta),
+        rope_(options.length, families::rope_frequencies(config)),
         channels_(at::ones({config.head_dim})) {
     channels_[-1].fill_(0.0);  // attention never sees the decision channel
   }

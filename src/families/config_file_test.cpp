@@ -1,4 +1,4 @@
-#include "io/model_config.h"
+#include "families/config_file.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace dmc::io {
+namespace dmc::families {
 namespace {
 
 namespace fs = std::filesystem;
@@ -22,7 +22,7 @@ class ModelConfigTest : public testing::Test {
   }
   void TearDown() override { fs::remove_all(dir_); }
 
-  ModelConfig read(const std::string& text) const {
+  io::ModelConfig read(const std::string& text) const {
     std::ofstream(dir_ / "config.json") << text;
     return read_model_config(dir_);
   }
@@ -57,20 +57,52 @@ json good() {
 }
 
 TEST_F(ModelConfigTest, ReadsBothFormsOfRope) {
-  ModelConfig config = read(good().dump());
+  io::ModelConfig config = read(good().dump());
   EXPECT_EQ(config.head_dim, 16);
   EXPECT_EQ(config.eos_token_ids, (std::vector<int64_t>{1, 2}));
   json root = good();
   root.erase("rope_theta");
   root["rope_parameters"] = {{"rope_theta", 5e5}, {"rope_type", "default"}};
-  EXPECT_EQ(read(root.dump()).rope_theta, 5e5);
+  EXPECT_EQ(read(root.dump()).rope->theta, 5e5);
+  root.erase("rope_parameters");
+  EXPECT_EQ(read(root.dump()).rope->theta, 1e4) << "Llama 2 came before the key";
+}
+
+TEST_F(ModelConfigTest, ReadsBothFormsOfLlama3Scaling) {
+  const json scaling = {{"rope_type", "llama3"},  {"factor", 8.0},
+                        {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0},
+                        {"rope_theta", 5e5},      {"original_max_position_embeddings", 64}};
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    json root = good();
+    root[key] = scaling;
+    const io::RopeConfig rope = *read(root.dump()).rope;
+    EXPECT_EQ(rope.scaling, io::RopeConfig::Scaling::kLlama3);
+    EXPECT_EQ(rope.original_positions, 64);
+    for (const char* needed : {"factor", "low_freq_factor", "original_max_position_embeddings"}) {
+      root[key].erase(needed);
+      EXPECT_NE(complaint(root).find(needed), std::string::npos);
+      root[key] = scaling;
+    }
+    root[key]["high_freq_factor"] = 1.0;
+    EXPECT_NE(complaint(root).find("high_freq_factor"), std::string::npos);
+  }
+}
+
+TEST_F(ModelConfigTest, SlidingWindowLimitsTheContext) {
+  json root = good();
+  root["architectures"] = {"MistralForCausalLM"};
+  root["model_type"] = "mistral";
+  EXPECT_EQ(read(root.dump()).context(), 128);
+  root["sliding_window"] = 100;
+  EXPECT_EQ(read(root.dump()).context(), 100);
+  EXPECT_EQ(json::parse(model_config_json(read(root.dump())))["max_position_embeddings"], 128);
 }
 
 TEST_F(ModelConfigTest, RoundTripKeepsUnknownKeysAndDmc) {
-  ModelConfig config = read(good().dump());
-  config.dmc = DmcConfig{4.0, 12, 3.0, "finetune", 123, 2048};
+  io::ModelConfig config = read(good().dump());
+  config.dmc = io::DmcConfig{4.0, 12, 3.0, "finetune", 123, 2048};
   const std::string written = model_config_json(config);
-  const ModelConfig again = read(written);
+  const io::ModelConfig again = read(written);
   EXPECT_EQ(again.architecture, "DmcLlamaForCausalLM");
   EXPECT_EQ(again.dmc->decision_offset, 3.0);
   EXPECT_EQ(again.dmc->trained_tokens, 123);
@@ -82,7 +114,7 @@ TEST_F(ModelConfigTest, RoundTripKeepsUnknownKeysAndDmc) {
 TEST_F(ModelConfigTest, EveryNeededKeyIsMissed) {
   for (const char* key : {"architectures", "model_type", "hidden_act", "vocab_size", "hidden_size",
                           "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                          "max_position_embeddings", "rope_theta", "rms_norm_eps"}) {
+                          "max_position_embeddings", "rms_norm_eps"}) {
     json root = good();
     root.erase(key);
     const std::string said = complaint(root);
@@ -96,7 +128,10 @@ TEST_F(ModelConfigTest, WhatItCannotRunIsRefusedByName) {
                                                  {"architectures", "x"},
                                                  {"hidden_act", "gelu"},
                                                  {"attention_bias", true},
-                                                 {"rope_scaling", {{"type", "linear"}}},
+                                                 {"model_type", "mamba"},
+                                                 {"rope_scaling", {{"type", "yarn"}}},
+                                                 {"partial_rotary_factor", 0.5},
+                                                 {"max_position_embeddings", 1 << 21},
                                                  {"num_key_value_heads", 3},
                                                  {"hidden_size", -1},
                                                  {"hidden_size", 1e30},
@@ -119,4 +154,4 @@ TEST_F(ModelConfigTest, WhatItCannotRunIsRefusedByName) {
 }
 
 }  // namespace
-}  // namespace dmc::io
+}  // namespace dmc::families

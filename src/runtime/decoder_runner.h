@@ -2,9 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "engine/model_runner.h"
-#include "models/llama.h"
+#include "models/decoder.h"
 #include "runtime/cached_attention.h"
 
 namespace dmc::runtime {
@@ -12,16 +13,17 @@ namespace dmc::runtime {
 struct RunnerOptions {
   std::string policy;    // name in the policy table; empty: dmc if the model has it, else dense
   int64_t chunk = 1024;  // tokens of a prompt taken in at once
-  int64_t max_positions = 0;  // 0: the model's own context
+  int64_t max_positions = 0;  // 0: the model's own context; more only where positions are computed
 };
 
-class LlamaRunner : public engine::ModelRunner {
+class DecoderRunner : public engine::ModelRunner {
  public:
-  // Shares `model`. Error(kUsage) for an unknown policy, or one the model was not trained for.
-  LlamaRunner(std::shared_ptr<const models::Llama> model, const RunnerOptions& options);
+  // Shares `model`. Error(kUsage) for an unknown policy, one the model was not trained for, or more
+  // positions than the model has learned.
+  DecoderRunner(std::shared_ptr<const models::Decoder> model, const RunnerOptions& options);
 
   int64_t vocab_size() const override { return model_->config().vocab_size; }
-  int64_t max_positions() const override { return rope_.positions; }
+  int64_t max_positions() const override { return max_positions_; }
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
   void release(engine::SequenceId sequence) override { cache_.release(sequence); }
@@ -32,15 +34,16 @@ class LlamaRunner : public engine::ModelRunner {
   // One chunk of a prompt: the last hidden states of its tokens, [tokens, hidden].
   at::Tensor prefill_hidden(engine::SequenceId sequence, std::span<const int32_t> tokens);
 
-  const models::Llama& model() const { return *model_; }
+  const models::Decoder& model() const { return *model_; }
   const policy::Policy& policy() const { return policy_; }
   const cache::KvCache& cache() const { return cache_; }
 
  private:
-  std::shared_ptr<const models::Llama> model_;
+  std::shared_ptr<const models::Decoder> model_;
   const policy::Policy& policy_;
   int64_t chunk_;
-  kernels::RopeTable rope_;
+  int64_t max_positions_;
+  std::optional<kernels::RopeTable> rope_;  // none: the family does not rotate
   cache::KvCache cache_;
   CachedAttention attention_;
 };

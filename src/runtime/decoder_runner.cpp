@@ -1,11 +1,13 @@
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 
 #include "base/error.h"
+#include "families/rope_frequencies.h"
 
 namespace dmc::runtime {
 namespace {
@@ -28,15 +30,30 @@ const policy::Policy& choose_policy(const io::ModelConfig& config, const std::st
   return *policy;
 }
 
-cache::CacheConfig cache_config(const io::ModelConfig& config, const kernels::RopeTable& rope) {
+cache::CacheConfig cache_config(const io::ModelConfig& config, const kernels::RopeTable* rope) {
   cache::CacheConfig result;
   result.layers = static_cast<int>(config.num_layers);
   result.kv_heads = static_cast<int>(config.num_kv_heads);
   result.query_heads = static_cast<int>(config.num_heads);
   result.head_dim = static_cast<int>(config.head_dim);
   result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
-  result.rope = &rope;
+  result.rope = rope;
   return result;
+}
+
+int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
+  if (wanted <= 0) return config.context();
+  if (config.learned_positions && wanted > config.max_positions) {
+    throw usage_error("a context of " + std::to_string(wanted) +
+                      " tokens was asked for, the model has learned " +
+                      std::to_string(config.max_positions) + " positions and cannot go beyond");
+  }
+  return wanted;
+}
+
+std::optional<kernels::RopeTable> make_rope(const io::ModelConfig& config, int64_t positions) {
+  if (!config.rope) return std::nullopt;
+  return kernels::RopeTable(positions, families::rope_frequencies(config));
 }
 
 at::Tensor to_tokens(std::span<const int32_t> ids, at::IntArrayRef shape) {
@@ -64,17 +81,18 @@ auto guarded(Fn&& fn) {
 
 }  // namespace
 
-LlamaRunner::LlamaRunner(std::shared_ptr<const models::Llama> model, const RunnerOptions& options)
+DecoderRunner::DecoderRunner(std::shared_ptr<const models::Decoder> model,
+                             const RunnerOptions& options)
     : model_(std::move(model)),
       policy_(choose_policy(model_->config(), options.policy)),
       chunk_(std::max<int64_t>(1, options.chunk)),
-      rope_(options.max_positions > 0 ? options.max_positions : model_->config().max_positions,
-            model_->config().head_dim, model_->config().rope_theta),
-      cache_(cache_config(model_->config(), rope_)),
+      max_positions_(choose_positions(model_->config(), options.max_positions)),
+      rope_(make_rope(model_->config(), max_positions_)),
+      cache_(cache_config(model_->config(), rope_ ? &*rope_ : nullptr)),
       attention_(model_->config(), policy_, cache_) {}
 
-at::Tensor LlamaRunner::prefill_hidden(engine::SequenceId sequence,
-                                       std::span<const int32_t> tokens) {
+at::Tensor DecoderRunner::prefill_hidden(engine::SequenceId sequence,
+                                         std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (cache_.length(sequence) + count > max_positions()) {
     throw usage_error("the text has at least " + std::to_string(cache_.length(sequence) + count) +
@@ -82,14 +100,16 @@ at::Tensor LlamaRunner::prefill_hidden(engine::SequenceId sequence,
   }
   return guarded([&] {
     attention_.begin_prefill(sequence);
-    const at::Tensor hidden = model_->hidden(to_tokens(tokens, {1, count}), attention_);
+    const int64_t first = cache_.length(sequence);
+    const at::Tensor hidden = model_->hidden(to_tokens(tokens, {1, count}), attention_,
+                                             at::arange(first, first + count, at::kLong));
     cache_.advance(sequence, count);
     return hidden.squeeze(0);
   });
 }
 
-std::vector<float> LlamaRunner::prefill(engine::SequenceId sequence,
-                                        std::span<const int32_t> tokens) {
+std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
+                                          std::span<const int32_t> tokens) {
   DMC_CHECK(!tokens.empty());
   at::Tensor hidden;
   while (!tokens.empty()) {
@@ -100,8 +120,8 @@ std::vector<float> LlamaRunner::prefill(engine::SequenceId sequence,
   return guarded([&] { return to_vector(model_->logits(hidden[-1])); });
 }
 
-std::vector<float> LlamaRunner::decode(std::span<const engine::SequenceId> sequences,
-                                       std::span<const int32_t> tokens) {
+std::vector<float> DecoderRunner::decode(std::span<const engine::SequenceId> sequences,
+                                         std::span<const int32_t> tokens) {
   DMC_CHECK(sequences.size() == tokens.size());
   for (engine::SequenceId sequence : sequences) {
     DMC_CHECK(cache_.length(sequence) < max_positions());
@@ -109,7 +129,11 @@ std::vector<float> LlamaRunner::decode(std::span<const engine::SequenceId> seque
   return guarded([&] {
     const auto count = static_cast<int64_t>(tokens.size());
     attention_.begin_decode(sequences);
-    const at::Tensor hidden = model_->hidden(to_tokens(tokens, {count, 1}), attention_);
+    const at::Tensor positions_B1 = at::empty({count, 1}, at::kLong);
+    std::ranges::transform(sequences, positions_B1.mutable_data_ptr<int64_t>(),
+                           [&](engine::SequenceId id) { return cache_.length(id); });
+    const at::Tensor hidden =
+        model_->hidden(to_tokens(tokens, {count, 1}), attention_, positions_B1);
     for (engine::SequenceId sequence : sequences) cache_.advance(sequence, 1);
     return to_vector(model_->logits(hidden.squeeze(1)));
   });

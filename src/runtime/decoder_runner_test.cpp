@@ -1,4 +1,4 @@
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
 #include <gtest/gtest.h>
 
@@ -6,6 +6,9 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "families/rope_frequencies.h"
+#include "models/tiny_models.h"
+#include "nn/dense_attention.h"
 #include "runtime/score.h"
 
 namespace dmc::runtime {
@@ -14,25 +17,15 @@ namespace {
 constexpr int64_t kVocabulary = 50, kContext = 128;
 
 io::ModelConfig tiny_config(int64_t window) {
-  io::ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = kVocabulary;
-  config.hidden_size = 48;
-  config.intermediate_size = 64;
-  config.num_layers = 3;
-  config.num_heads = 4;
-  config.num_kv_heads = 2;
-  config.head_dim = 16;
-  config.max_positions = kContext;
+  io::ModelConfig config = models::tiny_configs().front();
   config.dmc = io::DmcConfig{};
   config.dmc->window = window;
   config.dmc->decision_offset = 0.001;  // random weights: about half of the tokens merge
   return config;
 }
 
-std::shared_ptr<const models::Llama> tiny_model(int64_t window) {
-  return std::make_shared<models::Llama>(models::Llama::create(tiny_config(window), 5));
+std::shared_ptr<const models::Decoder> tiny_model(int64_t window) {
+  return std::make_shared<models::Decoder>(models::Decoder::create(tiny_config(window), 5));
 }
 
 std::vector<int32_t> random_tokens(size_t count) {
@@ -48,11 +41,11 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
   return largest;
 }
 
-TEST(LlamaRunner, OnePassChunkedAndStepwisePrefillAgree) {
+TEST(DecoderRunner, OnePassChunkedAndStepwisePrefillAgree) {
   const std::vector<int32_t> tokens = random_tokens(100);
   for (int64_t window : {0, 1, 12}) {
     const auto model = tiny_model(window);
-    LlamaRunner one_pass(model, {.chunk = 1000}), chunked(model, {.chunk = 7});
+    DecoderRunner one_pass(model, {.chunk = 1000}), chunked(model, {.chunk = 7});
     const auto a = one_pass.add_sequence(), b = chunked.add_sequence();
     const auto stepwise = one_pass.add_sequence();
     const std::vector<float> expected = one_pass.prefill(a, tokens);
@@ -69,16 +62,16 @@ TEST(LlamaRunner, OnePassChunkedAndStepwisePrefillAgree) {
   }
 }
 
-TEST(LlamaRunner, DensePolicyKeepsEveryToken) {
-  LlamaRunner runner(tiny_model(12), {.policy = "dense"});
+TEST(DecoderRunner, DensePolicyKeepsEveryToken) {
+  DecoderRunner runner(tiny_model(12), {.policy = "dense"});
   const auto sequence = runner.add_sequence();
   runner.prefill(sequence, random_tokens(60));
   EXPECT_EQ(runner.cache().slots(sequence), 60 * 3 * 2);
 }
 
 // A text's next token does not depend on what else is decoded beside it.
-TEST(LlamaRunner, BatchesGiveWhatSingleSequencesGive) {
-  LlamaRunner runner(tiny_model(12), {});
+TEST(DecoderRunner, BatchesGiveWhatSingleSequencesGive) {
+  DecoderRunner runner(tiny_model(12), {});
   const std::vector<int32_t> tokens = random_tokens(90);
   std::vector<engine::SequenceId> ids;
   for (size_t n : {10, 33, 61}) {
@@ -94,19 +87,61 @@ TEST(LlamaRunner, BatchesGiveWhatSingleSequencesGive) {
   EXPECT_LT(largest_difference(runner.decode(ids, std::span(tokens).subspan(80, 3)), alone), 1e-5);
 }
 
-TEST(LlamaRunner, RefusesWhatItCannotDo) {
+TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
+  const std::vector<int32_t> tokens = random_tokens(60);
+  for (const io::ModelConfig& config : models::tiny_configs()) {
+    const auto model = std::make_shared<const models::Decoder>(models::random_model(config));
+    nn::DenseAttention dense(60, families::rope_frequencies(config));
+    const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
+    const at::Tensor whole = model->logits(model->hidden(ids.unsqueeze(0), dense))[0][-1];
+    const std::vector<float> expected(whole.const_data_ptr<float>(),
+                                      whole.const_data_ptr<float>() + whole.numel());
+    DecoderRunner runner(model, {.chunk = 25});
+    const auto sequence = runner.add_sequence();
+    runner.prefill(sequence, std::span(tokens).first(59));
+    const std::vector<float> logits =
+        runner.decode(std::span(&sequence, 1), std::span(&tokens[59], 1));
+    EXPECT_LT(largest_difference(logits, expected), 1e-4) << config.model_type;
+  }
+}
+
+TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
+  const std::vector<int32_t> tokens = random_tokens(60);
+  for (io::ModelConfig config : models::tiny_configs()) {
+    config.dmc = tiny_config(12).dmc;
+    DecoderRunner runner(std::make_shared<const models::Decoder>(models::random_model(config)), {});
+    const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
+    const std::vector<float> expected = runner.prefill(one_pass, tokens);
+    std::vector<float> logits;
+    for (int32_t token : tokens) {
+      logits = runner.decode(std::span(&stepwise, 1), std::span(&token, 1));
+    }
+    EXPECT_LT(largest_difference(logits, expected), 1e-4) << config.model_type;
+    const int64_t slots = runner.cache().slots(one_pass);
+    EXPECT_EQ(runner.cache().slots(stepwise), slots) << config.model_type;
+    EXPECT_LT(slots, 60 * 3 * config.num_kv_heads * 9 / 10) << "the test needs a model that merges";
+  }
+}
+
+TEST(DecoderRunner, LearnedPositionsCannotBeExceeded) {
+  const io::ModelConfig gpt2 = models::tiny_configs()[4];
+  const auto model = std::make_shared<const models::Decoder>(models::Decoder::create(gpt2, 1));
+  EXPECT_THROW(DecoderRunner(model, {.max_positions = kContext + 1}), Error);
+}
+
+TEST(DecoderRunner, RefusesWhatItCannotDo) {
   io::ModelConfig config = tiny_config(12);
   config.dmc.reset();
-  const auto dense = std::make_shared<models::Llama>(models::Llama::create(config, 1));
-  EXPECT_THROW(LlamaRunner(dense, {.policy = "dmc"}), Error);
-  EXPECT_THROW(LlamaRunner(dense, {.policy = "no-such-policy"}), Error);
-  LlamaRunner runner(dense, {});
+  const auto dense = std::make_shared<models::Decoder>(models::Decoder::create(config, 1));
+  EXPECT_THROW(DecoderRunner(dense, {.policy = "dmc"}), Error);
+  EXPECT_THROW(DecoderRunner(dense, {.policy = "no-such-policy"}), Error);
+  DecoderRunner runner(dense, {});
   const auto sequence = runner.add_sequence();
   EXPECT_THROW(runner.prefill(sequence, random_tokens(kContext + 1)), Error);
 }
 
 TEST(Score, CountsWhatItSays) {
-  LlamaRunner runner(tiny_model(12), {});
+  DecoderRunner runner(tiny_model(12), {});
   const io::EvalWindows windows{{random_tokens(64), random_tokens(64)}, {100, 120}};
   const Score result = score(runner, windows, [](int64_t) {});
   EXPECT_EQ(result.tokens, 128);
