@@ -51,7 +51,7 @@ def edit_config(model, **changes):
 def test_help_lists_every_command(dmc):
     done = dmc("--help")
     assert done.returncode == 0
-    for command in ["run", "eval", "bench", "inspect", "retrofit", "train", "demo"]:
+    for command in ["run", "eval", "bench", "inspect", "plan", "retrofit", "train", "demo"]:
         assert command in done.stdout
         assert dmc(command, "--help").returncode == 0
 
@@ -104,6 +104,20 @@ def test_bench_and_inspect_speak_json(dmc):
     assert len(rows) == 8
     facts = json.loads(dmc("inspect", "--windows", 1, "--length", 256, "--json").stdout)
     assert len(facts["cr_by_head"]) == facts["layers"]
+
+
+def test_a_plan_agrees_with_the_model_itself(dmc):
+    planned = json.loads(dmc("plan", "-m", DMC_4X, "--json").stdout)
+    facts = json.loads(dmc("inspect", "-m", DMC_4X, "--windows", 1, "--length", 64, "--json").stdout)
+    assert planned["parameters"] == facts["parameters"]
+    assert planned["context"] == facts["context"]
+
+
+def test_a_plan_of_a_model_that_is_not_here(dmc):
+    done = dmc("plan", "-m", "llama-2-70b", "--cr", 8, "--gpus", 8)
+    assert done.returncode == 0, done.stderr
+    assert "each of 8 GPUs" in done.stdout
+    refused(dmc("plan", "-m", "llama-2-71b"), USAGE, "llama-2-71b", "llama-2-70b")
 
 
 def test_damaged_models_are_refused_in_one_sentence(dmc, model):
