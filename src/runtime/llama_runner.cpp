@@ -100,6 +100,28 @@ std::vector<float> LlamaRunner::prefill(engine::SequenceId sequence,
   return guarded([&] { return to_vector(model_->logits(hidden[-1])); });
 }
 
+std::vector<float> LlamaRunner::prefill_logits(engine::SequenceId sequence,
+                                               std::span<const int32_t> tokens) {
+  std::vector<float> logits;
+  logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
+  while (!tokens.empty()) {
+    const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
+    const at::Tensor hidden = prefill_hidden(sequence, tokens.first(count));
+    const std::vector<float> rows = guarded([&] { return to_vector(model_->logits(hidden)); });
+    logits.insert(logits.end(), rows.begin(), rows.end());
+    tokens = tokens.subspan(count);
+  }
+  return logits;
+}
+
+double LlamaRunner::compression_ratio(engine::SequenceId sequence) const {
+  const cache::CacheConfig& config = cache_.config();
+  const int64_t kept = cache_.slots(sequence);
+  if (kept == 0) return 1.0;
+  return static_cast<double>(cache_.length(sequence) * config.layers * config.kv_heads) /
+         static_cast<double>(kept);
+}
+
 std::vector<float> LlamaRunner::decode(std::span<const engine::SequenceId> sequences,
                                        std::span<const int32_t> tokens) {
   DMC_CHECK(sequences.size() == tokens.size());

@@ -28,6 +28,9 @@ class LlamaRunner : public engine::ModelRunner {
   std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
   std::vector<float> decode(std::span<const engine::SequenceId> sequences,
                             std::span<const int32_t> tokens) override;
+  std::vector<float> prefill_logits(engine::SequenceId sequence,
+                                    std::span<const int32_t> tokens) override;
+  double compression_ratio(engine::SequenceId sequence) const override;
 
   // One chunk of a prompt: the last hidden states of its tokens, [tokens, hidden].
   at::Tensor prefill_hidden(engine::SequenceId sequence, std::span<const int32_t> tokens);

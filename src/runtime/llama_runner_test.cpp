@@ -94,6 +94,34 @@ TEST(LlamaRunner, BatchesGiveWhatSingleSequencesGive) {
   EXPECT_LT(largest_difference(runner.decode(ids, std::span(tokens).subspan(80, 3)), alone), 1e-5);
 }
 
+// A text scored behind a forked context equals the same text scored in one go, compressed.
+TEST(LlamaRunner, ForkedContinuationsScoreAsWholeTexts) {
+  const std::vector<int32_t> tokens = random_tokens(100);
+  constexpr size_t kVocab = kVocabulary;
+  for (int64_t window : {0, 12}) {
+    LlamaRunner runner(tiny_model(window), {.chunk = 33});
+    const auto whole = runner.add_sequence(), context = runner.add_sequence();
+    const std::vector<float> expected = runner.prefill_logits(whole, tokens);
+    EXPECT_EQ(expected.size(), 100 * kVocab);
+    for (size_t cut : {1, 40, 70}) {
+      const auto done = static_cast<size_t>(runner.cache().length(context));
+      const auto next = runner.prefill(context, std::span(tokens).subspan(done, cut - done));
+      const auto branch = runner.fork(context);
+      const auto rest = runner.prefill_logits(branch, std::span(tokens).subspan(cut));
+      EXPECT_LT(largest_difference(next, {expected.begin() + static_cast<long>((cut - 1) * kVocab),
+                                          expected.begin() + static_cast<long>(cut * kVocab)}),
+                1e-4);
+      EXPECT_LT(largest_difference(
+                    rest, {expected.begin() + static_cast<long>(cut * kVocab), expected.end()}),
+                1e-4);
+      EXPECT_EQ(runner.cache().slots(branch), runner.cache().slots(whole));
+      EXPECT_EQ(runner.compression_ratio(branch), runner.compression_ratio(whole));
+      runner.release(branch);
+    }
+    EXPECT_GT(runner.compression_ratio(whole), 1.2) << "the test needs a model that merges";
+  }
+}
+
 TEST(LlamaRunner, RefusesWhatItCannotDo) {
   io::ModelConfig config = tiny_config(12);
   config.dmc.reset();
