@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/error.h"
 #include "base/human.h"
 #include "base/progress.h"
 #include "cli/commands.h"
@@ -21,6 +22,8 @@ struct EvalCommand {
   std::vector<std::string> tasks = {"text"};
   std::filesystem::path data_dir = "data";
   int64_t limit = 0;
+  bool allow_code = false;
+  eval::CodeOptions code;
   bool json = false;
 };
 
@@ -72,23 +75,42 @@ int score_text(const Subject& subject) {
   return 0;
 }
 
-// Looks for all files before the first task runs: a missing one should not cost an hour.
-std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
-  const EvalCommand& command = subject.command;
-  std::vector<std::pair<const eval::Task*, std::filesystem::path>> plan;
+using Plan = std::vector<std::pair<const eval::Task*, std::filesystem::path>>;
+
+// The tasks and their files. Whatever is missing is said before the first task runs: it should not
+// cost an hour.
+Plan make_plan(const EvalCommand& command) {
+  Plan plan;
   for (const std::string& name : command.tasks) {
     const eval::Task& task = eval::find_task(name);
+    if (task.runs_code && !command.allow_code) {
+      throw usage_error("task " + name + " runs code that the model writes; --allow-code lets it " +
+                        "do so in a sandbox");
+    }
     plan.emplace_back(&task, eval::find_file(task, command.data_dir));
   }
+  return plan;
+}
+
+std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
+  const EvalCommand& command = subject.command;
   std::vector<eval::NamedScore> scores;
-  for (const auto& [task, file] : plan) {
+  for (const auto& [task, file] : make_plan(command)) {
     std::optional<ProgressBar> bar;
     const auto progress = [&, name = std::string(task->name)](int64_t done, int64_t total) {
       if (!bar) bar.emplace(name, total);
       bar->update(done);
     };
-    scores.push_back({std::string(task->name), task->run({subject.runner, subject.tokenizer, file,
-                                                          command.limit, progress})});
+    const eval::TaskInput input{
+        .runner = subject.runner,
+        .tokenizer = subject.tokenizer,
+        .end_of_text = subject.runner.model().config().eos_token_ids,
+        .file = file,
+        .limit = command.limit,
+        .code = command.code,
+        .progress = progress,
+    };
+    scores.push_back({std::string(task->name), task->run(input)});
   }
   return scores;
 }
@@ -137,6 +159,14 @@ std::function<int()> setup_eval(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--limit", command->limit, "items of a task at most (default: all)")
       ->check(CLI::Range(1, 1 << 30));
+  app.add_flag("--allow-code", command->allow_code,
+               "let tasks run the code that the model writes, in a sandbox");
+  app.add_option("--samples", command->code.samples, "answers to each coding problem, for pass@k")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--temperature", command->code.temperature, "of more than one sample")
+      ->capture_default_str();
+  app.add_option("--seed", command->code.seed, "of the samples")->capture_default_str();
   add_text_options(app, command->text);
   app.add_flag("--json", command->json, "print one JSON object instead");
   app.footer(list_of_tasks() +

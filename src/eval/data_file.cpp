@@ -40,7 +40,12 @@ std::string unpack(const fs::path& path, Read read) {
 std::string read_gz(const fs::path& path) {
   const std::unique_ptr<gzFile_s, decltype(&gzclose)> file(gzopen(path.c_str(), "rb"), gzclose);
   if (!file) fail(path.string(), "cannot be opened");
-  return unpack(path, [&](char* out, unsigned size) { return gzread(file.get(), out, size); });
+  return unpack(path, [&](char* out, unsigned size) {
+    const int count = gzread(file.get(), out, size);
+    int error = Z_OK;
+    gzerror(file.get(), &error);
+    return error == Z_OK || error == Z_STREAM_END ? count : -1;  // Z_BUF_ERROR: cut short
+  });
 }
 
 std::string read_bz2(const fs::path& path) {

@@ -25,12 +25,21 @@ struct TaskScore {
   double compression_ratio = 1.0;  // of the caches the score came from
 };
 
+// How tasks that run generated code do it.
+struct CodeOptions {
+  int64_t samples = 1;       // answers to each problem
+  double temperature = 0.2;  // with one sample: 0
+  uint64_t seed = 0;
+};
+
 // What a task is run on. The runner's cache is compressed as its policy says.
 struct TaskInput {
   engine::ModelRunner& runner;
   const io::Tokenizer& tokenizer;
-  std::filesystem::path file;  // that of Task::files which was found
-  int64_t limit = 0;           // items at most (of each subject, for MMLU); 0: all
+  std::vector<int64_t> end_of_text;  // tokens that end a generated text
+  std::filesystem::path file;        // that of Task::files which was found
+  int64_t limit = 0;                 // items at most (of each subject, for MMLU); 0: all
+  CodeOptions code;
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
 };
 
@@ -40,6 +49,7 @@ struct Task {
   std::vector<std::string_view> files;  // under the data folder; any one of them
   TaskScore (*run)(const TaskInput& input);
   bool commonsense = false;  // one of the six whose average is called CS-QA
+  bool runs_code = false;    // runs what the model writes: asked for, and in a sandbox
 };
 
 const std::vector<Task>& tasks();              // task_table.cpp

@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "eval/tasks/humaneval.h"
 #include "eval/tasks/readers.h"
 
 namespace dmc::eval {
@@ -45,6 +46,11 @@ const std::vector<Task>& tasks() {
        true},
       {"mmlu", "57 subjects, 4 choices, 5-shot", {"mmlu"}, choices<read_mmlu>},
       {"lambada", "the last word of a passage", {"lambada/lambada_test.jsonl"}, lambada},
+      {.name = "humaneval",
+       .summary = "Python functions, judged by tests; needs --allow-code",
+       .files = {"humaneval/HumanEval.jsonl.gz", "humaneval/HumanEval.jsonl"},
+       .run = run_humaneval,
+       .runs_code = true},
   };
   return table;
 }
