@@ -61,11 +61,17 @@ void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
 
 int run(BenchCommand command) {
   const auto model = load_model(command.model);
-  std::vector<runtime::Subject> subjects = {{"dense", model, "dense"}};
-  if (model->config().dmc) subjects.push_back({"dmc", model, "dmc"});
+  runtime::RunnerOptions options = runner_options(command.model);
+  const auto subject = [&](const char* policy) {
+    options.policy = policy;
+    return runtime::Subject{policy, model, options};
+  };
+  std::vector<runtime::Subject> subjects = {subject("dense")};
+  if (model->config.dmc) subjects.push_back(subject("dmc"));
+  if (options.forced_cr > 1.0) subjects.push_back(subject("forced"));
   const int64_t longest = std::ranges::max(command.measure.contexts);
-  if (longest > model->config().context()) {
-    std::cerr << "note: contexts above the model's " << model->config().context()
+  if (longest > model->config.context()) {
+    std::cerr << "note: contexts above the model's " << model->config.context()
               << " tokens are timed too; their text would make no sense\n";
   }
   const std::vector<int32_t> text = bench_text(command.data, *model, command.model.dir, longest);
