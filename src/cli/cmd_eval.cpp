@@ -1,4 +1,5 @@
 // dmc eval: how good a model is with its cache compressed: held-out text, and published tasks.
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -22,6 +23,7 @@ struct EvalCommand {
   std::vector<std::string> tasks = {"text"};
   std::filesystem::path data_dir = "data";
   int64_t limit = 0;
+  std::filesystem::path reference;
   bool allow_code = false;
   eval::CodeOptions code;
   bool json = false;
@@ -29,6 +31,7 @@ struct EvalCommand {
 
 struct Subject {
   const EvalCommand& command;
+  std::shared_ptr<const runtime::Model> model;
   runtime::DecoderRunner& runner;
   const io::Tokenizer& tokenizer;
 };
@@ -44,8 +47,7 @@ std::string heading(const Subject& subject) {
 
 int score_text(const Subject& subject) {
   const EvalCommand& command = subject.command;
-  const io::EvalWindows windows =
-      held_out_windows(command.text, subject.runner.model(), command.model.dir);
+  const io::EvalWindows windows = held_out_windows(command.text, *subject.model, command.model.dir);
   const auto count = static_cast<int64_t>(windows.tokens.size());
   ProgressBar bar("scoring", count);
   const runtime::Score score =
@@ -87,15 +89,40 @@ Plan make_plan(const EvalCommand& command) {
       throw usage_error("task " + name + " runs code that the model writes; --allow-code lets it " +
                         "do so in a sandbox");
     }
-    plan.emplace_back(&task, eval::find_file(task, command.data_dir));
+    const bool own_text = task.any_text && !command.text.data.empty();
+    plan.emplace_back(
+        &task, own_text ? command.text.data.front() : eval::find_file(task, command.data_dir));
   }
   return plan;
 }
 
+// What the model is compared with: itself without compression, or another one.
+std::unique_ptr<runtime::DecoderRunner> make_reference(const Subject& subject) {
+  ModelOptions options = subject.command.model;
+  auto model = subject.model;
+  if (!subject.command.reference.empty()) {
+    options.dir = subject.command.reference;
+    model = load_model(options);
+  }
+  return std::make_unique<runtime::DecoderRunner>(std::move(model),
+                                                  runtime::RunnerOptions{.policy = "dense"});
+}
+
 std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
   const EvalCommand& command = subject.command;
+  const Plan plan = make_plan(command);
+  const auto needs = [&](bool eval::Task::*what) {
+    return std::ranges::any_of(plan, [&](const auto& step) { return step.first->*what; });
+  };
+  std::optional<io::EvalWindows> text;
+  if (needs(&eval::Task::on_text)) {
+    text = held_out_windows(command.text, *subject.model, command.model.dir);
+  }
+  std::unique_ptr<runtime::DecoderRunner> reference;
+  if (needs(&eval::Task::compares)) reference = make_reference(subject);
+
   std::vector<eval::NamedScore> scores;
-  for (const auto& [task, file] : make_plan(command)) {
+  for (const auto& [task, file] : plan) {
     std::optional<ProgressBar> bar;
     const auto progress = [&, name = std::string(task->name)](int64_t done, int64_t total) {
       if (!bar) bar.emplace(name, total);
@@ -104,8 +131,10 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
     const eval::TaskInput input{
         .runner = subject.runner,
         .tokenizer = subject.tokenizer,
-        .end_of_text = subject.runner.model().config.eos_token_ids,
+        .end_of_text = subject.model->config.eos_token_ids,
         .file = file,
+        .text = text ? &*text : nullptr,
+        .reference = reference.get(),
         .limit = command.limit,
         .code = command.code,
         .progress = progress,
@@ -132,7 +161,7 @@ int run(const EvalCommand& command) {
   const auto model = load_model(command.model);
   runtime::DecoderRunner runner(model, runner_options(command.model));
   const io::Tokenizer tokenizer(command.model.dir);
-  const Subject subject{command, runner, tokenizer};
+  const Subject subject{command, model, runner, tokenizer};
   const bool only_text = command.tasks == std::vector<std::string>{"text"};
   return only_text ? score_text(subject) : score_tasks(subject);
 }
@@ -159,6 +188,8 @@ std::function<int()> setup_eval(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--limit", command->limit, "items of a task at most (default: all)")
       ->check(CLI::Range(1, 1 << 30));
+  app.add_option("--reference", command->reference,
+                 "model that agreement compares with (default: the same one uncompressed)");
   app.add_flag("--allow-code", command->allow_code,
                "let tasks run the code that the model writes, in a sandbox");
   app.add_option("--samples", command->code.samples, "answers to each coding problem, for pass@k")

@@ -7,6 +7,27 @@
 
 namespace dmc::eval {
 
+namespace {
+
+void print_grid(std::ostream& out, const std::string& title, const Grid& grid) {
+  std::vector<Table::Column> columns = {{grid.row_label + " \\ " + grid.column_label}};
+  for (const std::string& column : grid.columns) columns.push_back({column});
+  Table table(columns);
+  for (size_t i = 0; i < grid.rows.size(); ++i) {
+    std::vector<std::string> cells = {grid.rows[i]};
+    for (double value : grid.values[i]) cells.push_back(fixed(value, 2));
+    table.add_row(std::move(cells));
+  }
+  out << "\n" << title << "\n";
+  table.print(out);
+}
+
+nlohmann::ordered_json to_json(const Grid& grid) {
+  return {{grid.row_label, grid.rows}, {grid.column_label, grid.columns}, {"values", grid.values}};
+}
+
+}  // namespace
+
 std::optional<double> commonsense_average(const std::vector<NamedScore>& scores) {
   double sum = 0.0;
   int64_t count = 0;
@@ -39,6 +60,11 @@ void print_scores(std::ostream& out, const std::vector<NamedScore>& scores) {
     table.add_row({"CS-QA", "", "mean", fixed(*average, 4), "", ""});
   }
   table.print(out);
+  for (const auto& [task, score] : scores) {
+    for (const Grid& grid : score.grids) {
+      print_grid(out, task + ", " + score.metrics.back().name, grid);
+    }
+  }
 }
 
 nlohmann::ordered_json to_json(const std::vector<NamedScore>& scores) {
@@ -52,6 +78,7 @@ nlohmann::ordered_json to_json(const std::vector<NamedScore>& scores) {
       }
     }
     entry["compression_ratio"] = score.compression_ratio;
+    for (const Grid& grid : score.grids) entry["grids"].push_back(to_json(grid));
     list.push_back(std::move(entry));
   }
   nlohmann::ordered_json json = {{"tasks", list}};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/model_runner.h"
+#include "io/corpus.h"
 #include "io/tokenizer.h"
 
 namespace dmc::eval {
@@ -19,10 +20,18 @@ struct Metric {
   double standard_error = NAN;  // of `value`; NaN where it is not known
 };
 
+// Values by two properties of the items, e.g. by length and depth.
+struct Grid {
+  std::string row_label, column_label;
+  std::vector<std::string> rows, columns;
+  std::vector<std::vector<double>> values;  // [rows][columns]
+};
+
 struct TaskScore {
   int64_t items = 0;
   std::vector<Metric> metrics;     // the one to quote is the last
   double compression_ratio = 1.0;  // of the caches the score came from
+  std::vector<Grid> grids = {};    // the last metric in more detail
 };
 
 // How tasks that run generated code do it.
@@ -36,9 +45,11 @@ struct CodeOptions {
 struct TaskInput {
   engine::ModelRunner& runner;
   const io::Tokenizer& tokenizer;
-  std::vector<int64_t> end_of_text;  // tokens that end a generated text
-  std::filesystem::path file;        // that of Task::files which was found
-  int64_t limit = 0;                 // items at most (of each subject, for MMLU); 0: all
+  std::vector<int64_t> end_of_text;          // tokens that end a generated text
+  std::filesystem::path file;                // that of Task::files which was found
+  const io::EvalWindows* text = nullptr;     // for tasks that need held-out text
+  engine::ModelRunner* reference = nullptr;  // for tasks that compare with it
+  int64_t limit = 0;                         // items at most (of each subject, for MMLU); 0: all
   CodeOptions code;
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
 };
@@ -50,6 +61,9 @@ struct Task {
   TaskScore (*run)(const TaskInput& input);
   bool commonsense = false;  // one of the six whose average is called CS-QA
   bool runs_code = false;    // runs what the model writes: asked for, and in a sandbox
+  bool on_text = false;      // needs TaskInput::text
+  bool compares = false;     // needs TaskInput::reference
+  bool any_text = false;     // a text file of the user's does as well as `files`
 };
 
 const std::vector<Task>& tasks();              // task_table.cpp

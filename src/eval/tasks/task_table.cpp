@@ -1,6 +1,9 @@
 #include "base/error.h"
+#include "eval/tasks/agreement.h"
 #include "eval/tasks/humaneval.h"
+#include "eval/tasks/needle.h"
 #include "eval/tasks/readers.h"
+#include "eval/tasks/recall.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -51,6 +54,27 @@ const std::vector<Task>& tasks() {
        .files = {"humaneval/HumanEval.jsonl.gz", "humaneval/HumanEval.jsonl"},
        .run = run_humaneval,
        .runs_code = true},
+      {.name = "needle",
+       .summary = "a fact in long text, by length and depth; --data: other text",
+       .files = {"needle/PaulGrahamEssays"},
+       .run = run_needle,
+       .any_text = true},
+      {.name = "needle_multikey",
+       .summary = "the same with three other facts beside it",
+       .files = {"needle/PaulGrahamEssays"},
+       .run = run_needle_multikey,
+       .any_text = true},
+      {.name = "recall",
+       .summary = "names in held-out text last seen 256 tokens ago or more",
+       .files = {},
+       .run = run_recall,
+       .on_text = true},
+      {.name = "agreement",
+       .summary = "with the same model uncompressed, or --reference: KL and first choices",
+       .files = {},
+       .run = run_agreement,
+       .on_text = true,
+       .compares = true},
   };
   return table;
 }
@@ -65,13 +89,15 @@ const Task& find_task(std::string_view name) {
 }
 
 fs::path find_file(const Task& task, const fs::path& data_dir) {
+  if (task.files.empty()) return {};
   std::string names;
   for (std::string_view name : task.files) {
     if (fs::exists(data_dir / name)) return data_dir / name;
     names += (names.empty() ? "" : " or ") + (data_dir / name).string();
   }
   throw usage_error("task " + std::string(task.name) + " needs " + names +
-                    ", found none; put it there or give another --data-dir");
+                    ", found none; put it there or give another --data-dir" +
+                    (task.any_text ? ", or any text file as --data" : ""));
 }
 
 }  // namespace dmc::eval
