@@ -32,11 +32,15 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
       ->check(CLI::Range(1, 1024));
 }
 
-std::shared_ptr<const models::Decoder> load_model(const ModelOptions& options) {
+void require_model(const ModelOptions& options) {
   if (!fs::is_directory(options.dir)) {
     throw usage_error("--model: there is no folder " + options.dir.string());
   }
   ops::set_threads(options.threads);
+}
+
+std::shared_ptr<const models::Decoder> load_model(const ModelOptions& options) {
+  require_model(options);
   return std::make_shared<models::Decoder>(models::Decoder::load(options.dir));
 }
 

@@ -28,6 +28,8 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
 // beside the build the program lies in.
 std::filesystem::path shipped_model(const std::string& name);
 
+// Error(kUsage) if there is no such folder; sets the number of threads.
+void require_model(const ModelOptions& options);
 std::shared_ptr<const models::Decoder> load_model(const ModelOptions& options);
 
 // The id that separates documents of a corpus for this model; Error(kData) if it has none.
