@@ -43,7 +43,8 @@ struct KvCache::Impl {
   std::map<SequenceId, Sequence> sequences;
   SequenceId next_id = 1;
 
-  explicit Impl(const CacheConfig& c) : config(c), pool(c.page_slots, c.head_dim, c.max_pages) {}
+  explicit Impl(const CacheConfig& c)
+      : config(c), pool({c.page_slots, c.head_dim, c.slot_type}, c.max_pages) {}
 
   int group() const { return config.query_heads / config.kv_heads; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
@@ -70,13 +71,11 @@ struct KvCache::Impl {
 void KvCache::Impl::append_closed(Stream& stream, const float* key, const float* value) {
   const int64_t row = stream.closed % config.page_slots;
   if (row == 0) {
-    stream.pages.push_back(pool.take());
+    stream.pages.push_back(pool.take(stream.pages.empty() ? -1 : stream.pages.back()));
   } else {
     stream.pages.back() = pool.writable(stream.pages.back());
   }
-  const kernels::PoolView view = pool.view();
-  std::copy_n(key, config.head_dim, view.key(stream.pages.back(), row));
-  std::copy_n(value, config.head_dim, view.value(stream.pages.back(), row));
+  kernels::write_slot(pool.view(), stream.pages.back(), row, key, value);
   ++stream.closed;
 }
 
@@ -248,14 +247,14 @@ void KvCache::read_slot(SequenceId id, int layer, int head, int64_t index, std::
                         std::span<float> value) const {
   const Stream& stream = impl_->stream(impl_->at(id), layer, head);
   DMC_CHECK(index >= 0 && index < slots(id, layer, head));
-  const float *k = stream.open.key(), *v = stream.open.value();
   if (index < stream.closed) {
-    const int32_t page = stream.pages[static_cast<size_t>(index / config_.page_slots)];
-    k = impl_->pool.view().key(page, index % config_.page_slots);
-    v = impl_->pool.view().value(page, index % config_.page_slots);
+    kernels::read_slot(impl_->pool.view(),
+                       stream.pages[static_cast<size_t>(index / config_.page_slots)],
+                       index % config_.page_slots, key.data(), value.data());
+    return;
   }
-  std::copy_n(k, config_.head_dim, key.data());
-  std::copy_n(v, config_.head_dim, value.data());
+  std::copy_n(stream.open.key(), config_.head_dim, key.data());
+  std::copy_n(stream.open.value(), config_.head_dim, value.data());
 }
 
 double KvCache::open_weight(SequenceId id, int layer, int head) const {

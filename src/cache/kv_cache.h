@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/dtype.h"
 #include "kernels/rope.h"
 
 namespace dmc::cache {
@@ -18,9 +19,10 @@ struct CacheConfig {
   int kv_heads = 0;
   int query_heads = 0;
   int head_dim = 0;
-  int window = 12;        // tokens of a segment its slot averages; 0: all of them
-  int page_slots = 16;    // slots in a page
-  int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
+  int window = 12;                // tokens of a segment its slot averages; 0: all of them
+  int page_slots = 16;            // slots in a page
+  DType slot_type = DType::kF32;  // of closed slots: kF32, kBF16, kF16 or kI8; open ones stay f32
+  int64_t max_pages = 0;          // 0: grow as needed; else Error(kInternal) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
   const kernels::RopeTable* rope = nullptr;

@@ -100,10 +100,10 @@ int run(const RunCommand& command) {
   engine::GenerateOptions options = command.generate;
   options.stop_ids = model->config().eos_token_ids;
 
-  const std::vector<int32_t> ids = tokenizer.encode(prompt, /*parse_special=*/true);
+  const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
   const engine::SequenceId sequence = runner.add_sequence();
-  io::StreamDecoder decoder(tokenizer);
+  io::StreamDecoder decoder(tokenizer, /*continues=*/true);
   std::string text;
   const auto show = [&](const std::string& piece) {
     text += piece;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "kernels/backend.h"
 
 namespace dmc::kernels {
 namespace {
@@ -69,7 +70,7 @@ int64_t pieces_at_once(const std::vector<Piece>& pieces) {
 
 void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, int64_t last,
                  int group, float scale) {
-  const int d = pool.head_dim;
+  const int d = pool.format.head_dim;
   const int64_t rows = (last - first) * group;
   std::vector<float> q(static_cast<size_t>(rows * d)), out(q.size());
   std::vector<AttnState> states(static_cast<size_t>(rows));
@@ -98,7 +99,7 @@ void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, i
 
 void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, int group,
                       float scale) {
-  const int d = pool.head_dim;
+  const int d = pool.format.head_dim;
   const std::vector<Piece> pieces = cut(items);
   const size_t per_piece = static_cast<size_t>(group * d);
   std::vector<AttnState> states(pieces.size() * static_cast<size_t>(group), {kNoScore, 0.0f});

@@ -5,21 +5,10 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
+
+#include "kernels/slot_page.h"
 
 namespace dmc::kernels {
-
-// A page holds keys [page_slots][head_dim] (rotated), then values of the same shape, f32.
-struct PoolView {
-  float* const* pages = nullptr;  // by page id
-  int page_slots = 0;
-  int head_dim = 0;
-
-  float* key(int32_t page, int64_t slot) const { return pages[page] + slot * head_dim; }
-  float* value(int32_t page, int64_t slot) const {
-    return pages[page] + (page_slots + slot) * head_dim;
-  }
-};
 
 // A run of closed slots of one stream: slots first..last-1 of those its page table lists.
 struct SlotRange {
@@ -60,24 +49,5 @@ struct PrefillItem {
 
 void prefill_attention(const PoolView& pool, std::span<const PrefillItem> items, int group,
                        float scale);
-
-// What a backend implements; the functions above split the work and merge.
-struct Backend {
-  std::string_view name;
-
-  // Folds a run of slots into the states of `group` queries q [group][d], out [group][d].
-  void (*attend_slots)(const PoolView& pool, const SlotRange& slots, const float* q, int group,
-                       float scale, AttnState* states, float* out);
-
-  // The same for `rows` queries at once, row r seeing only slots below visible[r]; q, out:
-  // [rows][d].
-  void (*attend_rows)(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
-                      const int64_t* visible, float scale, AttnState* states, float* out);
-};
-
-std::span<const Backend> backends();  // backend.cpp; the first is the default
-// The one in use: the environment variable DMC_BACKEND, else the default. Error(kUsage) if it names
-// none.
-const Backend& backend();
 
 }  // namespace dmc::kernels

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace dmc::kernels::ref {
 namespace {
@@ -24,11 +25,13 @@ void fold(const float* key, const float* value, const float* q, int head_dim, fl
 
 void attend_rows(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
                  const int64_t* visible, float scale, AttnState* states, float* out) {
+  const int d = pool.format.head_dim;
+  const int64_t P = pool.format.page_slots;
+  std::vector<float> key(static_cast<size_t>(d)), value(key.size());
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t slot = slots.first; slot < std::min(slots.last, visible[r]); ++slot) {
-      const int32_t page = slots.pages[slot / pool.page_slots];
-      fold(pool.key(page, slot % pool.page_slots), pool.value(page, slot % pool.page_slots),
-           q + r * pool.head_dim, pool.head_dim, scale, &states[r], out + r * pool.head_dim);
+      read_slot(pool, slots.pages[slot / P], slot % P, key.data(), value.data());
+      fold(key.data(), value.data(), q + r * d, d, scale, &states[r], out + r * d);
     }
   }
 }
@@ -36,8 +39,8 @@ void attend_rows(const PoolView& pool, const SlotRange& slots, const float* q, i
 void attend_slots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
                   float scale, AttnState* states, float* out) {
   for (int g = 0; g < group; ++g) {
-    attend_rows(pool, slots, q + g * pool.head_dim, 1, &slots.last, scale, &states[g],
-                out + g * pool.head_dim);
+    attend_rows(pool, slots, q + g * pool.format.head_dim, 1, &slots.last, scale, &states[g],
+                out + g * pool.format.head_dim);
   }
 }
 
