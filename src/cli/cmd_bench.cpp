@@ -97,7 +97,8 @@ int run(BenchCommand command) {
 std::function<int()> setup_bench(CLI::App& app) {
   auto command = std::make_shared<BenchCommand>();
   runtime::MeasureOptions& o = command->measure;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/false);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/false);
   app.add_option("--data", command->data, "text to fill the cache with (default: held-out files)");
   app.add_option("--contexts", o.contexts, "tokens in the cache before decoding")
       ->delimiter(',')

@@ -180,7 +180,8 @@ std::string list_of_tasks() {
 
 std::function<int()> setup_eval(CLI::App& app) {
   auto command = std::make_shared<EvalCommand>();
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   app.add_option("--tasks", command->tasks, "what to score, separated by commas")
       ->delimiter(',')
       ->default_str("text");

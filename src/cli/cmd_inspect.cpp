@@ -90,7 +90,8 @@ int run(const InspectCommand& command) {
 std::function<int()> setup_inspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();
   command->text.windows = 8;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   add_text_options(app, command->text);
   app.add_flag("--json", command->json, "print one JSON object instead");
   app.footer("Example:\n  dmc inspect -m models/builtin-4x");

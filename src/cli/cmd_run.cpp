@@ -132,7 +132,8 @@ int run(const RunCommand& command) {
 std::function<int()> setup_run(CLI::App& app) {
   auto command = std::make_shared<RunCommand>();
   engine::SamplingOptions& sampling = command->generate.sampling;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   CLI::Option* prompt =
       app.add_option("-p,--prompt", command->prompt, "text to continue; - reads standard input");
   CLI::Option* file = app.add_option("-f,--file", command->prompt_file, "file with the text");

@@ -10,6 +10,7 @@ constexpr Command kCommands[] = {
     {"inspect", "show a model's facts and its compression by layer and head", setup_inspect},
     {"retrofit", "teach a dense model to compress its own KV cache", setup_retrofit},
     {"train", "train a model without compression", setup_train},
+    {"convert", "change a model's dtype or KV heads, or make it dense again", setup_convert},
     {"demo", "retrofit the built-in model live and compare; writes report.html", setup_demo},
 };
 

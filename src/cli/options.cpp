@@ -29,8 +29,7 @@ fs::path shipped_model(const std::string& name) {
   return fs::exists(beside) ? fs::weakly_canonical(beside) : here;
 }
 
-void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name,
-                       bool with_policy) {
+void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name) {
   CLI::Option* model = app.add_option("-m,--model", options.dir, "model directory");
   if (default_name.empty()) {
     model->required();
@@ -38,10 +37,15 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
     options.dir = shipped_model(default_name);
     model->default_str("models/" + default_name);
   }
+  app.add_option("--threads", options.threads, "cores to use (default: all)")
+      ->check(CLI::Range(1, 1024));
+}
+
+void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy) {
   if (with_policy) {
-    app.add_option(
-        "--policy", options.policy,
-        "dense (keep every token), dmc, or forced (default: dmc if the model was retrofitted)");
+    app.add_option("--policy", options.policy,
+                   "dense (keep every token), dmc, or forced (default: dmc if the model was "
+                   "retrofitted)");
   }
   app.add_option("--weights", options.weights,
                  "precision of the weights in memory (default: the checkpoint's)")
@@ -53,14 +57,16 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
                  "merge tokens at random to this compression ratio: shows its speed on any model, "
                  "not its quality")
       ->check(CLI::Range(1.0, 64.0));
-  app.add_option("--threads", options.threads, "cores to use (default: all)")
-      ->check(CLI::Range(1, 1024));
 }
 
-std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
+void require_model(const ModelOptions& options) {
   if (!fs::is_directory(options.dir)) {
     throw usage_error("--model: there is no folder " + options.dir.string());
   }
+}
+
+std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
+  require_model(options);
   use_thread_team({}, 0);  // LibTorch's threads are training's
   if (options.threads > 0) set_num_threads(options.threads);
   std::optional<DType> weights;

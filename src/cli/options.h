@@ -21,14 +21,17 @@ struct ModelOptions {
   double forced_cr = 1.0;
 };
 
-// -m/--model with `default_name` under models/ as default (none if empty), --threads, --weights,
-// --kv, --force-cr and, if `with_policy`, --policy.
-void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name,
-                       bool with_policy);
+// -m/--model with `default_name` under models/ as default (none if empty), and --threads.
+void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name);
+// How inference runs: --weights, --kv, --force-cr and, if `with_policy`, --policy.
+void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
 
 // The model directory models/NAME that comes with the program: under the working directory, or
 // beside the build the program lies in.
 std::filesystem::path shipped_model(const std::string& name);
+
+// Error(kUsage) if the model's folder does not exist.
+void require_model(const ModelOptions& options);
 
 // The model for inference, on the threads asked for.
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options);
