@@ -15,7 +15,6 @@
 
 #include "io/corpus.h"
 #include "ops/threads.h"
-#include "train/decision_rows.h"
 #include "train/optimizer.h"
 #include "train/stage.h"
 

@@ -11,6 +11,7 @@ constexpr Command kCommands[] = {
     {"plan", "tell the memory a model takes, from its shape alone", setup_plan},
     {"retrofit", "teach a dense model to compress its own KV cache", setup_retrofit},
     {"train", "train a model without compression", setup_train},
+    {"convert", "change a model's dtype or KV heads, or make it dense again", setup_convert},
     {"demo", "retrofit the built-in model live and compare; writes report.html", setup_demo},
 };
 

@@ -12,6 +12,7 @@ std::function<int()> setup_inspect(CLI::App& app);
 std::function<int()> setup_plan(CLI::App& app);
 std::function<int()> setup_train(CLI::App& app);
 std::function<int()> setup_retrofit(CLI::App& app);
+std::function<int()> setup_convert(CLI::App& app);
 std::function<int()> setup_demo(CLI::App& app);
 
 }  // namespace dmc::cli

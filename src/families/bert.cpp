@@ -89,7 +89,7 @@ DecoderLayout layout(const io::ModelConfig& c) {
 }  // namespace
 
 constinit const Family kBert = {
-    "bert", "BertLMHeadModel", "DmcBertLMHeadModel", read, write, layout,
+    "bert", "BertLMHeadModel", "DmcBertLMHeadModel", read, write, layout, /*grouped_queries=*/false,
 };
 
 }  // namespace dmc::families

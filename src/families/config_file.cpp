@@ -121,7 +121,7 @@ ModelConfig read_model_config(const std::filesystem::path& dir) {
   return config;
 }
 
-std::string model_config_json(const ModelConfig& config) {
+std::string model_config_json(const ModelConfig& config, const std::string& weights_dtype) {
   nlohmann::ordered_json root = nlohmann::ordered_json::object();
   if (!config.source_json.empty()) root = nlohmann::ordered_json::parse(config.source_json);
   const Family* family = find_family(config.model_type);
@@ -130,6 +130,9 @@ std::string model_config_json(const ModelConfig& config) {
   root["model_type"] = family->model_type;
   family->write(config, &root);
   root["tie_word_embeddings"] = config.tie_embeddings;
+  if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently
+    root[root.contains("torch_dtype") ? "torch_dtype" : "dtype"] = weights_dtype;
+  }
   root.erase("dmc_config");
   if (config.dmc) root["dmc_config"] = to_json(*config.dmc);
   return root.dump(2) + "\n";

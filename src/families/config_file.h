@@ -15,6 +15,7 @@ io::ModelConfig read_model_config(const std::filesystem::path& dir);
 
 // The text of a config.json for `config`: source_json's keys kept, ours written over them;
 // architectures is the family's DMC name exactly if config.dmc is set.
-std::string model_config_json(const io::ModelConfig& config);
+// `weights_dtype` ("float32", ...) is what the key dtype then says; "": as it was.
+std::string model_config_json(const io::ModelConfig& config, const std::string& weights_dtype = "");
 
 }  // namespace dmc::families

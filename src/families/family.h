@@ -70,6 +70,7 @@ struct Family {
   // Writes the keys that depend on `config`; the others stay as they were read.
   void (*write)(const io::ModelConfig& config, nlohmann::ordered_json* root);
   DecoderLayout (*layout)(const io::ModelConfig& config);
+  bool grouped_queries;  // its config.json can say num_key_value_heads
 };
 
 std::span<const Family> families();                      // family_table.cpp

@@ -76,7 +76,7 @@ DecoderLayout layout(const io::ModelConfig& c) {
 }  // namespace
 
 constinit const Family kGpt2 = {
-    "gpt2", "GPT2LMHeadModel", "DmcGPT2LMHeadModel", read, write, layout,
+    "gpt2", "GPT2LMHeadModel", "DmcGPT2LMHeadModel", read, write, layout, /*grouped_queries=*/false,
 };
 
 }  // namespace dmc::families

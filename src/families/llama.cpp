@@ -10,6 +10,7 @@ constinit const Family kLlama = {
     read_gated_decoder,
     write_gated_decoder,
     gated_decoder_layout,
+    /*grouped_queries=*/true,
 };
 
 }  // namespace dmc::families

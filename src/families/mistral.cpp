@@ -12,8 +12,8 @@ void read(const io::JsonFields& fields, io::ModelConfig* config) {
 }  // namespace
 
 constinit const Family kMistral = {
-    "mistral", "MistralForCausalLM", "DmcMistralForCausalLM",
-    read,      write_gated_decoder,  gated_decoder_layout,
+    "mistral",           "MistralForCausalLM", "DmcMistralForCausalLM",  read,
+    write_gated_decoder, gated_decoder_layout, /*grouped_queries=*/true,
 };
 
 }  // namespace dmc::families

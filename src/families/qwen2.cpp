@@ -14,8 +14,13 @@ void read(const io::JsonFields& fields, io::ModelConfig* config) {
 }  // namespace
 
 constinit const Family kQwen2 = {
-    "qwen2", "Qwen2ForCausalLM",  "DmcQwen2ForCausalLM",
-    read,    write_gated_decoder, gated_decoder_layout,
+    "qwen2",
+    "Qwen2ForCausalLM",
+    "DmcQwen2ForCausalLM",
+    read,
+    write_gated_decoder,
+    gated_decoder_layout,
+    /*grouped_queries=*/true,
 };
 
 }  // namespace dmc::families

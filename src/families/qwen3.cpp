@@ -14,8 +14,13 @@ void read(const io::JsonFields& fields, io::ModelConfig* config) {
 }  // namespace
 
 constinit const Family kQwen3 = {
-    "qwen3", "Qwen3ForCausalLM",  "DmcQwen3ForCausalLM",
-    read,    write_gated_decoder, gated_decoder_layout,
+    "qwen3",
+    "Qwen3ForCausalLM",
+    "DmcQwen3ForCausalLM",
+    read,
+    write_gated_decoder,
+    gated_decoder_layout,
+    /*grouped_queries=*/true,
 };
 
 }  // namespace dmc::families

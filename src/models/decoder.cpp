@@ -15,6 +15,7 @@
 #include <set>
 #include <utility>
 
+#include "base/error.h"
 #include "families/checkpoint.h"
 #include "families/config_file.h"
 #include "nn/weights.h"
@@ -58,7 +59,12 @@ at::Tensor rows_of(const at::Tensor& stored, const LinearSource& source) {
 Decoder::Decoder(const io::ModelConfig& config, std::map<std::string, at::Tensor> parameters)
     : config_(config),
       layout_(families::decoder_layout(config)),
-      parameters_(std::move(parameters)) {}
+      parameters_(std::move(parameters)) {
+  for (const auto& [name, shape] : layout_.shapes) {
+    const auto found = parameters_.find(name);
+    DMC_CHECK(found != parameters_.end() && found->second.sizes() == shape);
+  }
+}
 
 Decoder Decoder::load(const std::filesystem::path& dir, at::ScalarType dtype) {
   const io::ModelConfig config = families::read_model_config(dir);
@@ -88,8 +94,10 @@ Decoder Decoder::create(const io::ModelConfig& config, uint64_t seed) {
   return {config, std::move(parameters)};
 }
 
-void Decoder::save(const std::filesystem::path& dir, at::ScalarType dtype) const {
-  nn::save_model(dir, families::model_config_json(config_), parameters_, dtype);
+void Decoder::save(const std::filesystem::path& dir, at::ScalarType dtype,
+                   int64_t shard_bytes) const {
+  const std::string config = families::model_config_json(config_, nn::float_type_name(dtype));
+  nn::save_model(dir, config, parameters_, dtype, shard_bytes);
 }
 
 int64_t Decoder::parameter_count() const {

@@ -10,20 +10,24 @@
 
 #include "families/family.h"
 #include "io/model_config.h"
+#include "io/model_files.h"
 #include "nn/attention.h"
 
 namespace dmc::models {
 
 class Decoder {
  public:
+  // `parameters` under the names and with the shapes of the layout of `config`.
+  Decoder(const io::ModelConfig& config, std::map<std::string, at::Tensor> parameters);
   // From a Hugging Face directory, weights converted to `dtype`; Error(kData) for a tensor that is
   // missing or has another shape than config.json implies.
   static Decoder load(const std::filesystem::path& dir, at::ScalarType dtype = at::kFloat);
   // Fresh weights: normal(0, 0.02), output projections scaled down by sqrt(2 * layers).
   static Decoder create(const io::ModelConfig& config, uint64_t seed);
 
-  // config.json and model.safetensors (weights as `dtype`, a tied head left out) into `dir`.
-  void save(const std::filesystem::path& dir, at::ScalarType dtype) const;
+  // config.json and the weights as `dtype` (a tied head left out) into `dir`, see nn::save_model.
+  void save(const std::filesystem::path& dir, at::ScalarType dtype,
+            int64_t shard_bytes = io::kShardBytes) const;
 
   // tokens_BT: int64. positions_BT: likewise, where each token stands in its text; needed only with
   // learned positions; undefined: 0..T-1. Returns the normed last hidden states [B, T, hidden].
@@ -45,7 +49,6 @@ class Decoder {
   at::Tensor bias(const families::LinearSource& source) const;
 
  private:
-  Decoder(const io::ModelConfig& config, std::map<std::string, at::Tensor> parameters);
   at::Tensor linear(const at::Tensor& x, const families::LinearSource& source) const;
   at::Tensor norm(const at::Tensor& x, const families::NormSource& source) const;
   at::Tensor embed(const at::Tensor& tokens_BT, const at::Tensor& positions_BT) const;

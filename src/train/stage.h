@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "models/decoder.h"
 #include "nn/attention.h"
@@ -30,6 +31,8 @@ class TrainAttention : public nn::AttentionStrategy {
   virtual at::Tensor extra_loss() { return {}; }
   virtual double measured_cr() const { return 1.0; }  // in the step's forward pass
   virtual double wanted_cr() const { return 1.0; }
+  // Likewise by [layer][KV head]; empty before the first step and for a stage without decisions.
+  virtual std::vector<std::vector<double>> cr_by_head() const { return {}; }
 };
 
 struct Stage {

@@ -10,10 +10,10 @@
 #include "families/config_file.h"
 #include "families/rope_frequencies.h"
 #include "io/safetensors.h"
+#include "models/decision_channel.h"
 #include "models/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
-#include "train/decision_rows.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -123,7 +123,7 @@ TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
 // dense one.
 TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
   models::Decoder model = models::Decoder::load(root_ / "model");
-  clear_decision_channel(model);
+  models::clear_decision_channel(model);
   TrainOptions o = options("unused");
   o.retrofit.target_cr = 1.0;
   o.retrofit.offset = 1e4;  // no noise reaches it: alpha is 0

@@ -51,7 +51,7 @@ def edit_config(model, **changes):
 def test_help_lists_every_command(dmc):
     done = dmc("--help")
     assert done.returncode == 0
-    for command in ["run", "eval", "bench", "inspect", "plan", "retrofit", "train", "demo"]:
+    for command in ["run", "eval", "bench", "inspect", "plan", "retrofit", "train", "convert", "demo"]:
         assert command in done.stdout
         assert dmc(command, "--help").returncode == 0
 
@@ -174,6 +174,9 @@ def test_retrofit_gives_a_model_that_runs(dmc, tmp_path, text):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["DmcLlamaForCausalLM"]
     assert config["dmc_config"]["target_cr"] == 2.0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "retrofit -m" in card and "| layer | head 0 | head 1 |" in card
+    assert f"{8 * 128}, in sequences of 128" in card
     records = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").open()]
     assert [r["stage"] for r in records] == ["zero-out"] * 2 + ["retrofit"] * 4 + ["finetune"] * 2
     assert dmc("run", "-m", tmp_path / "out", "-p", "x", "-n", 3).returncode == 0

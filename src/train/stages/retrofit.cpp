@@ -81,6 +81,14 @@ class DmcTraining : public TrainAttention {
     return 1.0 / (1.0 - at::cat(merged_fractions_).mean().item<double>());
   }
   double wanted_cr() const override { return wanted_cr_; }
+  std::vector<std::vector<double>> cr_by_head() const override {
+    std::vector<std::vector<double>> result;
+    for (const at::Tensor& fractions_K : merged_fractions_) {
+      const at::Tensor cr = (1.0 / (1.0 - fractions_K.detach().to(at::kDouble))).contiguous();
+      result.emplace_back(cr.const_data_ptr<double>(), cr.const_data_ptr<double>() + cr.numel());
+    }
+    return result;
+  }
 
  private:
   at::Tensor query_channel_mean(const at::Tensor& q_BTHd) const {

@@ -3,9 +3,9 @@
 #include <ATen/ops/ones.h>
 
 #include "families/rope_frequencies.h"
+#include "models/decision_channel.h"
 #include "nn/dense_attention.h"
 #include "policy/schedule.h"
-#include "train/decision_rows.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -37,6 +37,8 @@ std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig& config,
   return std::make_unique<ZeroOut>(config, options.length);
 }
 
-void finish_zero_out(models::Decoder& model, const TrainOptions&) { clear_decision_channel(model); }
+void finish_zero_out(models::Decoder& model, const TrainOptions&) {
+  models::clear_decision_channel(model);
+}
 
 }  // namespace dmc::train

@@ -1,4 +1,4 @@
-#include "train/decision_rows.h"
+#include "models/decision_channel.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include "models/tiny_models.h"
 #include "nn/dense_attention.h"
 
-namespace dmc::train {
+namespace dmc::models {
 namespace {
 
 // Dense attention that keeps what the (one) layer handed over.
@@ -27,7 +27,7 @@ class Recorder : public nn::AttentionStrategy {
   nn::DenseAttention dense_;
 };
 
-Recorder record(const models::Decoder& model) {
+Recorder record(const Decoder& model) {
   Recorder recorder(model.config());
   model.hidden(at::arange(20, at::kLong).unsqueeze(0), recorder);
   return recorder;
@@ -35,16 +35,16 @@ Recorder record(const models::Decoder& model) {
 
 // One layer, so that what it hands over does not depend on attention.
 std::vector<io::ModelConfig> one_layer_configs() {
-  std::vector<io::ModelConfig> configs = models::tiny_configs();
+  std::vector<io::ModelConfig> configs = tiny_configs();
   for (io::ModelConfig& config : configs) config.num_layers = 1;
   return configs;
 }
 
 double largest(const at::Tensor& x) { return x.abs().max().item<double>(); }
 
-TEST(DecisionRows, ClearedChannelIsZeroAndCanLearn) {
+TEST(DecisionChannel, ClearedChannelIsZeroAndCanLearn) {
   for (const io::ModelConfig& config : one_layer_configs()) {
-    models::Decoder model = models::random_model(config);
+    Decoder model = random_model(config);
     EXPECT_GT(largest(record(model).k.select(3, -1)), 0.0);
     clear_decision_channel(model);
     for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
@@ -62,10 +62,10 @@ TEST(DecisionRows, ClearedChannelIsZeroAndCanLearn) {
   }
 }
 
-TEST(DecisionRows, ScalingChangesTheChannelAlone) {
+TEST(DecisionChannel, ScalingChangesTheChannelAlone) {
   const at::NoGradGuard no_grad;
   for (const io::ModelConfig& config : one_layer_configs()) {
-    models::Decoder model = models::random_model(config);
+    Decoder model = random_model(config);
     const Recorder before = record(model);
     scale_decision_channel(model, 3.0);
     const Recorder after = record(model);
@@ -77,4 +77,4 @@ TEST(DecisionRows, ScalingChangesTheChannelAlone) {
 }
 
 }  // namespace
-}  // namespace dmc::train
+}  // namespace dmc::models

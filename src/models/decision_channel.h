@@ -4,16 +4,16 @@
 
 #include "models/decoder.h"
 
-namespace dmc::train {
+namespace dmc::models {
 
 // Makes the channel 0 for every token, in a way that training can leave again: the rows are zeroed.
 // Where q and k are normed, the norm's weight of the channel becomes 1, since with both at 0
 // neither would ever get a gradient.
-void clear_decision_channel(models::Decoder& model);
+void clear_decision_channel(Decoder& model);
 
 // Multiplies the channel by `factor`. Where q and k are normed, the norm's weight takes the factor:
 // larger rows would shrink the other channels. With factor 0 the model is what it is under the
 // dense policy, but does not learn decisions again.
-void scale_decision_channel(models::Decoder& model, double factor);
+void scale_decision_channel(Decoder& model, double factor);
 
-}  // namespace dmc::train
+}  // namespace dmc::models

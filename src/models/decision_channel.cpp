@@ -1,11 +1,11 @@
-#include "train/decision_rows.h"
+#include "models/decision_channel.h"
 
 #include <ATen/core/grad_mode.h>
 
-namespace dmc::train {
+namespace dmc::models {
 namespace {
 
-void scale_rows(const models::Decoder& model, const families::LinearSource& source, double factor) {
+void scale_rows(const Decoder& model, const families::LinearSource& source, double factor) {
   const int64_t d = model.config().head_dim, heads = source.rows / d;
   model.weight(source).unflatten(0, {heads, d}).select(1, d - 1).mul_(factor);
   if (!source.bias.empty()) model.bias(source).view({heads, d}).select(1, d - 1).mul_(factor);
@@ -13,7 +13,7 @@ void scale_rows(const models::Decoder& model, const families::LinearSource& sour
 
 }  // namespace
 
-void clear_decision_channel(models::Decoder& model) {
+void clear_decision_channel(Decoder& model) {
   const at::NoGradGuard no_grad;
   for (const families::LayerLayout& layer : model.layout().layers) {
     scale_rows(model, layer.q, 0.0);
@@ -24,7 +24,7 @@ void clear_decision_channel(models::Decoder& model) {
   }
 }
 
-void scale_decision_channel(models::Decoder& model, double factor) {
+void scale_decision_channel(Decoder& model, double factor) {
   const at::NoGradGuard no_grad;
   for (const families::LayerLayout& layer : model.layout().layers) {
     if (layer.q_norm.present()) {
@@ -37,4 +37,4 @@ void scale_decision_channel(models::Decoder& model, double factor) {
   }
 }
 
-}  // namespace dmc::train
+}  // namespace dmc::models
