@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "policy/policy.h"
 
 namespace dmc::cli {
 namespace fs = std::filesystem;
@@ -15,6 +16,15 @@ const std::map<std::string, DType> kPrecisions = {
 
 // CLI11 has checked the name.
 DType precision(const std::string& name) { return kPrecisions.at(name); }
+
+std::string list_of_policies() {
+  std::string list;
+  for (const policy::Policy& policy : policy::policies()) {
+    list +=
+        (list.empty() ? "" : "; ") + std::string(policy.name) + ": " + std::string(policy.summary);
+  }
+  return list;
+}
 
 CLI::IsMember precision_names() { return CLI::IsMember({"f32", "f16", "bf16", "int8"}); }
 
@@ -44,8 +54,7 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy) {
   if (with_policy) {
     app.add_option("--policy", options.policy,
-                   "dense (keep every token), dmc, or forced (default: dmc if the model was "
-                   "retrofitted)");
+                   list_of_policies() + " (default: dmc if the model was retrofitted, else dense)");
   }
   app.add_option("--weights", options.weights,
                  "precision of the weights in memory (default: the checkpoint's)")
@@ -53,6 +62,8 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
   app.add_option("--kv", options.kv, "precision of the cache's closed slots")
       ->check(precision_names())
       ->capture_default_str();
+  app.add_option("--budget", options.budget, "slots a head may keep, for policies that drop tokens")
+      ->check(CLI::Range(2, 1 << 24));
   app.add_option("--force-cr", options.forced_cr,
                  "merge tokens at random to this compression ratio: shows its speed on any model, "
                  "not its quality")
@@ -79,6 +90,7 @@ runtime::RunnerOptions runner_options(const ModelOptions& options) {
   result.policy = options.policy;
   result.kv = precision(options.kv);
   result.forced_cr = options.forced_cr;
+  result.budget = options.budget;
   return result;
 }
 

@@ -19,6 +19,7 @@ struct ModelOptions {
   int threads = 0;                  // 0: all cores
   std::string weights, kv = "f32";  // precision in memory; weights: empty as in the checkpoint
   double forced_cr = 1.0;
+  int64_t budget = 0;
 };
 
 // -m/--model with `default_name` under models/ as default (none if empty), and --threads.

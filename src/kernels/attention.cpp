@@ -45,6 +45,11 @@ void normalize(const AttnState& state, int head_dim, float* out) {
   for (int i = 0; i < head_dim; ++i) out[i] *= factor;
 }
 
+// Scores become what the softmax gave them.
+void to_weights(const AttnState& state, int64_t count, float* scores) {
+  for (int64_t i = 0; i < count; ++i) scores[i] = std::exp(scores[i] - state.max) / state.sum;
+}
+
 struct Piece {
   size_t item;
   int64_t first, last;  // slots
@@ -110,8 +115,10 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
                    const auto n = static_cast<size_t>(i);
                    const Piece& piece = pieces[n];
                    const DecodeItem& item = items[piece.item];
-                   backend().attend_slots(pool, {item.pages, piece.first, piece.last}, item.q,
-                                          group, scale, &states[n * static_cast<size_t>(group)],
+                   const SlotRange slots{item.pages, piece.first, piece.last, item.weights,
+                                         item.closed_slots + 1};
+                   backend().attend_slots(pool, slots, item.q, group, scale,
+                                          &states[n * static_cast<size_t>(group)],
                                           &outs[n * per_piece]);
                  }
                });
@@ -128,6 +135,11 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
         merge(states[row], &outs[row * static_cast<size_t>(d)], d, &state, out);
       }
       normalize(state, d, out);
+      if (items[i].weights != nullptr) {
+        float* const weights = items[i].weights + g * (items[i].closed_slots + 1);
+        weights[items[i].closed_slots] = scale * dot(items[i].q + g * d, items[i].open_key, d);
+        to_weights(state, items[i].closed_slots + 1, weights);
+      }
     }
   }
 }

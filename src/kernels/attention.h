@@ -14,6 +14,9 @@ namespace dmc::kernels {
 struct SlotRange {
   const int32_t* pages = nullptr;
   int64_t first = 0, last = 0;
+  // If not null, the score of query g and slot s goes to scores[g * score_stride + s].
+  float* scores = nullptr;
+  int64_t score_stride = 0;
 };
 
 // Partial softmax attention of one query: sum = Σ exp(s - max), out = Σ exp(s - max) v.
@@ -28,6 +31,8 @@ struct DecodeItem {
   const float *open_key, *open_value;
   const float* q;
   float* out;
+  // If not null, the softmax weights: [group][closed_slots + 1], that of the open slot last.
+  float* weights = nullptr;
 };
 
 // out = softmax(scale q K) V over each item's slots. `group` query heads share a stream. The result

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "base/rng.h"
@@ -34,9 +35,40 @@ Decision forced(const DecisionInput& in) {
   return {draw >= opens, 1.0f};
 }
 
+// StreamingLLM (Xiao et al. 2023): the first tokens, which attention falls back on, and the last.
+size_t evict_outside_window(std::span<const SlotStats> slots, int64_t, int64_t) {
+  constexpr int64_t kSinks = 4;
+  const auto age = [](const SlotStats& slot) {
+    return slot.position < kSinks ? std::numeric_limits<int64_t>::max() : slot.position;
+  };
+  return static_cast<size_t>(std::ranges::min_element(slots, {}, age) - slots.begin());
+}
+
+// TOVA (Oren et al. 2024): drops what the newest query attends to least.
+size_t evict_least_attended(std::span<const SlotStats> slots, int64_t, int64_t) {
+  return static_cast<size_t>(std::ranges::min_element(slots, {}, &SlotStats::attention) -
+                             slots.begin());
+}
+
+// H2O (Zhang et al. 2023): half of the budget for the newest tokens, half for those that all
+// queries together attended to most.
+size_t evict_lightest(std::span<const SlotStats> slots, int64_t newest, int64_t budget) {
+  const auto weight = [&](const SlotStats& slot) {
+    const bool recent = slot.position > newest - budget / 2;
+    return recent ? std::numeric_limits<double>::infinity() : slot.total;
+  };
+  return static_cast<size_t>(std::ranges::min_element(slots, {}, weight) - slots.begin());
+}
+
 constexpr Policy kPolicies[] = {
     {"dense", "keep every token in a slot of its own", false, dense},
     {"dmc", "merge tokens into the newest slot where the model decides so", true, dmc},
+    {"window", "keep the first 4 and the newest tokens of --budget (StreamingLLM)", false, dense,
+     evict_outside_window},
+    {"tova", "drop what the newest query attends to least, beyond --budget", false, dense,
+     evict_least_attended, /*layer_wide=*/true},
+    {"h2o", "keep the newest and the most attended tokens, half of --budget each", false, dense,
+     evict_lightest},
     {"forced", "merge at random to reach --force-cr, to measure speed", false, forced},
 };
 

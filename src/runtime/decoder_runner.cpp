@@ -24,6 +24,10 @@ const policy::Policy& choose_policy(const io::ModelConfig& config, const RunnerO
                       " needs a retrofitted model, and this one's config.json has no dmc_config; "
                       "run `dmc retrofit` on it first");
   }
+  if (policy->evict != nullptr && options.budget < 2) {
+    throw usage_error("--policy: " + name + " drops tokens beyond a budget; give --budget N, the " +
+                      "slots a head may keep, at least 2");
+  }
   return *policy;
 }
 
@@ -43,8 +47,8 @@ std::unique_ptr<const kernels::RopeTable> make_rope(const io::ModelConfig& confi
   return std::make_unique<kernels::RopeTable>(positions, families::rope_frequencies(config));
 }
 
-cache::CacheConfig cache_config(const io::ModelConfig& config, const RunnerOptions& options,
-                                const kernels::RopeTable* rope) {
+cache::CacheConfig cache_config(const io::ModelConfig& config, const policy::Policy& policy,
+                                const RunnerOptions& options, const kernels::RopeTable* rope) {
   cache::CacheConfig result;
   result.layers = static_cast<int>(config.num_layers);
   result.kv_heads = static_cast<int>(config.num_kv_heads);
@@ -53,6 +57,8 @@ cache::CacheConfig cache_config(const io::ModelConfig& config, const RunnerOptio
   result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
   result.slot_type = options.kv;
   result.rope = rope;
+  result.policy = &policy;
+  result.budget = options.budget;
   return result;
 }
 
@@ -64,7 +70,7 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOpt
       chunk_(std::max<int64_t>(1, options.chunk)),
       max_positions_(choose_positions(model_->config, options.max_positions)),
       rope_(make_rope(model_->config, max_positions_)),
-      cache_(cache_config(model_->config, options, rope_.get())),
+      cache_(cache_config(model_->config, policy_, options, rope_.get())),
       decoder_(*model_, policy_, cache_) {
   decoder_.set_forced_cr(options.forced_cr);
 }

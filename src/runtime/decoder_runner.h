@@ -16,6 +16,7 @@ struct RunnerOptions {
   int64_t max_positions = 0;  // 0: the model's own context
   DType kv = DType::kF32;     // of closed slots: kF32, kBF16, kF16, kI8
   double forced_cr = 1.0;     // with the policy "forced"
+  int64_t budget = 0;         // slots a head may keep; policies that evict need one, at least 2
 };
 
 class DecoderRunner : public engine::ModelRunner {

@@ -260,6 +260,9 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
       slot += here;
     }
     for (int g = 0; g < group; ++g) {
+      if (slots.scores != nullptr) {
+        std::copy_n(&scores[g * kStretch], stretch, slots.scores + g * slots.score_stride + first);
+      }
       take_scores(&scores[g * kStretch], stretch, d, &states[g], out + g * d);
     }
     const int64_t ahead = last + stretch < slots.last ? last : slots.first;

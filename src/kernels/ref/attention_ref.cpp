@@ -7,9 +7,9 @@
 namespace dmc::kernels::ref {
 namespace {
 
-// Adds one key and value to a partial state.
-void fold(const float* key, const float* value, const float* q, int head_dim, float scale,
-          AttnState* state, float* out) {
+// Adds one key and value to a partial state; returns the score.
+double fold(const float* key, const float* value, const float* q, int head_dim, float scale,
+            AttnState* state, float* out) {
   double score = 0.0;
   for (int i = 0; i < head_dim; ++i) score += static_cast<double>(q[i]) * key[i];
   score *= scale;
@@ -19,6 +19,7 @@ void fold(const float* key, const float* value, const float* q, int head_dim, fl
     out[i] = static_cast<float>(out[i] * keep + weight * value[i]);
   }
   *state = {static_cast<float>(max), static_cast<float>(state->sum * keep + weight)};
+  return score;
 }
 
 }  // namespace
@@ -31,7 +32,11 @@ void attend_rows(const PoolView& pool, const SlotRange& slots, const float* q, i
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t slot = slots.first; slot < std::min(slots.last, visible[r]); ++slot) {
       read_slot(pool, slots.pages[slot / P], slot % P, key.data(), value.data());
-      fold(key.data(), value.data(), q + r * d, d, scale, &states[r], out + r * d);
+      const double score =
+          fold(key.data(), value.data(), q + r * d, d, scale, &states[r], out + r * d);
+      if (slots.scores != nullptr) {
+        slots.scores[r * slots.score_stride + slot] = static_cast<float>(score);
+      }
     }
   }
 }
@@ -39,7 +44,9 @@ void attend_rows(const PoolView& pool, const SlotRange& slots, const float* q, i
 void attend_slots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
                   float scale, AttnState* states, float* out) {
   for (int g = 0; g < group; ++g) {
-    attend_rows(pool, slots, q + g * pool.format.head_dim, 1, &slots.last, scale, &states[g],
+    SlotRange of_query = slots;
+    if (slots.scores != nullptr) of_query.scores += g * slots.score_stride;
+    attend_rows(pool, of_query, q + g * pool.format.head_dim, 1, &slots.last, scale, &states[g],
                 out + g * pool.format.head_dim);
   }
 }
