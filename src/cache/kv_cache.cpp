@@ -231,6 +231,14 @@ int64_t KvCache::slots(SequenceId id) const {
   return sum;
 }
 
+CacheBytes stream_bytes(const CacheConfig& config, int64_t slots) {
+  DMC_CHECK(slots > 0);
+  const kernels::PageFormat format{config.page_slots, config.head_dim, config.slot_type};
+  const int64_t pages = (slots - 1 + config.page_slots - 1) / config.page_slots;
+  return {pages * format.bytes(), OpenSlot::bytes(config.head_dim, config.window),
+          pages * static_cast<int64_t>(sizeof(int32_t))};
+}
+
 CacheBytes KvCache::bytes() const {
   CacheBytes bytes;
   bytes.pages = impl_->pool.pages_in_use() * impl_->pool.page_bytes();

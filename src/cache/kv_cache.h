@@ -50,6 +50,9 @@ struct CacheBytes {
   int64_t total() const { return pages + open_slots + tables; }
 };
 
+// What a stream of that many slots takes, the open one among them.
+CacheBytes stream_bytes(const CacheConfig& config, int64_t slots);
+
 class KvCache {
  public:
   explicit KvCache(const CacheConfig& config);

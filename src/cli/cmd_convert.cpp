@@ -12,6 +12,7 @@
 #include "models/decision_channel.h"
 #include "models/kv_heads.h"
 #include "nn/weights.h"
+#include "ops/threads.h"
 
 namespace dmc::cli {
 namespace {
@@ -50,6 +51,7 @@ void make_plain(models::Decoder& model) {
 
 int run(const ConvertCommand& command) {
   require_model(command.model);
+  ops::set_threads(command.model.threads);
   require_new_folder(command.out);
   const fs::path& from = command.model.dir;
   const at::ScalarType dtype =
@@ -68,7 +70,7 @@ int run(const ConvertCommand& command) {
 
 std::function<int()> setup_convert(CLI::App& app) {
   auto command = std::make_shared<ConvertCommand>();
-  add_model_options(app, command->model, "", /*with_policy=*/false);
+  add_model_options(app, command->model, "");
   app.add_option("-o,--out", command->out, "new folder for the converted model")->required();
   app.add_option("--dtype", command->dtype, "of the weights: f32, f16 or bf16 (default: as it is)")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));

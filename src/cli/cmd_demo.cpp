@@ -47,7 +47,7 @@ struct DemoCommand {
 struct Contender {
   std::string name;
   fs::path dir;
-  std::shared_ptr<const models::Decoder> model;
+  std::shared_ptr<const runtime::Model> model;
 };
 
 void say(const std::string& text) {
@@ -95,7 +95,7 @@ std::string sample_text(runtime::DecoderRunner& runner, const fs::path& dir) {
   const io::Tokenizer tokenizer(dir);
   engine::GenerateOptions options;
   options.max_tokens = kSampleTokens;
-  options.stop_ids = runner.model().config().eos_token_ids;
+  options.stop_ids = runner.model().config.eos_token_ids;
   options.sampling = {.temperature = 0.6, .top_p = 0.9, .seed = 3};
   const engine::SequenceId sequence = runner.add_sequence();
   const engine::Generation generation = engine::generate(
@@ -127,7 +127,7 @@ eval::Variant describe(const Contender& contender, const io::EvalWindows& window
 void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
                std::vector<eval::Variant>* variants) {
   std::vector<runtime::Subject> subjects;
-  for (const Contender& c : contenders) subjects.push_back({c.name, c.model, ""});
+  for (const Contender& c : contenders) subjects.push_back({c.name, c.model, {}});
   const Contender& first = contenders.front();
   const auto text =
       bench_text({}, *first.model, first.dir, std::ranges::max(size.measure.contexts));
@@ -171,9 +171,9 @@ void print_summary(const std::vector<eval::Variant>& variants) {
                  color_enabled(std::cout));
 }
 
-std::vector<std::pair<std::string, std::string>> facts(const models::Decoder& model) {
-  const io::ModelConfig& c = model.config();
-  return {{"parameters", human_count(static_cast<double>(model.parameter_count()))},
+std::vector<std::pair<std::string, std::string>> facts(const runtime::Model& model) {
+  const io::ModelConfig& c = model.config;
+  return {{"parameters", human_count(static_cast<double>(model.parameters))},
           {"layers", std::to_string(c.num_layers)},
           {"heads", std::to_string(c.num_heads) + " (" + std::to_string(c.num_kv_heads) + " KV)"},
           {"head size", std::to_string(c.head_dim)},
@@ -181,7 +181,7 @@ std::vector<std::pair<std::string, std::string>> facts(const models::Decoder& mo
 }
 
 eval::ReportData report_data(const std::vector<train::StepRecord>& records,
-                             std::vector<eval::Variant> variants, const models::Decoder& dense) {
+                             std::vector<eval::Variant> variants, const runtime::Model& dense) {
   eval::ReportData data;
   data.title = "A language model that learned to compress its own KV cache";
   data.subtitle =

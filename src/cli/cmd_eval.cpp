@@ -1,49 +1,74 @@
-// dmc eval: held-out bits per byte and next-token accuracy, with the cache compressed.
+// dmc eval: how good a model is with its cache compressed: held-out text, and published tasks.
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "base/error.h"
 #include "base/human.h"
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "eval/tasks/summary.h"
 #include "runtime/score.h"
 
 namespace dmc::cli {
 namespace {
 
+using nlohmann::ordered_json;
+
 struct EvalCommand {
   ModelOptions model;
   TextOptions text;
+  std::vector<std::string> tasks = {"text"};
+  std::filesystem::path data_dir = "data";
+  int64_t limit = 0;
+  std::filesystem::path reference;
+  bool allow_code = false;
+  eval::CodeOptions code;
   bool json = false;
 };
 
-int run(const EvalCommand& command) {
-  const auto model = load_model(command.model);
-  runtime::DecoderRunner runner(model, {.policy = command.model.policy});
-  const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
+struct Subject {
+  const EvalCommand& command;
+  std::shared_ptr<const runtime::Model> model;
+  runtime::DecoderRunner& runner;
+  const io::Tokenizer& tokenizer;
+};
+
+ordered_json header(const Subject& subject) {
+  return {{"model", subject.command.model.dir.string()}, {"policy", subject.runner.policy().name}};
+}
+
+std::string heading(const Subject& subject) {
+  return subject.command.model.dir.string() + ", policy " +
+         std::string(subject.runner.policy().name);
+}
+
+int score_text(const Subject& subject) {
+  const EvalCommand& command = subject.command;
+  const io::EvalWindows windows = held_out_windows(command.text, *subject.model, command.model.dir);
   const auto count = static_cast<int64_t>(windows.tokens.size());
   ProgressBar bar("scoring", count);
   const runtime::Score score =
-      runtime::score(runner, windows, [&](int64_t done) { bar.update(done); });
+      runtime::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
 
   if (command.json) {
-    std::cout << nlohmann::ordered_json{{"model", command.model.dir.string()},
-                                        {"policy", runner.policy().name},
-                                        {"windows", count},
-                                        {"length", command.text.length},
-                                        {"loss", score.loss},
-                                        {"bits_per_byte", score.bits_per_byte},
-                                        {"next_token_accuracy", score.next_token_accuracy},
-                                        {"tokens", score.tokens},
-                                        {"slots", score.slots},
-                                        {"compression_ratio", score.compression_ratio}}
-                     .dump()
-              << "\n";
+    ordered_json json = header(subject);
+    json.update({{"windows", count},
+                 {"length", command.text.length},
+                 {"loss", score.loss},
+                 {"bits_per_byte", score.bits_per_byte},
+                 {"next_token_accuracy", score.next_token_accuracy},
+                 {"tokens", score.tokens},
+                 {"slots", score.slots},
+                 {"compression_ratio", score.compression_ratio}});
+    std::cout << json.dump() << "\n";
     return 0;
   }
-  std::cout << command.model.dir.string() << ", policy " << runner.policy().name << ", " << count
-            << " windows of " << command.text.length << " tokens\n"
+  std::cout << heading(subject) << ", " << count << " windows of " << command.text.length
+            << " tokens\n"
             << "  bits per byte        " << fixed(score.bits_per_byte, 4) << "\n"
             << "  loss                 " << fixed(score.loss, 4) << " nats a token\n"
             << "  next-token accuracy  " << fixed(100 * score.next_token_accuracy, 2) << " %\n"
@@ -52,17 +77,135 @@ int run(const EvalCommand& command) {
   return 0;
 }
 
+using Plan = std::vector<std::pair<const eval::Task*, std::filesystem::path>>;
+
+// The tasks and their files. Whatever is missing is said before the first task runs: it should not
+// cost an hour.
+Plan make_plan(const EvalCommand& command) {
+  Plan plan;
+  for (const std::string& name : command.tasks) {
+    const eval::Task& task = eval::find_task(name);
+    if (task.runs_code && !command.allow_code) {
+      throw usage_error("task " + name + " runs code that the model writes; --allow-code lets it " +
+                        "do so in a sandbox");
+    }
+    const bool own_text = task.any_text && !command.text.data.empty();
+    plan.emplace_back(
+        &task, own_text ? command.text.data.front() : eval::find_file(task, command.data_dir));
+  }
+  return plan;
+}
+
+// What the model is compared with: itself without compression, or another one.
+std::unique_ptr<runtime::DecoderRunner> make_reference(const Subject& subject) {
+  ModelOptions options = subject.command.model;
+  auto model = subject.model;
+  if (!subject.command.reference.empty()) {
+    options.dir = subject.command.reference;
+    model = load_model(options);
+  }
+  return std::make_unique<runtime::DecoderRunner>(std::move(model),
+                                                  runtime::RunnerOptions{.policy = "dense"});
+}
+
+std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
+  const EvalCommand& command = subject.command;
+  const Plan plan = make_plan(command);
+  const auto needs = [&](bool eval::Task::*what) {
+    return std::ranges::any_of(plan, [&](const auto& step) { return step.first->*what; });
+  };
+  std::optional<io::EvalWindows> text;
+  if (needs(&eval::Task::on_text)) {
+    text = held_out_windows(command.text, *subject.model, command.model.dir);
+  }
+  std::unique_ptr<runtime::DecoderRunner> reference;
+  if (needs(&eval::Task::compares)) reference = make_reference(subject);
+
+  std::vector<eval::NamedScore> scores;
+  for (const auto& [task, file] : plan) {
+    std::optional<ProgressBar> bar;
+    const auto progress = [&, name = std::string(task->name)](int64_t done, int64_t total) {
+      if (!bar) bar.emplace(name, total);
+      bar->update(done);
+    };
+    const eval::TaskInput input{
+        .runner = subject.runner,
+        .tokenizer = subject.tokenizer,
+        .end_of_text = subject.model->config.eos_token_ids,
+        .file = file,
+        .text = text ? &*text : nullptr,
+        .reference = reference.get(),
+        .limit = command.limit,
+        .code = command.code,
+        .progress = progress,
+    };
+    scores.push_back({std::string(task->name), task->run(input)});
+  }
+  return scores;
+}
+
+int score_tasks(const Subject& subject) {
+  const std::vector<eval::NamedScore> scores = run_tasks(subject);
+  if (subject.command.json) {
+    ordered_json json = header(subject);
+    json.update(eval::to_json(scores));
+    std::cout << json.dump() << "\n";
+  } else {
+    std::cout << heading(subject) << "\n";
+    eval::print_scores(std::cout, scores);
+  }
+  return 0;
+}
+
+int run(const EvalCommand& command) {
+  const auto model = load_model(command.model);
+  runtime::DecoderRunner runner(model, runner_options(command.model));
+  const io::Tokenizer tokenizer(command.model.dir);
+  const Subject subject{command, model, runner, tokenizer};
+  const bool only_text = command.tasks == std::vector<std::string>{"text"};
+  return only_text ? score_text(subject) : score_tasks(subject);
+}
+
+std::string list_of_tasks() {
+  std::string lines = "Tasks:\n  text            bits per byte of held-out text (the default)\n";
+  for (const eval::Task& task : eval::tasks()) {
+    std::string name(task.name);
+    name.resize(std::max<size_t>(name.size() + 1, 16), ' ');
+    lines += "  " + name + std::string(task.summary) + "\n";
+  }
+  return lines;
+}
+
 }  // namespace
 
 std::function<int()> setup_eval(CLI::App& app) {
   auto command = std::make_shared<EvalCommand>();
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
+  app.add_option("--tasks", command->tasks, "what to score, separated by commas")
+      ->delimiter(',')
+      ->default_str("text");
+  app.add_option("--data-dir", command->data_dir, "folder with the tasks' files")
+      ->capture_default_str();
+  app.add_option("--limit", command->limit, "items of a task at most (default: all)")
+      ->check(CLI::Range(1, 1 << 30));
+  app.add_option("--reference", command->reference,
+                 "model that agreement compares with (default: the same one uncompressed)");
+  app.add_flag("--allow-code", command->allow_code,
+               "let tasks run the code that the model writes, in a sandbox");
+  app.add_option("--samples", command->code.samples, "answers to each coding problem, for pass@k")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--temperature", command->code.temperature, "of more than one sample")
+      ->capture_default_str();
+  app.add_option("--seed", command->code.seed, "of the samples")->capture_default_str();
   add_text_options(app, command->text);
   app.add_flag("--json", command->json, "print one JSON object instead");
-  app.footer(
-      "Examples:\n"
-      "  dmc eval -m models/builtin-4x --json\n"
-      "  dmc eval -m my-model --data ~/books --windows 8 --length 1024");
+  app.footer(list_of_tasks() +
+             "Examples:\n"
+             "  dmc eval -m models/builtin-4x --json\n"
+             "  dmc eval -m my-model --data ~/books --windows 8 --length 1024\n"
+             "  dmc eval -m my-model --tasks piqa,mmlu --data-dir ~/data --limit 100");
   return [command] { return run(*command); };
 }
 

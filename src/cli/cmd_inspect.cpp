@@ -20,10 +20,10 @@ struct InspectCommand {
   bool json = false;
 };
 
-nlohmann::ordered_json to_json(const models::Decoder& model, const runtime::Score& score) {
-  const io::ModelConfig& c = model.config();
+nlohmann::ordered_json to_json(const runtime::Model& model, const runtime::Score& score) {
+  const io::ModelConfig& c = model.config;
   nlohmann::ordered_json json = {{"architecture", c.architecture},
-                                 {"parameters", model.parameter_count()},
+                                 {"parameters", model.parameters},
                                  {"layers", c.num_layers},
                                  {"hidden_size", c.hidden_size},
                                  {"heads", c.num_heads},
@@ -45,9 +45,9 @@ nlohmann::ordered_json to_json(const models::Decoder& model, const runtime::Scor
   return json;
 }
 
-void print(const models::Decoder& model, const runtime::Score& score) {
-  const io::ModelConfig& c = model.config();
-  std::cout << c.architecture << ", " << human_count(static_cast<double>(model.parameter_count()))
+void print(const runtime::Model& model, const runtime::Score& score) {
+  const io::ModelConfig& c = model.config;
+  std::cout << c.architecture << ", " << human_count(static_cast<double>(model.parameters))
             << " parameters: " << c.num_layers << " layers, hidden " << c.hidden_size << ", "
             << c.num_heads << " heads, " << c.num_kv_heads << " KV heads of " << c.head_dim
             << ", vocabulary " << c.vocab_size << ", context " << c.context() << "\n";
@@ -71,7 +71,7 @@ void print(const models::Decoder& model, const runtime::Score& score) {
 
 int run(const InspectCommand& command) {
   const auto model = load_model(command.model);
-  runtime::DecoderRunner runner(model, {.policy = command.model.policy});
+  runtime::DecoderRunner runner(model, runner_options(command.model));
   const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
   ProgressBar bar("reading held-out text", static_cast<int64_t>(windows.tokens.size()));
   const runtime::Score score =
@@ -90,7 +90,8 @@ int run(const InspectCommand& command) {
 std::function<int()> setup_inspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();
   command->text.windows = 8;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   add_text_options(app, command->text);
   app.add_flag("--json", command->json, "print one JSON object instead");
   app.footer("Example:\n  dmc inspect -m models/builtin-4x");

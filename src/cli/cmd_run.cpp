@@ -96,9 +96,11 @@ int run(const RunCommand& command) {
   const std::string prompt = read_prompt(command);
   const auto model = load_model(command.model);
   const io::Tokenizer tokenizer(command.model.dir);
-  runtime::DecoderRunner runner(model, {.policy = command.model.policy, .chunk = command.chunk});
+  runtime::RunnerOptions runner_setup = runner_options(command.model);
+  runner_setup.chunk = command.chunk;
+  runtime::DecoderRunner runner(model, runner_setup);
   engine::GenerateOptions options = command.generate;
-  options.stop_ids = model->config().eos_token_ids;
+  options.stop_ids = model->config.eos_token_ids;
 
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
@@ -130,7 +132,8 @@ int run(const RunCommand& command) {
 std::function<int()> setup_run(CLI::App& app) {
   auto command = std::make_shared<RunCommand>();
   engine::SamplingOptions& sampling = command->generate.sampling;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   CLI::Option* prompt =
       app.add_option("-p,--prompt", command->prompt, "text to continue; - reads standard input");
   CLI::Option* file = app.add_option("-f,--file", command->prompt_file, "file with the text");

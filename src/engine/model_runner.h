@@ -27,6 +27,13 @@ class ModelRunner {
   // One token for each of `sequences` (all different); logits [sequences][vocab_size].
   virtual std::vector<float> decode(std::span<const SequenceId> sequences,
                                     std::span<const int32_t> tokens) = 0;
+
+  // As prefill(), with the logits of all tokens, [tokens][vocab_size], to score a given text. All
+  // of them are in memory at once: bring a long text in pieces. The default decodes token by token.
+  virtual std::vector<float> prefill_logits(SequenceId sequence, std::span<const int32_t> tokens);
+  // Tokens the sequence has seen by slots it keeps (mean over layers and KV heads). The default is
+  // a cache that keeps every token.
+  virtual double compression_ratio(SequenceId) const { return 1.0; }
 };
 
 }  // namespace dmc::engine

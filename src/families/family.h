@@ -79,6 +79,10 @@ const Family* find_family(std::string_view model_type);  // null if there is non
 // The layout of the model that `config` describes; its model_type must be in the table.
 DecoderLayout decoder_layout(const io::ModelConfig& config);
 
+// Numbers in the checkpoint, a tied head not counted twice; exact up to 2^53. (A hostile
+// config.json can ask for more than fits into 64 bits.)
+double parameter_count(const DecoderLayout& layout);
+
 // One for each family.
 extern const Family kLlama, kMistral, kQwen2, kQwen3, kGpt2, kBert;
 

@@ -23,4 +23,14 @@ DecoderLayout decoder_layout(const io::ModelConfig& config) {
   return family->layout(config);
 }
 
+double parameter_count(const DecoderLayout& layout) {
+  double total = 0.0;
+  for (const auto& [name, shape] : layout.shapes) {
+    double count = 1.0;
+    for (int64_t size : shape) count *= static_cast<double>(size);
+    total += count;
+  }
+  return total;
+}
+
 }  // namespace dmc::families

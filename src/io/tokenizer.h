@@ -10,13 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "io/byte_range.h"
+
 namespace dmc::io {
 
 struct Pipeline;
-
-struct ByteRange {
-  size_t begin, end;
-};
 
 class Tokenizer {
  public:

@@ -83,6 +83,16 @@ std::string lower_case(std::string_view text) {
   return out;
 }
 
+std::string upper_case(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const auto c = static_cast<utf8proc_int32_t>(take_code_point(&text));
+    append_utf8(static_cast<char32_t>(utf8proc_toupper(c)), &out);
+  }
+  return out;
+}
+
 bool is_white_space(char32_t c) {
   const auto kind = category(c);
   return (c >= '\t' && c <= '\r') || c == 0x85 || kind == UTF8PROC_CATEGORY_ZS ||

@@ -13,6 +13,7 @@ std::string normalized(std::string_view text, NormalForm form);
 
 // The full lower case of each character by itself; the Greek final sigma gets no special treatment.
 std::string lower_case(std::string_view text);
+std::string upper_case(std::string_view text);  // "ß" stays as it is
 
 bool is_white_space(char32_t c);      // the property White_Space
 bool is_punctuation(char32_t c);      // categories P*

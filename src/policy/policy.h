@@ -8,9 +8,12 @@
 namespace dmc::policy {
 
 struct DecisionInput {
-  float key_channel;         // k[last] of this KV head, before rotary
-  float query_channel_mean;  // mean of q[last] over the head's query group, before rotary
-  float offset;              // c, from the model's dmc_config
+  float key_channel = 0.0f;         // k[last] of this KV head, before rotary
+  float query_channel_mean = 0.0f;  // mean of q[last] over the head's query group, before rotary
+  float offset = 0.0f;              // c, from the model's dmc_config
+  // For policies that do not look at the token:
+  int64_t stream = 0, position = 0;  // which (layer, KV head), counted through; which token
+  double forced_cr = 1.0;            // the ratio to reach on average
 };
 
 struct Decision {

@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <numbers>
 
+#include "base/rng.h"
 #include "policy/policy.h"
 
 namespace dmc::policy {
@@ -15,9 +18,26 @@ Decision dmc(const DecisionInput& in) {
   return {in.key_channel - in.offset > 0.0f, importance + FLT_EPSILON};
 }
 
+// Merges at random, so that any model shows the speed of a ratio. Heads differ as those of a
+// trained model do: log-uniformly by a factor of up to 4, spread evenly over the streams.
+Decision forced(const DecisionInput& in) {
+  constexpr double kGoldenRatio = 0.6180339887498949;
+  const double spread = std::clamp(std::log2(in.forced_cr), 0.0, 1.0);
+  const double place = std::fmod(static_cast<double>(in.stream + 1) * kGoldenRatio, 1.0);
+  const double factor = std::exp2(spread * (1.0 - 2.0 * place));
+  const double mean = spread > 0.0
+                          ? std::sinh(spread * std::numbers::ln2) / (spread * std::numbers::ln2)
+                          : 1.0;  // of the factor, over all places
+  const double opens = std::min(1.0, factor / mean / in.forced_cr);
+  const double draw = random_uniform(/*seed=*/4, static_cast<uint64_t>(in.stream),
+                                     static_cast<uint64_t>(in.position));
+  return {draw >= opens, 1.0f};
+}
+
 constexpr Policy kPolicies[] = {
     {"dense", "keep every token in a slot of its own", false, dense},
     {"dmc", "merge tokens into the newest slot where the model decides so", true, dmc},
+    {"forced", "merge at random to reach --force-cr, to measure speed", false, forced},
 };
 
 }  // namespace

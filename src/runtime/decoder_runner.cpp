@@ -1,9 +1,5 @@
 #include "runtime/decoder_runner.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/empty.h>
-#include <c10/core/InferenceMode.h>
-
 #include <algorithm>
 
 #include "base/error.h"
@@ -12,8 +8,9 @@
 namespace dmc::runtime {
 namespace {
 
-const policy::Policy& choose_policy(const io::ModelConfig& config, const std::string& wanted) {
-  const std::string name = wanted.empty() ? (config.dmc ? "dmc" : "dense") : wanted;
+const policy::Policy& choose_policy(const io::ModelConfig& config, const RunnerOptions& options) {
+  std::string name = options.policy;
+  if (name.empty()) name = options.forced_cr > 1.0 ? "forced" : config.dmc ? "dmc" : "dense";
   const policy::Policy* policy = policy::find_policy(name);
   if (policy == nullptr) {
     std::string names;
@@ -30,17 +27,6 @@ const policy::Policy& choose_policy(const io::ModelConfig& config, const std::st
   return *policy;
 }
 
-cache::CacheConfig cache_config(const io::ModelConfig& config, const kernels::RopeTable* rope) {
-  cache::CacheConfig result;
-  result.layers = static_cast<int>(config.num_layers);
-  result.kv_heads = static_cast<int>(config.num_kv_heads);
-  result.query_heads = static_cast<int>(config.num_heads);
-  result.head_dim = static_cast<int>(config.head_dim);
-  result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
-  result.rope = rope;
-  return result;
-}
-
 int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
   if (wanted <= 0) return config.context();
   if (config.learned_positions && wanted > config.max_positions) {
@@ -51,73 +37,74 @@ int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
   return wanted;
 }
 
-std::optional<kernels::RopeTable> make_rope(const io::ModelConfig& config, int64_t positions) {
-  if (!config.rope) return std::nullopt;
-  return kernels::RopeTable(positions, families::rope_frequencies(config));
+std::unique_ptr<const kernels::RopeTable> make_rope(const io::ModelConfig& config,
+                                                    int64_t positions) {
+  if (!config.rope) return nullptr;
+  return std::make_unique<kernels::RopeTable>(positions, families::rope_frequencies(config));
 }
 
-at::Tensor to_tokens(std::span<const int32_t> ids, at::IntArrayRef shape) {
-  const at::Tensor tokens = at::empty(shape, at::kLong);
-  std::copy(ids.begin(), ids.end(), tokens.mutable_data_ptr<int64_t>());
-  return tokens;
-}
-
-std::vector<float> to_vector(const at::Tensor& tensor) {
-  const at::Tensor flat = tensor.contiguous();
-  const float* data = flat.const_data_ptr<float>();
-  return {data, data + flat.numel()};
-}
-
-// LibTorch's exceptions carry its source lines; a user gets one sentence.
-template <class Fn>
-auto guarded(Fn&& fn) {
-  try {
-    const c10::InferenceMode inference;
-    return fn();
-  } catch (const c10::Error& error) {
-    throw internal_error(std::string("LibTorch: ") + error.what_without_backtrace());
-  }
+cache::CacheConfig cache_config(const io::ModelConfig& config, const RunnerOptions& options,
+                                const kernels::RopeTable* rope) {
+  cache::CacheConfig result;
+  result.layers = static_cast<int>(config.num_layers);
+  result.kv_heads = static_cast<int>(config.num_kv_heads);
+  result.query_heads = static_cast<int>(config.num_heads);
+  result.head_dim = static_cast<int>(config.head_dim);
+  result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
+  result.slot_type = options.kv;
+  result.rope = rope;
+  return result;
 }
 
 }  // namespace
 
-DecoderRunner::DecoderRunner(std::shared_ptr<const models::Decoder> model,
-                             const RunnerOptions& options)
+DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options)
     : model_(std::move(model)),
-      policy_(choose_policy(model_->config(), options.policy)),
+      policy_(choose_policy(model_->config, options)),
       chunk_(std::max<int64_t>(1, options.chunk)),
-      max_positions_(choose_positions(model_->config(), options.max_positions)),
-      rope_(make_rope(model_->config(), max_positions_)),
-      cache_(cache_config(model_->config(), rope_ ? &*rope_ : nullptr)),
-      attention_(model_->config(), policy_, cache_) {}
+      max_positions_(choose_positions(model_->config, options.max_positions)),
+      rope_(make_rope(model_->config, max_positions_)),
+      cache_(cache_config(model_->config, options, rope_.get())),
+      decoder_(*model_, policy_, cache_) {
+  decoder_.set_forced_cr(options.forced_cr);
+}
 
-at::Tensor DecoderRunner::prefill_hidden(engine::SequenceId sequence,
-                                         std::span<const int32_t> tokens) {
+std::span<const float> DecoderRunner::prefill_hidden(engine::SequenceId sequence,
+                                                     std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (cache_.length(sequence) + count > max_positions()) {
     throw usage_error("the text has at least " + std::to_string(cache_.length(sequence) + count) +
                       " tokens, the model's context is " + std::to_string(max_positions()));
   }
-  return guarded([&] {
-    attention_.begin_prefill(sequence);
-    const int64_t first = cache_.length(sequence);
-    const at::Tensor hidden = model_->hidden(to_tokens(tokens, {1, count}), attention_,
-                                             at::arange(first, first + count, at::kLong));
-    cache_.advance(sequence, count);
-    return hidden.squeeze(0);
-  });
+  const std::span<const float> hidden = decoder_.hidden({{&sequence, 1}, tokens, false});
+  cache_.advance(sequence, count);
+  return hidden;
 }
 
 std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
                                           std::span<const int32_t> tokens) {
   DMC_CHECK(!tokens.empty());
-  at::Tensor hidden;
+  std::span<const float> hidden;
   while (!tokens.empty()) {
     const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
     hidden = prefill_hidden(sequence, tokens.first(count));
     tokens = tokens.subspan(count);
   }
-  return guarded([&] { return to_vector(model_->logits(hidden[-1])); });
+  return decoder_.logits(hidden.last(static_cast<size_t>(model_->config.hidden_size)).data(), 1);
+}
+
+std::vector<float> DecoderRunner::prefill_logits(engine::SequenceId sequence,
+                                                 std::span<const int32_t> tokens) {
+  std::vector<float> logits;
+  logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
+  while (!tokens.empty()) {
+    const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
+    const std::span<const float> hidden = prefill_hidden(sequence, tokens.first(count));
+    const std::vector<float> rows = decoder_.logits(hidden.data(), static_cast<int64_t>(count));
+    logits.insert(logits.end(), rows.begin(), rows.end());
+    tokens = tokens.subspan(count);
+  }
+  return logits;
 }
 
 std::vector<float> DecoderRunner::decode(std::span<const engine::SequenceId> sequences,
@@ -126,17 +113,17 @@ std::vector<float> DecoderRunner::decode(std::span<const engine::SequenceId> seq
   for (engine::SequenceId sequence : sequences) {
     DMC_CHECK(cache_.length(sequence) < max_positions());
   }
-  return guarded([&] {
-    const auto count = static_cast<int64_t>(tokens.size());
-    attention_.begin_decode(sequences);
-    const at::Tensor positions_B1 = at::empty({count, 1}, at::kLong);
-    std::ranges::transform(sequences, positions_B1.mutable_data_ptr<int64_t>(),
-                           [&](engine::SequenceId id) { return cache_.length(id); });
-    const at::Tensor hidden =
-        model_->hidden(to_tokens(tokens, {count, 1}), attention_, positions_B1);
-    for (engine::SequenceId sequence : sequences) cache_.advance(sequence, 1);
-    return to_vector(model_->logits(hidden.squeeze(1)));
-  });
+  const std::span<const float> hidden = decoder_.hidden({sequences, tokens, true});
+  for (engine::SequenceId sequence : sequences) cache_.advance(sequence, 1);
+  return decoder_.logits(hidden.data(), static_cast<int64_t>(tokens.size()));
+}
+
+double DecoderRunner::compression_ratio(engine::SequenceId sequence) const {
+  const cache::CacheConfig& config = cache_.config();
+  const int64_t kept = cache_.slots(sequence);
+  if (kept == 0) return 1.0;
+  return static_cast<double>(cache_.length(sequence) * config.layers * config.kv_heads) /
+         static_cast<double>(kept);
 }
 
 }  // namespace dmc::runtime

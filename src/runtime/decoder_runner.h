@@ -1,28 +1,29 @@
-// The model on LibTorch with the compressed cache: what the engine, scoring and measuring run on.
+// The model with its compressed cache: what the engine, scoring and measuring run on. No LibTorch.
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <string>
 
 #include "engine/model_runner.h"
-#include "models/decoder.h"
-#include "runtime/cached_attention.h"
+#include "kernels/rope.h"
+#include "runtime/decoder.h"
 
 namespace dmc::runtime {
 
 struct RunnerOptions {
   std::string policy;    // name in the policy table; empty: dmc if the model has it, else dense
   int64_t chunk = 1024;  // tokens of a prompt taken in at once
-  int64_t max_positions = 0;  // 0: the model's own context; more only where positions are computed
+  int64_t max_positions = 0;  // 0: the model's own context
+  DType kv = DType::kF32;     // of closed slots: kF32, kBF16, kF16, kI8
+  double forced_cr = 1.0;     // with the policy "forced"
 };
 
 class DecoderRunner : public engine::ModelRunner {
  public:
-  // Shares `model`. Error(kUsage) for an unknown policy, one the model was not trained for, or more
-  // positions than the model has learned.
-  DecoderRunner(std::shared_ptr<const models::Decoder> model, const RunnerOptions& options);
+  // Shares `model`. Error(kUsage) for an unknown policy, or one the model was not trained for.
+  DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options);
 
-  int64_t vocab_size() const override { return model_->config().vocab_size; }
+  int64_t vocab_size() const override { return model_->config.vocab_size; }
   int64_t max_positions() const override { return max_positions_; }
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
@@ -30,22 +31,25 @@ class DecoderRunner : public engine::ModelRunner {
   std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
   std::vector<float> decode(std::span<const engine::SequenceId> sequences,
                             std::span<const int32_t> tokens) override;
+  std::vector<float> prefill_logits(engine::SequenceId sequence,
+                                    std::span<const int32_t> tokens) override;
+  double compression_ratio(engine::SequenceId sequence) const override;
 
-  // One chunk of a prompt: the last hidden states of its tokens, [tokens, hidden].
-  at::Tensor prefill_hidden(engine::SequenceId sequence, std::span<const int32_t> tokens);
-
-  const models::Decoder& model() const { return *model_; }
+  const Model& model() const { return *model_; }
   const policy::Policy& policy() const { return policy_; }
   const cache::KvCache& cache() const { return cache_; }
 
  private:
-  std::shared_ptr<const models::Decoder> model_;
+  // One chunk of a prompt: the last hidden states of its tokens.
+  std::span<const float> prefill_hidden(engine::SequenceId sequence,
+                                        std::span<const int32_t> tokens);
+
+  std::shared_ptr<const Model> model_;
   const policy::Policy& policy_;
-  int64_t chunk_;
-  int64_t max_positions_;
-  std::optional<kernels::RopeTable> rope_;  // none: the family does not rotate
+  int64_t chunk_, max_positions_;
+  std::unique_ptr<const kernels::RopeTable> rope_;  // null: the family has none
   cache::KvCache cache_;
-  CachedAttention attention_;
+  Decoder decoder_;
 };
 
 }  // namespace dmc::runtime

@@ -68,8 +68,7 @@ std::vector<Measurement> measure(const std::vector<Subject>& subjects,
   DMC_CHECK(static_cast<int64_t>(text.size()) >= longest);
   std::vector<std::unique_ptr<DecoderRunner>> runners;
   for (const Subject& subject : subjects) {
-    RunnerOptions runner;
-    runner.policy = subject.policy;
+    RunnerOptions runner = subject.options;
     runner.max_positions = longest + options.decode_tokens;
     runners.push_back(std::make_unique<DecoderRunner>(subject.model, runner));
   }

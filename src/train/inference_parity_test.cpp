@@ -1,8 +1,12 @@
+// What inference computes, on packed weights and kernels alone, against the models that training
+// runs on.
 #include "runtime/decoder_runner.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -24,8 +28,18 @@ io::ModelConfig tiny_config(int64_t window) {
   return config;
 }
 
-std::shared_ptr<const models::Decoder> tiny_model(int64_t window) {
-  return std::make_shared<models::Decoder>(models::Decoder::create(tiny_config(window), 5));
+// The same weights for inference, by way of a model directory.
+std::shared_ptr<const Model> packed(const models::Decoder& model, DType type = DType::kF32) {
+  const std::filesystem::path dir =
+      std::filesystem::temp_directory_path() / ("dmc-inference-parity-" + std::to_string(getpid()));
+  model.save(dir, at::kFloat);
+  const auto result = load_model(dir, type);
+  std::filesystem::remove_all(dir);
+  return result;
+}
+
+std::shared_ptr<const Model> tiny_model(int64_t window) {
+  return packed(models::Decoder::create(tiny_config(window), 5));
 }
 
 std::vector<int32_t> random_tokens(size_t count) {
@@ -62,6 +76,46 @@ TEST(DecoderRunner, OnePassChunkedAndStepwisePrefillAgree) {
   }
 }
 
+// Weights and slots in fewer bits change the result by their rounding, not more.
+TEST(DecoderRunner, LowerPrecisionStaysClose) {
+  const models::Decoder model = models::random_model(tiny_config(12));
+  const std::vector<int32_t> tokens = random_tokens(80);
+  const auto last_logits = [&](DType weights, DType kv) {
+    DecoderRunner runner(packed(model, weights), {.policy = "dense", .kv = kv});
+    return runner.prefill(runner.add_sequence(), tokens);
+  };
+  const std::vector<float> exact = last_logits(DType::kF32, DType::kF32);
+  const auto error = [&](DType weights, DType kv) {
+    const std::vector<float> rounded = last_logits(weights, kv);
+    double difference = 0.0, norm = 0.0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      difference += std::pow(rounded[i] - exact[i], 2.0);
+      norm += std::pow(exact[i], 2.0);
+    }
+    return std::sqrt(difference / norm);
+  };
+  // Half a unit in the last place of each format, and some room for it to spread over layers.
+  EXPECT_LT(error(DType::kF32, DType::kF16), 8 * 0x1p-11);
+  EXPECT_LT(error(DType::kF32, DType::kBF16), 8 * 0x1p-8);
+  EXPECT_LT(error(DType::kF32, DType::kI8), 8 / 127.0);
+  EXPECT_LT(error(DType::kF16, DType::kF32), 8 * 0x1p-11);
+  EXPECT_LT(error(DType::kBF16, DType::kF32), 8 * 0x1p-8);
+  EXPECT_LT(error(DType::kI8, DType::kF32), 8 / 127.0);
+  EXPECT_GT(error(DType::kF32, DType::kI8), 0.0);
+}
+
+TEST(DecoderRunner, ForcedDecisionsReachTheRatio) {
+  const models::Decoder model = models::random_model(models::tiny_configs().front());
+  for (double cr : {1.5, 4.0, 8.0}) {
+    DecoderRunner runner(packed(model), {.max_positions = 4096, .forced_cr = cr});
+    const auto sequence = runner.add_sequence();
+    std::vector<int32_t> tokens;
+    while (tokens.size() < 4000) tokens.push_back(static_cast<int32_t>(tokens.size() % 50));
+    runner.prefill(sequence, tokens);
+    EXPECT_NEAR(runner.compression_ratio(sequence), cr, 0.15 * cr);
+  }
+}
+
 TEST(DecoderRunner, DensePolicyKeepsEveryToken) {
   DecoderRunner runner(tiny_model(12), {.policy = "dense"});
   const auto sequence = runner.add_sequence();
@@ -90,13 +144,13 @@ TEST(DecoderRunner, BatchesGiveWhatSingleSequencesGive) {
 TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
   const std::vector<int32_t> tokens = random_tokens(60);
   for (const io::ModelConfig& config : models::tiny_configs()) {
-    const auto model = std::make_shared<const models::Decoder>(models::random_model(config));
+    const models::Decoder model = models::random_model(config);
     nn::DenseAttention dense(60, families::rope_frequencies(config));
     const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
-    const at::Tensor whole = model->logits(model->hidden(ids.unsqueeze(0), dense))[0][-1];
+    const at::Tensor whole = model.logits(model.hidden(ids.unsqueeze(0), dense))[0][-1];
     const std::vector<float> expected(whole.const_data_ptr<float>(),
                                       whole.const_data_ptr<float>() + whole.numel());
-    DecoderRunner runner(model, {.chunk = 25});
+    DecoderRunner runner(packed(model), {.chunk = 25});
     const auto sequence = runner.add_sequence();
     runner.prefill(sequence, std::span(tokens).first(59));
     const std::vector<float> logits =
@@ -109,7 +163,7 @@ TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
   const std::vector<int32_t> tokens = random_tokens(60);
   for (io::ModelConfig config : models::tiny_configs()) {
     config.dmc = tiny_config(12).dmc;
-    DecoderRunner runner(std::make_shared<const models::Decoder>(models::random_model(config)), {});
+    DecoderRunner runner(packed(models::random_model(config)), {});
     const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
     const std::vector<float> expected = runner.prefill(one_pass, tokens);
     std::vector<float> logits;
@@ -125,14 +179,42 @@ TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
 
 TEST(DecoderRunner, LearnedPositionsCannotBeExceeded) {
   const io::ModelConfig gpt2 = models::tiny_configs()[4];
-  const auto model = std::make_shared<const models::Decoder>(models::Decoder::create(gpt2, 1));
+  const auto model = packed(models::Decoder::create(gpt2, 1));
   EXPECT_THROW(DecoderRunner(model, {.max_positions = kContext + 1}), Error);
+}
+
+// A text scored behind a forked context equals the same text scored in one go, compressed.
+TEST(DecoderRunner, ForkedContinuationsScoreAsWholeTexts) {
+  const std::vector<int32_t> tokens = random_tokens(100);
+  constexpr size_t kVocab = kVocabulary;
+  for (int64_t window : {0, 12}) {
+    DecoderRunner runner(tiny_model(window), {.chunk = 33});
+    const auto whole = runner.add_sequence(), context = runner.add_sequence();
+    const std::vector<float> expected = runner.prefill_logits(whole, tokens);
+    EXPECT_EQ(expected.size(), 100 * kVocab);
+    for (size_t cut : {1, 40, 70}) {
+      const auto done = static_cast<size_t>(runner.cache().length(context));
+      const auto next = runner.prefill(context, std::span(tokens).subspan(done, cut - done));
+      const auto branch = runner.fork(context);
+      const auto rest = runner.prefill_logits(branch, std::span(tokens).subspan(cut));
+      EXPECT_LT(largest_difference(next, {expected.begin() + static_cast<long>((cut - 1) * kVocab),
+                                          expected.begin() + static_cast<long>(cut * kVocab)}),
+                1e-4);
+      EXPECT_LT(largest_difference(
+                    rest, {expected.begin() + static_cast<long>(cut * kVocab), expected.end()}),
+                1e-4);
+      EXPECT_EQ(runner.cache().slots(branch), runner.cache().slots(whole));
+      EXPECT_EQ(runner.compression_ratio(branch), runner.compression_ratio(whole));
+      runner.release(branch);
+    }
+    EXPECT_GT(runner.compression_ratio(whole), 1.2) << "the test needs a model that merges";
+  }
 }
 
 TEST(DecoderRunner, RefusesWhatItCannotDo) {
   io::ModelConfig config = tiny_config(12);
   config.dmc.reset();
-  const auto dense = std::make_shared<models::Decoder>(models::Decoder::create(config, 1));
+  const auto dense = packed(models::Decoder::create(config, 1));
   EXPECT_THROW(DecoderRunner(dense, {.policy = "dmc"}), Error);
   EXPECT_THROW(DecoderRunner(dense, {.policy = "no-such-policy"}), Error);
   DecoderRunner runner(dense, {});

@@ -1,0 +1,100 @@
+#include "eval/continuation.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "eval/text.h"
+
+namespace dmc::eval {
+namespace {
+
+// What is left of `tokens` when the last `limit` are kept.
+std::span<const int32_t> last_of(std::span<const int32_t> tokens, size_t limit) {
+  return tokens.last(std::min(tokens.size(), limit));
+}
+
+}  // namespace
+
+TokenPair encode_pair(const io::Tokenizer& tokenizer, const std::string& context,
+                      const std::string& continuation) {
+  const std::string text(right_stripped(context));
+  const std::string rest = context.substr(text.size()) + continuation;
+  TokenPair pair{tokenizer.encode(text), tokenizer.encode(text + rest)};
+  const size_t cut = std::min(pair.context.size(), pair.continuation.size());
+  pair.continuation.erase(pair.continuation.begin(),
+                          pair.continuation.begin() + static_cast<ptrdiff_t>(cut));
+  return pair;
+}
+
+const ContinuationScorer::Beginning& ContinuationScorer::keep_beginning(const std::string& text,
+                                                                        Tokens context) {
+  const auto fits = [&](const Beginning& kept) {
+    return kept.text == text && kept.tokens.size() < context.size() &&
+           std::ranges::equal(kept.tokens, context.first(kept.tokens.size()));
+  };
+  if (beginning_ && fits(*beginning_)) return *beginning_;
+
+  // The tokens at the seam may differ from context to context; the last one of the context is left
+  // to take_in().
+  const std::vector<int32_t> tokens = tokenizer_.encode(text);
+  const Tokens all_but_last = context.first(context.size() - 1);
+  const auto common = std::ranges::mismatch(tokens, all_but_last).in1 - tokens.begin();
+  beginning_.emplace(text, std::vector<int32_t>(tokens.begin(), tokens.begin() + common),
+                     Sequence(runner_));
+  if (common > 0) runner_.prefill(beginning_->sequence.id(), beginning_->tokens);
+  return *beginning_;
+}
+
+ContinuationScorer::Trunk ContinuationScorer::take_in(Tokens context,
+                                                      const std::string& beginning) {
+  if (beginning.empty()) {
+    Trunk trunk{Sequence(runner_), context.size(), {}};
+    trunk.next = runner_.prefill(trunk.sequence.id(), context);
+    return trunk;
+  }
+  const Beginning& kept = keep_beginning(beginning, context);
+  Trunk trunk{kept.sequence.fork(), context.size(), {}};
+  trunk.next = runner_.prefill(trunk.sequence.id(), context.subspan(kept.tokens.size()));
+  return trunk;
+}
+
+LogLikelihood ContinuationScorer::rate_branch(const Trunk& trunk, Tokens continuation) {
+  const LogLikelihood first = rate(trunk.next, continuation[0]);
+  if (continuation.size() == 1) {
+    cache_use_.add(runner_, trunk.sequence, trunk.tokens);
+    return first;
+  }
+  const Sequence branch = trunk.sequence.fork();
+  const Tokens taken_in = continuation.first(continuation.size() - 1);
+  const std::vector<float> logits = runner_.prefill_logits(branch.id(), taken_in);
+  cache_use_.add(runner_, branch, trunk.tokens + taken_in.size());
+  return first + rate_run(logits, continuation.subspan(1));
+}
+
+std::vector<LogLikelihood> ContinuationScorer::score(const std::string& context,
+                                                     const std::vector<std::string>& continuations,
+                                                     const std::string& beginning) {
+  // The last token of a continuation is only predicted, so one more than the context fits.
+  const auto longest = static_cast<size_t>(runner_.max_positions()) + 1;
+  std::optional<Trunk> trunk;
+  std::vector<LogLikelihood> ratings;
+  for (const std::string& continuation : continuations) {
+    const TokenPair pair = encode_pair(tokenizer_, context, continuation);
+    if (pair.context.empty() || pair.continuation.empty() || pair.continuation.size() >= longest) {
+      throw data_error("\"" + shortened(continuation) + "\" after \"" + shortened(context) +
+                       "\" cannot be scored: both must have tokens, and the former at most " +
+                       std::to_string(longest - 1) + ", found " +
+                       std::to_string(pair.continuation.size()));
+    }
+    if (pair.context.size() + pair.continuation.size() > longest) {
+      const Tokens kept = last_of(pair.context, longest - pair.continuation.size());
+      ratings.push_back(rate_branch(take_in(kept, ""), pair.continuation));
+      continue;
+    }
+    if (!trunk) trunk = take_in(pair.context, beginning);
+    ratings.push_back(rate_branch(*trunk, pair.continuation));
+  }
+  return ratings;
+}
+
+}  // namespace dmc::eval
