@@ -98,6 +98,19 @@ TEST_F(ModelConfigTest, SlidingWindowLimitsTheContext) {
   EXPECT_EQ(json::parse(model_config_json(read(root.dump())))["max_position_embeddings"], 128);
 }
 
+TEST_F(ModelConfigTest, QwenSaysWhetherItsWindowIsUsed) {
+  json root = good();
+  root["architectures"] = {"Qwen2ForCausalLM"};
+  root["model_type"] = "qwen2";
+  root["sliding_window"] = 100;
+  root["layer_types"] = {"full_attention", "full_attention"};
+  EXPECT_EQ(read(root.dump()).context(), 128);
+  root["layer_types"][1] = "sliding_attention";
+  EXPECT_NE(complaint(root).find("layer_types"), std::string::npos);
+  root["use_sliding_window"] = true;
+  EXPECT_EQ(read(root.dump()).context(), 100);
+}
+
 TEST_F(ModelConfigTest, RoundTripKeepsUnknownKeysAndDmc) {
   io::ModelConfig config = read(good().dump());
   config.dmc = io::DmcConfig{4.0, 12, 3.0, "finetune", 123, 2048};

@@ -105,6 +105,18 @@ TEST_F(TrainerTest, ResumingWithOtherOptionsIsRefused) {
   }
 }
 
+TEST_F(TrainerTest, SequencesLongerThanTheContextAreRefused) {
+  TrainOptions o = options("long");
+  o.length = 4096;
+  try {
+    run(o);
+    FAIL() << "the model has no positions for it";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("--length: 4096"), std::string::npos);
+  }
+}
+
 TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
   TrainOptions o = options("zeroed");
   o.stages = {{find_stage("zero-out"), 4}};
