@@ -38,8 +38,10 @@ std::optional<std::string> template_text(const nlohmann::json& config) {
   if (found->is_string()) return found->get<std::string>();
   if (!found->is_array()) return std::nullopt;
   for (const auto& entry : *found) {
-    if (entry.is_object() && entry.value("name", "") == "default") {
-      return entry.at("template").get<std::string>();
+    const nlohmann::json named = entry.is_object() ? entry : nlohmann::json::object();
+    const bool is_default = named.contains("name") && named["name"] == "default";
+    if (is_default && named.contains("template") && named["template"].is_string()) {
+      return named["template"].get<std::string>();
     }
   }
   return std::nullopt;
@@ -103,16 +105,16 @@ void ChatTemplate::set_trusted(const std::string& name, const std::string& value
 ChatPrompt ChatTemplate::render(const ordered_json& messages, bool add_generation_prompt,
                                 const ordered_json& variables) const {
   chat::Scope globals(nullptr);
-  chat::add_global_functions(&globals);
-  for (const auto& [name, value] : variables.items()) {
-    globals.set(name, chat::from_json(value, /*untrusted=*/true));
-  }
-  // Ours come last: what a request brings along cannot take their place.
-  for (const auto& [name, value] : impl_->trusted) globals.set(name, chat::Value(value));
-  globals.set("messages", chat::from_json(messages, /*untrusted=*/true));
-  globals.set("add_generation_prompt", chat::Value(add_generation_prompt));
   chat::Runtime runtime(&globals);
   try {
+    for (const auto& [name, value] : variables.items()) {
+      globals.set(name, chat::from_json(value, /*untrusted=*/true));
+    }
+    // Ours come last: what a request brings along cannot take their place.
+    chat::add_global_functions(&globals);
+    for (const auto& [name, value] : impl_->trusted) globals.set(name, chat::Value(value));
+    globals.set("messages", chat::from_json(messages, /*untrusted=*/true));
+    globals.set("add_generation_prompt", chat::Value(add_generation_prompt));
     chat::run_block(impl_->block, runtime, runtime.root);
   } catch (const chat::RuntimeError& error) {
     const std::string message = impl_->place(error.line) + error.message;

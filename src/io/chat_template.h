@@ -33,10 +33,11 @@ class ChatTemplate {
   static std::optional<ChatTemplate> find(const std::filesystem::path& dir);
 
   // `messages` is an array of objects as in the OpenAI API, `variables` what else the template may
-  // ask for (tools, enable_thinking, ...): their strings are the user's, not to be trusted. The
-  // special tokens (bos_token, ...) are those of the model directory.
-  // Error(kUsage) with the line of the template if it refuses the messages by raise_exception(),
-  // Error(kData) if it fails in another way or needs more than the limits of chat/runtime.h.
+  // ask for (tools, enable_thinking, ...): their strings are the user's, not to be trusted. Both
+  // nest at most 64 levels, as parse_json() sees to. The special tokens (bos_token, ...) are those
+  // of the model directory. Error(kUsage) with the line of the template if it refuses the messages
+  // by raise_exception(), Error(kData) if it fails in another way or needs more than the limits of
+  // chat/runtime.h.
   ChatPrompt render(const nlohmann::ordered_json& messages, bool add_generation_prompt,
                     const nlohmann::ordered_json& variables = {}) const;
 

@@ -53,6 +53,13 @@ TEST(ChatTemplate, RunawayTemplatesAreStopped) {
       {"{{ ('x' * 3000000)|replace('x', 'y' * 3000000) }}", "too long"},
       {"{% set ns = namespace(x=[]) %}{% for i in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}",
        "cannot hold"},
+      {"{% set ns = namespace(x=[]) %}{% for i in range(50) %}{% set ns.x = [ns.x, ns.x] %}"
+       "{% endfor %}",
+       "too large"},
+      {"{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(20) %}"
+       "{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}"
+       "{% for i in range(99999) %}{% if ns.a == ns.b %}{% endif %}{% endfor %}",
+       "steps"},
       {"{% set ns = namespace() %}{% set ns.x = ns %}", "cannot hold"},
       {"{% set ns = namespace() %}{% set ns.x = [ns] %}", "nest deeper"},
       {"{{ " + deep + "1" + std::string(deep.size(), ')') + " }}", "nested deeper"},

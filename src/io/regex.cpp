@@ -80,8 +80,9 @@ Regex::Regex(const std::string& pattern, const std::string& origin)
   int code = 0;
   PCRE2_SIZE offset = 0;
   const std::string source = with_unicode_space(pattern);
-  impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
-                              PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+  impl_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, nullptr);
   if (impl_->code == nullptr) {
     char message[128] = "";
     pcre2_get_error_message(code, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
@@ -99,9 +100,13 @@ void Regex::for_each_match(std::string_view text,
   const PCRE2_SIZE* range = pcre2_get_ovector_pointer(state.data);
   size_t position = 0;
   while (position < text.size()) {
-    const int result =
-        pcre2_match(impl_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), position,
-                    PCRE2_NO_UTF_CHECK, state.data, state.context);
+    const auto match = [&](uint32_t options) {
+      return pcre2_match(impl_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                         position, PCRE2_NO_UTF_CHECK | options, state.data, state.context);
+    };
+    int result = match(0);
+    // The compiled matcher works on a small stack; the interpreter on the heap, up to its limit.
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);
     if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {
       throw data_error(impl_->origin +

@@ -155,7 +155,13 @@ Value concatenate(Runtime& runtime, Operands left, Operands right) {
 
 int order(Runtime& runtime, const char* name, Operands left, Operands right) {
   if (left.is_undefined() || right.is_undefined()) fail_operands(runtime, name, left, right);
+  runtime.charge_comparison(left, right);
   return compare(left, right);
+}
+
+bool are_equal(Runtime& runtime, Operands left, Operands right) {
+  runtime.charge_comparison(left, right);
+  return left == right;
 }
 
 bool contains(Runtime& runtime, Operands item, Operands container) {
@@ -166,6 +172,7 @@ bool contains(Runtime& runtime, Operands item, Operands container) {
   if (container.dict()) return item.text() && container.dict()->find(item.text()->bytes());
   if (container.list()) {
     runtime.charge_items(container.list()->items.size());
+    runtime.charge_comparison(container, container);
     return std::ranges::find(container.list()->items, item) != container.list()->items.end();
   }
   fail_operands(runtime, "in", item, container);
@@ -184,8 +191,8 @@ constexpr Operation kOperations[] = {
     {"%", modulo},
     {"**", power},
     {"~", concatenate},
-    {"==", [](Runtime&, Operands a, Operands b) { return Value(a == b); }},
-    {"!=", [](Runtime&, Operands a, Operands b) { return Value(!(a == b)); }},
+    {"==", [](Runtime& r, Operands a, Operands b) { return Value(are_equal(r, a, b)); }},
+    {"!=", [](Runtime& r, Operands a, Operands b) { return Value(!are_equal(r, a, b)); }},
     {"<", [](Runtime& r, Operands a, Operands b) { return Value(order(r, "<", a, b) < 0); }},
     {"<=", [](Runtime& r, Operands a, Operands b) { return Value(order(r, "<=", a, b) <= 0); }},
     {">", [](Runtime& r, Operands a, Operands b) { return Value(order(r, ">", a, b) > 0); }},

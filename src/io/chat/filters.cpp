@@ -122,6 +122,7 @@ Value sort(Runtime& runtime, const Value& self, const Arguments& arguments) {
   }
   std::ranges::stable_sort(keyed, [&](const auto& a, const auto& b) {
     runtime.charge_items(1);
+    runtime.charge_comparison(a.first, b.first);
     return descending ? compare(b.first, a.first) < 0 : compare(a.first, b.first) < 0;
   });
   List sorted;
@@ -137,6 +138,7 @@ Value dict_sort(Runtime& runtime, const Value& self, const Arguments& arguments)
   List pairs = *items(runtime, self, {}).list();
   std::ranges::stable_sort(pairs.items, [&](const Value& a, const Value& b) {
     runtime.charge_items(1);
+    runtime.charge_comparison(a, b);
     const Value x = folded(a.list()->items[part], case_sensitive);
     const Value y = folded(b.list()->items[part], case_sensitive);
     return descending ? compare(y, x) < 0 : compare(x, y) < 0;
@@ -150,6 +152,7 @@ Value unique(Runtime& runtime, const Value& self, const Arguments& arguments) {
   std::vector<Value> seen;
   for (const Value& item : items_of(runtime, self)) {
     const Value key = folded(item, case_sensitive);
+    for (const Value& other : seen) runtime.charge_comparison(key, other);
     runtime.charge_items(seen.size());
     if (std::ranges::find(seen, key) != seen.end()) continue;
     seen.push_back(key);

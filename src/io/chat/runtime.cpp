@@ -1,5 +1,7 @@
 #include "io/chat/runtime.h"
 
+#include <algorithm>
+
 namespace dmc::io::chat {
 
 const Value* Scope::find(std::string_view name) const {
@@ -28,6 +30,11 @@ Value Runtime::charged(Text text) {
     fail("more than " + std::to_string(limits.string_work >> 20) + " MiB of strings");
   }
   return Value(std::move(text));
+}
+
+void Runtime::charge_comparison(const Value& a, const Value& b) {
+  constexpr size_t kPerStep = 64;
+  charge_items(std::min(a.weight(), b.weight()) / kPerStep);
 }
 
 void Runtime::emit(const Text& text) {

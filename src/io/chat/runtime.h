@@ -44,6 +44,8 @@ class Runtime {
   // What is made: as many steps as items, and work on strings.
   void charge_items(size_t count);
   Value charged(Text text);
+  // Before two values are compared, all the way down.
+  void charge_comparison(const Value& a, const Value& b);
 
   void emit(const Text& text);
   // What fn() emits.

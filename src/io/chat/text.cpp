@@ -13,8 +13,10 @@ Text::Text(std::string bytes, bool untrusted) : bytes_(std::move(bytes)) {
 
 Text Text::slice(size_t begin, size_t end) const {
   Text part(bytes_.substr(begin, end - begin));
-  for (const ByteRange& range : untrusted_) {
-    const size_t from = std::max(range.begin, begin), to = std::min(range.end, end);
+  auto range = std::ranges::partition_point(
+      untrusted_, [begin](const ByteRange& before) { return before.end <= begin; });
+  for (; range != untrusted_.end() && range->begin < end; ++range) {
+    const size_t from = std::max(range->begin, begin), to = std::min(range->end, end);
     if (from < to) part.untrusted_.push_back({from - begin, to - begin});
   }
   return part;

@@ -11,14 +11,6 @@
 namespace dmc::io::chat {
 namespace {
 
-int checked_depth(int depth) {
-  if (depth > Value::kDeepest) {
-    throw std::length_error("lists and dictionaries nest deeper than " +
-                            std::to_string(Value::kDeepest) + " levels");
-  }
-  return depth;
-}
-
 bool same_items(const List& a, const List& b) {
   return a.is_tuple == b.is_tuple && std::ranges::equal(a.items, b.items);
 }
@@ -190,15 +182,26 @@ Value::Value() {
   data_ = nameless;
 }
 
+void Value::contain(const Value& part) {
+  depth_ = std::max(depth_, part.depth() + 1);
+  weight_ += part.weight();
+  if (depth_ > kDeepest) {
+    throw std::length_error("lists and dictionaries nest deeper than " + std::to_string(kDeepest) +
+                            " levels");
+  }
+  if (weight_ > kHeaviest) throw std::length_error("a list or dictionary grows too large");
+}
+
 Value::Value(List list) {
-  for (const Value& item : list.items) depth_ = std::max(depth_, item.depth());
-  depth_ = checked_depth(depth_ + 1);
+  for (const Value& item : list.items) contain(item);
   data_ = std::make_shared<const List>(std::move(list));
 }
 
 Value::Value(Dict dict) {
-  for (const auto& [key, value] : dict.entries()) depth_ = std::max(depth_, value.depth());
-  depth_ = checked_depth(depth_ + 1);
+  for (const auto& [key, value] : dict.entries()) {
+    contain(value);
+    weight_ += key.bytes().size();
+  }
   data_ = std::make_shared<const Dict>(std::move(dict));
 }
 

@@ -66,10 +66,13 @@ class Value {
   explicit Value(bool value) : data_(value) {}
   explicit Value(int64_t value) : data_(value) {}
   explicit Value(double value) : data_(value) {}
-  explicit Value(Text text) : data_(std::make_shared<const Text>(std::move(text))) {}
+  explicit Value(Text text)
+      : data_(std::make_shared<const Text>(std::move(text))),
+        weight_(1 + this->text()->bytes().size()) {}
   explicit Value(std::string text) : Value(Text(std::move(text))) {}
   explicit Value(const char* text) : Value(std::string(text)) {}
-  // Throws std::length_error if it would nest deeper than kDeepest: freeing it would recurse.
+  // Throw std::length_error if it would nest deeper than kDeepest, since freeing it recurses, or
+  // weigh more than kHeaviest.
   explicit Value(List list);
   explicit Value(Dict dict);
   explicit Value(Function function)
@@ -80,6 +83,11 @@ class Value {
   // Levels of lists and dictionaries. A namespace counts as the most, so that nothing can hold one
   // and no cycle can arise.
   int depth() const { return depth_; }
+
+  static constexpr size_t kHeaviest = size_t{1} << 24;
+  // Values in it, and bytes of its strings, those counted again that are in it more than once: a
+  // list that holds a list twice is small in memory, but long to print or to compare.
+  size_t weight() const { return weight_; }
 
   bool is_undefined() const { return undefined() != nullptr; }
   bool is_none() const { return std::holds_alternative<None>(data_); }
@@ -110,7 +118,10 @@ class Value {
                std::shared_ptr<const Dict>, std::shared_ptr<const Function>,
                std::shared_ptr<Namespace>>
       data_;
+  void contain(const Value& part);  // counts a part's depth and weight in
+
   int depth_ = 0;
+  size_t weight_ = 1;
 };
 
 bool operator==(const Value& a, const Value& b);
