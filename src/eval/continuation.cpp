@@ -1,19 +1,12 @@
 #include "eval/continuation.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "eval/text.h"
 
 namespace dmc::eval {
-namespace {
-
-// What is left of `tokens` when the last `limit` are kept.
-std::span<const int32_t> last_of(std::span<const int32_t> tokens, size_t limit) {
-  return tokens.last(std::min(tokens.size(), limit));
-}
-
-}  // namespace
 
 TokenPair encode_pair(const io::Tokenizer& tokenizer, const std::string& context,
                       const std::string& continuation) {
@@ -76,7 +69,7 @@ std::vector<LogLikelihood> ContinuationScorer::score(const std::string& context,
                                                      const std::string& beginning) {
   // The last token of a continuation is only predicted, so one more than the context fits.
   const auto longest = static_cast<size_t>(runner_.max_positions()) + 1;
-  std::optional<Trunk> trunk;
+  std::map<size_t, Trunk> trunks;  // by how much of the context's end is kept
   std::vector<LogLikelihood> ratings;
   for (const std::string& continuation : continuations) {
     const TokenPair pair = encode_pair(tokenizer_, context, continuation);
@@ -86,13 +79,14 @@ std::vector<LogLikelihood> ContinuationScorer::score(const std::string& context,
                        std::to_string(longest - 1) + ", found " +
                        std::to_string(pair.continuation.size()));
     }
-    if (pair.context.size() + pair.continuation.size() > longest) {
-      const Tokens kept = last_of(pair.context, longest - pair.continuation.size());
-      ratings.push_back(rate_branch(take_in(kept, ""), pair.continuation));
-      continue;
+    const size_t kept = std::min(pair.context.size(), longest - pair.continuation.size());
+    auto trunk = trunks.find(kept);
+    if (trunk == trunks.end()) {
+      const bool whole = kept == pair.context.size();
+      trunk = trunks.emplace(kept, take_in(Tokens(pair.context).last(kept), whole ? beginning : ""))
+                  .first;
     }
-    if (!trunk) trunk = take_in(pair.context, beginning);
-    ratings.push_back(rate_branch(*trunk, pair.continuation));
+    ratings.push_back(rate_branch(trunk->second, pair.continuation));
   }
   return ratings;
 }
