@@ -15,7 +15,6 @@
 
 #include "io/corpus.h"
 #include "ops/threads.h"
-#include "train/decision_rows.h"
 #include "train/optimizer.h"
 #include "train/stage.h"
 
@@ -34,7 +33,7 @@ struct Contender {
   std::vector<double> seconds;
 };
 
-void step(const models::Llama& model, train::AdamW& optimizer, Contender& contender,
+void step(const models::Decoder& model, train::AdamW& optimizer, Contender& contender,
           const at::Tensor& batch, int64_t length, int64_t number) {
   const auto start = std::chrono::steady_clock::now();
   contender.attention->begin_step({0, 1, number, 1, 1.0});
@@ -63,7 +62,7 @@ int run(int argc, char** argv) {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 
-  const models::Llama model = models::Llama::load(options.model_dir);
+  const models::Decoder model = models::Decoder::load(options.model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   train::AdamW optimizer(model.parameters(), options);
   const io::Tokenizer tokenizer(options.model_dir);

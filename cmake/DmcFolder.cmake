@@ -1,7 +1,9 @@
 # dmc_folder(NAME [TORCH] DEPS ...): the library dmc_NAME of all sources under src/NAME, and, from
 # the *_test.cpp beside them, the test program NAME_test. A new file needs no line anywhere.
 # -Wno-restrict: g++ 12 warns of its own std::string (GCC bug 105651).
-set(DMC_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Wno-restrict -Werror)
+# -Wno-aggressive-loop-optimizations: and of kernels' remainder loops that run no iteration.
+set(DMC_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Wno-restrict
+    -Wno-aggressive-loop-optimizations -Werror)
 
 function(dmc_folder NAME)
   cmake_parse_arguments(ARG "TORCH" "" "DEPS" ${ARGN})

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -36,6 +37,16 @@ struct Job {
   }
 };
 
+// Looks for `ready` for a moment before the caller goes to sleep: between two operators of a decode
+// step a thread waits for microseconds, and waking it would take longer. Short, because the core
+// may be wanted by another process.
+template <class Ready>
+void look_for(Ready&& ready) {
+  constexpr auto kMoment = std::chrono::microseconds(50);
+  const auto start = std::chrono::steady_clock::now();
+  while (!ready() && std::chrono::steady_clock::now() - start < kMoment) std::this_thread::yield();
+}
+
 class Pool {
  public:
   ~Pool() { resize(1); }
@@ -63,16 +74,21 @@ class Pool {
     }
     wake_.notify_all();
     job.work();
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = nullptr;  // a thread that wakes only now finds nothing to do
+    }
+    look_for([this] { return busy_ == 0; });
     std::unique_lock lock(mutex_);
-    job_ = nullptr;  // a thread that wakes only now finds nothing to do
     done_.wait(lock, [this] { return busy_ == 0; });
   }
 
  private:
   void serve() {
     uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
     for (;;) {
+      look_for([&] { return generation_ != seen; });
+      std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stopping_ || (job_ != nullptr && generation_ != seen); });
       if (stopping_) return;
       seen = generation_;
@@ -89,8 +105,8 @@ class Pool {
   std::mutex run_mutex_, mutex_;
   std::condition_variable wake_, done_;
   Job* job_ = nullptr;
-  uint64_t generation_ = 0;
-  int busy_ = 0;
+  std::atomic<uint64_t> generation_ = 0;  // these two change under the mutex only
+  std::atomic<int> busy_ = 0;
   bool stopping_ = false;
 };
 

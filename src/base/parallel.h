@@ -13,7 +13,7 @@ int num_threads();
 
 // A team calls `work` on each of its threads and returns when all calls have. From then on
 // parallel_for runs on it, and our own pool is not started: two pools on the same cores would spin
-// and wait for one another. `size` is the number of its threads.
+// and wait for one another. `size` is the number of its threads. An empty team: our pool again.
 using ThreadTeam = std::function<void(const std::function<void()>& work)>;
 void use_thread_team(ThreadTeam team, int size);
 

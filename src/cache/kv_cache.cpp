@@ -19,6 +19,9 @@ struct Stream {
   std::vector<int32_t> pages;
   int64_t closed = 0;
   OpenSlot open;
+  // Only with a policy that evicts: of the closed slots and of the open one.
+  std::vector<policy::SlotStats> stats;
+  policy::SlotStats open_stats;
 };
 
 struct Sequence {
@@ -35,6 +38,18 @@ struct PooledChunk {
   float* value(int64_t token, int64_t d) { return values.data() + token * d; }
 };
 
+// Token `t` alone.
+LayerTokens row_of(const LayerTokens& all, int64_t t, const CacheConfig& config) {
+  const int64_t d = config.head_dim, K = config.kv_heads, H = config.query_heads;
+  return {1,
+          all.q + t * H * d,
+          all.k + t * K * d,
+          all.v + t * K * d,
+          all.merge + t * K,
+          all.importance + t * K,
+          all.out + t * H * d};
+}
+
 }  // namespace
 
 struct KvCache::Impl {
@@ -43,7 +58,8 @@ struct KvCache::Impl {
   std::map<SequenceId, Sequence> sequences;
   SequenceId next_id = 1;
 
-  explicit Impl(const CacheConfig& c) : config(c), pool(c.page_slots, c.head_dim, c.max_pages) {}
+  explicit Impl(const CacheConfig& c)
+      : config(c), pool({c.page_slots, c.head_dim, c.slot_type}, c.max_pages) {}
 
   int group() const { return config.query_heads / config.kv_heads; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
@@ -59,6 +75,11 @@ struct KvCache::Impl {
   void check_room(const Sequence& sequence, int64_t tokens) const {
     DMC_CHECK(config.rope == nullptr || sequence.length + tokens <= config.rope->positions);
   }
+  bool evicts() const { return config.policy != nullptr && config.policy->evict != nullptr; }
+  void step(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens, int64_t ahead);
+  void observe(Stream& stream, const float* weights) const;
+  void share_attention(std::span<Stream* const> layer) const;
+  void evict(Stream& stream);
   void append_closed(Stream& stream, const float* key, const float* value);
   void close_unless(bool merges, Stream& stream);
   void pool_chunk(OpenSlot& open, int64_t position, int head, const LayerTokens& tokens,
@@ -70,13 +91,11 @@ struct KvCache::Impl {
 void KvCache::Impl::append_closed(Stream& stream, const float* key, const float* value) {
   const int64_t row = stream.closed % config.page_slots;
   if (row == 0) {
-    stream.pages.push_back(pool.take());
+    stream.pages.push_back(pool.take(stream.pages.empty() ? -1 : stream.pages.back()));
   } else {
     stream.pages.back() = pool.writable(stream.pages.back());
   }
-  const kernels::PoolView view = pool.view();
-  std::copy_n(key, config.head_dim, view.key(stream.pages.back(), row));
-  std::copy_n(value, config.head_dim, view.value(stream.pages.back(), row));
+  kernels::write_slot(pool.view(), stream.pages.back(), row, key, value);
   ++stream.closed;
 }
 
@@ -86,6 +105,58 @@ void KvCache::Impl::close_unless(bool merges, Stream& stream) {
   if (merges || stream.open.empty()) return;
   append_closed(stream, stream.open.key(), stream.open.value());
   stream.open.clear();
+  if (evicts()) stream.stats.push_back(stream.open_stats);
+}
+
+// Takes the newest query's attention into the slots' statistics. weights: [group][closed + 1].
+void KvCache::Impl::observe(Stream& stream, const float* weights) const {
+  const int64_t width = stream.closed + 1;
+  for (int64_t slot = 0; slot < width; ++slot) {
+    policy::SlotStats& stats =
+        slot < stream.closed ? stream.stats[static_cast<size_t>(slot)] : stream.open_stats;
+    stats.attention = 0.0f;
+    for (int g = 0; g < group(); ++g) {
+      stats.attention += weights[g * width + slot] / static_cast<float>(group());
+    }
+    stats.total += stats.attention;
+  }
+}
+
+// Gives the streams of one layer the mean of their attention. They hold the same tokens in the same
+// order, because they have evicted as one from the start.
+void KvCache::Impl::share_attention(std::span<Stream* const> layer) const {
+  for (size_t slot = 0; slot < layer[0]->stats.size(); ++slot) {
+    float mean = 0.0f;
+    for (const Stream* stream : layer) {
+      mean += stream->stats[slot].attention / static_cast<float>(layer.size());
+    }
+    for (Stream* stream : layer) stream->stats[slot].attention = mean;
+  }
+}
+
+// Brings a stream back to its budget: the last closed slot takes the place of the one that goes.
+void KvCache::Impl::evict(Stream& stream) {
+  while (stream.closed + 1 > config.budget) {
+    const size_t victim =
+        config.policy->evict(stream.stats, stream.open_stats.position, config.budget);
+    DMC_CHECK(victim < stream.stats.size());
+    const auto at = static_cast<int64_t>(victim), last = stream.closed - 1;
+    if (at != last) {
+      std::vector<float> key(static_cast<size_t>(config.head_dim)), value(key.size());
+      int32_t& page = stream.pages[static_cast<size_t>(at / config.page_slots)];
+      page = pool.writable(page);
+      kernels::read_slot(pool.view(), stream.pages.back(), last % config.page_slots, key.data(),
+                         value.data());
+      kernels::write_slot(pool.view(), page, at % config.page_slots, key.data(), value.data());
+      stream.stats[victim] = stream.stats.back();
+    }
+    stream.stats.pop_back();
+    --stream.closed;
+    if (stream.closed % config.page_slots == 0) {
+      pool.drop_reference(stream.pages.back());
+      stream.pages.pop_back();
+    }
+  }
 }
 
 // Takes one head's tokens into its open slot and keeps every partial mean. A segment that ends
@@ -120,6 +191,7 @@ void KvCache::Impl::close_segments(Stream& stream, int head, const LayerTokens& 
 KvCache::KvCache(const CacheConfig& config) : config_(config) {
   DMC_CHECK(config.layers > 0 && config.kv_heads > 0 && config.head_dim > 0);
   DMC_CHECK(config.query_heads % config.kv_heads == 0 && config.window >= 0);
+  DMC_CHECK(config.policy == nullptr || config.policy->evict == nullptr || config.budget >= 2);
   impl_ = std::make_unique<Impl>(config_);
 }
 
@@ -127,7 +199,7 @@ KvCache::~KvCache() = default;
 
 SequenceId KvCache::add_sequence() {
   const size_t streams = static_cast<size_t>(config_.layers * config_.kv_heads);
-  const Stream empty{{}, 0, OpenSlot(config_.head_dim, config_.window)};
+  const Stream empty{{}, 0, OpenSlot(config_.head_dim, config_.window), {}, {}};
   impl_->sequences.emplace(impl_->next_id, Sequence{0, std::vector<Stream>(streams, empty)});
   return impl_->next_id++;
 }
@@ -152,6 +224,12 @@ void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
   if (tokens.tokens == 0) return;
   Sequence& sequence = impl_->at(id);
   impl_->check_room(sequence, tokens.tokens);
+  if (impl_->evicts()) {
+    for (int64_t t = 0; t < tokens.tokens; ++t) {
+      impl_->step(std::span(&id, 1), layer, row_of(tokens, t, config_), t);
+    }
+    return;
+  }
   const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
   std::vector<PooledChunk> chunks(static_cast<size_t>(heads));
   const auto for_each_head = [&](auto&& fn) {
@@ -181,19 +259,25 @@ void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
 
 void KvCache::decode(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens) {
   DMC_CHECK(tokens.tokens == static_cast<int64_t>(ids.size()));
-  const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
+  impl_->step(ids, layer, tokens, 0);
+}
+
+// decode() for tokens that stand `ahead` behind what the sequences hold.
+void KvCache::Impl::step(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens,
+                         int64_t ahead) {
+  const int heads = config.kv_heads, d = config.head_dim;
   struct Work {
     Stream* stream;
     int64_t position;
   };
   std::vector<Work> work;  // [sequence][head], the order of the tokens' rows
   for (SequenceId id : ids) {
-    Sequence& sequence = impl_->at(id);
-    impl_->check_room(sequence, 1);
+    Sequence& sequence = at(id);
+    check_room(sequence, ahead + 1);
     for (int head = 0; head < heads; ++head) {
-      Stream& stream = impl_->stream(sequence, layer, head);
-      impl_->close_unless(tokens.merge[work.size()] != 0, stream);
-      work.push_back({&stream, sequence.length});
+      Stream& stream = this->stream(sequence, layer, head);
+      close_unless(tokens.merge[work.size()] != 0, stream);
+      work.push_back({&stream, sequence.length + ahead});
     }
   }
   constexpr int64_t kStreamsAtOnce = 32;
@@ -202,17 +286,33 @@ void KvCache::decode(std::span<const SequenceId> ids, int layer, const LayerToke
                  for (int64_t i = first; i < last; ++i) {
                    OpenSlot& open = work[static_cast<size_t>(i)].stream->open;
                    open.push(tokens.importance[i], tokens.k + i * d, tokens.v + i * d);
-                   open.pool(work[static_cast<size_t>(i)].position, config_.rope);
+                   open.pool(work[static_cast<size_t>(i)].position, config.rope);
                  }
                });
   std::vector<kernels::DecodeItem> items;
   for (size_t i = 0; i < work.size(); ++i) {
     const Stream& stream = *work[i].stream;
-    const int64_t offset = static_cast<int64_t>(i) * group * d;
+    const int64_t offset = static_cast<int64_t>(i) * group() * d;
     items.push_back({stream.pages.data(), stream.closed, stream.open.key(), stream.open.value(),
                      tokens.q + offset, tokens.out + offset});
   }
-  kernels::decode_attention(impl_->pool.view(), items, group, impl_->scale());
+  std::vector<std::vector<float>> weights(evicts() ? items.size() : 0);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weights[i].resize(static_cast<size_t>(group() * (items[i].closed_slots + 1)));
+    items[i].weights = weights[i].data();
+  }
+  kernels::decode_attention(pool.view(), items, group(), scale());
+  if (!evicts()) return;
+  std::vector<Stream*> streams;
+  for (size_t i = 0; i < work.size(); ++i) {
+    streams.push_back(work[i].stream);
+    streams.back()->open_stats = {work[i].position, 0.0f, 0.0};
+    observe(*streams.back(), weights[i].data());
+  }
+  for (size_t i = 0; config.policy->layer_wide && i < streams.size(); i += heads) {
+    share_attention(std::span(streams).subspan(i, static_cast<size_t>(heads)));
+  }
+  for (Stream* stream : streams) evict(*stream);
 }
 
 void KvCache::advance(SequenceId id, int64_t tokens) { impl_->at(id).length += tokens; }
@@ -232,6 +332,14 @@ int64_t KvCache::slots(SequenceId id) const {
   return sum;
 }
 
+CacheBytes stream_bytes(const CacheConfig& config, int64_t slots) {
+  DMC_CHECK(slots > 0);
+  const kernels::PageFormat format{config.page_slots, config.head_dim, config.slot_type};
+  const int64_t pages = (slots - 1 + config.page_slots - 1) / config.page_slots;
+  return {pages * format.bytes(), OpenSlot::bytes(config.head_dim, config.window),
+          pages * static_cast<int64_t>(sizeof(int32_t))};
+}
+
 CacheBytes KvCache::bytes() const {
   CacheBytes bytes;
   bytes.pages = impl_->pool.pages_in_use() * impl_->pool.page_bytes();
@@ -248,14 +356,22 @@ void KvCache::read_slot(SequenceId id, int layer, int head, int64_t index, std::
                         std::span<float> value) const {
   const Stream& stream = impl_->stream(impl_->at(id), layer, head);
   DMC_CHECK(index >= 0 && index < slots(id, layer, head));
-  const float *k = stream.open.key(), *v = stream.open.value();
   if (index < stream.closed) {
-    const int32_t page = stream.pages[static_cast<size_t>(index / config_.page_slots)];
-    k = impl_->pool.view().key(page, index % config_.page_slots);
-    v = impl_->pool.view().value(page, index % config_.page_slots);
+    kernels::read_slot(impl_->pool.view(),
+                       stream.pages[static_cast<size_t>(index / config_.page_slots)],
+                       index % config_.page_slots, key.data(), value.data());
+    return;
   }
-  std::copy_n(k, config_.head_dim, key.data());
-  std::copy_n(v, config_.head_dim, value.data());
+  std::copy_n(stream.open.key(), config_.head_dim, key.data());
+  std::copy_n(stream.open.value(), config_.head_dim, value.data());
+}
+
+std::vector<int64_t> KvCache::kept_positions(SequenceId id, int layer, int head) const {
+  const Stream& stream = impl_->stream(impl_->at(id), layer, head);
+  std::vector<int64_t> positions;
+  for (const policy::SlotStats& slot : stream.stats) positions.push_back(slot.position);
+  positions.push_back(stream.open_stats.position);
+  return positions;
 }
 
 double KvCache::open_weight(SequenceId id, int layer, int head) const {

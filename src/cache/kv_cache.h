@@ -9,7 +9,9 @@
 #include <span>
 #include <vector>
 
+#include "base/dtype.h"
 #include "kernels/rope.h"
+#include "policy/policy.h"
 
 namespace dmc::cache {
 
@@ -18,8 +20,12 @@ struct CacheConfig {
   int kv_heads = 0;
   int query_heads = 0;
   int head_dim = 0;
-  int window = 12;        // tokens of a segment its slot averages; 0: all of them
-  int page_slots = 16;    // slots in a page
+  int window = 12;                // tokens of a segment its slot averages; 0: all of them
+  int page_slots = 16;            // slots in a page
+  DType slot_type = DType::kF32;  // of closed slots: kF32, kBF16, kF16 or kI8; open ones stay f32
+  // Only for policies that evict: slots that a stream may hold, the open one included; at least 2.
+  const policy::Policy* policy = nullptr;
+  int64_t budget = 0;
   int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
@@ -48,6 +54,9 @@ struct CacheBytes {
   int64_t total() const { return pages + open_slots + tables; }
 };
 
+// What a stream of that many slots takes, the open one among them.
+CacheBytes stream_bytes(const CacheConfig& config, int64_t slots);
+
 class KvCache {
  public:
   explicit KvCache(const CacheConfig& config);
@@ -60,7 +69,8 @@ class KvCache {
   // One-pass compressed prefill (docs/algorithm.md) of tokens at positions length(sequence)...:
   // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks. When
   // the pages run out (here or in decode), Error(kInternal): the sequences of that call are then
-  // good for release() alone, all others are untouched.
+  // good for release() alone, all others are untouched. Policies that evict take a prompt in token
+  // by token: what they keep depends on every query on the way.
   void prefill(SequenceId sequence, int layer, const LayerTokens& tokens);
 
   // One token for each of `sequences` (all different): append or merge, then attend.
@@ -78,6 +88,8 @@ class KvCache {
   // For tests and export: key (rotated) and value of slot `index` of a stream, the open one last.
   void read_slot(SequenceId sequence, int layer, int head, int64_t index, std::span<float> key,
                  std::span<float> value) const;
+  // The tokens whose slots an evicting policy kept, the newest last, else in no order.
+  std::vector<int64_t> kept_positions(SequenceId sequence, int layer, int head) const;
   // Sum of the importances of the tokens that the open slot averages.
   double open_weight(SequenceId sequence, int layer, int head) const;
   // Throws if page accounting, reference counts or slot counts disagree.

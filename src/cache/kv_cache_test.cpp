@@ -168,6 +168,21 @@ TEST(KvCache, OutputsDoNotDependOnPageIds) {
   EXPECT_EQ(run(false), run(true));
 }
 
+TEST(KvCache, BytesOfAStreamAreKnownBeforehand) {
+  for (DType type : {DType::kF32, DType::kBF16, DType::kI8}) {
+    for (int64_t tokens : {1, 8, 9, 50}) {
+      CacheConfig config = small_config(12, 8);
+      config.slot_type = type;
+      KvCache cache(config);
+      Rng rng(13);
+      Tokens prompt(tokens, 0.0, rng);
+      prefill(cache, cache.add_sequence(), prompt);
+      const CacheBytes stream = stream_bytes(config, tokens);
+      EXPECT_EQ(cache.bytes().total(), kLayers * kHeads * stream.total()) << tokens << " tokens";
+    }
+  }
+}
+
 TEST(KvCache, SaysWhenItIsFullAndGetsItsPagesBack) {
   CacheConfig config = small_config(1, 8);
   config.max_pages = kLayers * kHeads;

@@ -1,7 +1,11 @@
 #include "cache/page_pool.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <new>
 #include <string>
 
 #include "base/error.h"
@@ -9,45 +13,97 @@
 namespace dmc::cache {
 namespace {
 
-constexpr int64_t kChunkPages = 256;  // pages allocated from the system at a time
+constexpr int64_t kChunkBytes = int64_t{2} << 20;  // one huge page
+constexpr int64_t kLine = 64;
+
+// Memory that the system may back by huge pages: with pages in random order, most of what decoding
+// waits for would otherwise be address translation.
+std::byte* allocate(int64_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kChunkBytes, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
+  madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // advice: failure costs speed only
+  return static_cast<std::byte*>(memory);
+}
 
 }  // namespace
 
-PagePool::PagePool(int page_slots, int head_dim, int64_t max_pages)
-    : page_slots_(page_slots),
-      head_dim_(head_dim),
-      page_floats_(int64_t{2} * page_slots * head_dim),
-      max_pages_(max_pages > 0 ? max_pages : std::numeric_limits<int32_t>::max()) {
-  DMC_CHECK(page_slots > 0 && head_dim > 0);
+PagePool::PagePool(const kernels::PageFormat& format, int64_t max_pages)
+    : format_(format), max_pages_(max_pages > 0 ? max_pages : std::numeric_limits<int32_t>::max()) {
+  DMC_CHECK(format.page_slots > 0 && format.head_dim > 0);
 }
 
 void PagePool::grow() {
-  const int64_t count = std::min(kChunkPages, max_pages_ - pages_total());
+  const int64_t stride = (format_.bytes() + kLine - 1) / kLine * kLine;
+  const int64_t fitting = std::max<int64_t>(kRun, kChunkBytes / stride / kRun * kRun);
+  const int64_t count = std::min(fitting, max_pages_ - pages_total());
   if (count <= 0) {
     throw internal_error("the KV cache is full: all of its " + std::to_string(max_pages_) +
                          " pages are in use");
   }
-  chunks_.push_back(
-      std::make_unique_for_overwrite<float[]>(static_cast<size_t>(count * page_floats_)));
+  chunks_.emplace_back(allocate(count * stride));
   for (int64_t i = 0; i < count; ++i) {
-    free_.push_back(static_cast<int32_t>(pages_.size()));
-    pages_.push_back(chunks_.back().get() + i * page_floats_);
+    const auto page = static_cast<int32_t>(pages_.size());
+    if (page % kRun == 0) {
+      free_runs_.push_back(page);
+      taken_in_run_.push_back(0);
+    }
+    pages_.push_back(chunks_.back().get() + i * stride);
     references_.push_back(0);
   }
 }
 
-int32_t PagePool::take() {
-  if (free_.empty()) grow();
-  const int32_t page = free_.back();
-  free_.pop_back();
+int32_t PagePool::hand_out(int32_t page) {
   references_[static_cast<size_t>(page)] = 1;
+  ++taken_in_run_[static_cast<size_t>(run_of(page))];
+  ++in_use_;
   return page;
+}
+
+int32_t PagePool::take(int32_t previous) {
+  const int32_t next = previous + 1;
+  if (previous >= 0 && next % kRun != 0 && next < pages_total() && references(next) == 0) {
+    return hand_out(next);
+  }
+  if (const int32_t first = pop_free_run(); first >= 0) return hand_out(first);
+  // Every run has an owner. A new chunk, unless too much is held in reserve already.
+  const int64_t reserve = pages_total() - in_use_;
+  if (reserve == 0 || (4 * reserve <= pages_total() && pages_total() < max_pages_)) {
+    grow();
+    return hand_out(pop_free_run());
+  }
+  return hand_out(pop_free_page());
+}
+
+// The first page of a run of which none is taken; -1 if there is none.
+int32_t PagePool::pop_free_run() {
+  while (!free_runs_.empty()) {
+    const int32_t first = free_runs_.back();
+    free_runs_.pop_back();
+    if (taken_in_run_[static_cast<size_t>(run_of(first))] == 0) return first;
+  }
+  return -1;
+}
+
+// Any free page: somebody's reserve. There must be one.
+int32_t PagePool::pop_free_page() {
+  for (;;) {
+    while (!free_pages_.empty()) {
+      const int32_t page = free_pages_.back();
+      free_pages_.pop_back();
+      if (references(page) == 0) return page;
+    }
+    for (int32_t page = 0; page < static_cast<int32_t>(pages_total()); ++page) {
+      if (references(page) == 0) free_pages_.push_back(page);
+    }
+    DMC_CHECK(!free_pages_.empty());
+  }
 }
 
 int32_t PagePool::writable(int32_t page) {
   if (references(page) == 1) return page;
   const int32_t copy = take();
-  std::copy_n(pages_[static_cast<size_t>(page)], page_floats_, pages_[static_cast<size_t>(copy)]);
+  std::memcpy(pages_[static_cast<size_t>(copy)], pages_[static_cast<size_t>(page)],
+              static_cast<size_t>(format_.bytes()));
   --references_[static_cast<size_t>(page)];
   return copy;
 }
@@ -56,11 +112,13 @@ void PagePool::add_reference(int32_t page) { ++references_[static_cast<size_t>(p
 
 void PagePool::drop_reference(int32_t page) {
   DMC_CHECK(references(page) > 0);
-  if (--references_[static_cast<size_t>(page)] == 0) free_.push_back(page);
-}
-
-int64_t PagePool::pages_in_use() const {
-  return pages_total() - static_cast<int64_t>(free_.size());
+  if (--references_[static_cast<size_t>(page)] > 0) return;
+  --in_use_;
+  free_pages_.push_back(page);
+  const int64_t run = run_of(page);
+  if (--taken_in_run_[static_cast<size_t>(run)] == 0) {
+    free_runs_.push_back(static_cast<int32_t>(run) * kRun);
+  }
 }
 
 }  // namespace dmc::cache

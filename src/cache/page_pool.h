@@ -2,21 +2,25 @@
 // time: handing out a page is far less work than filling it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
-#include "kernels/attention.h"
+#include "kernels/slot_page.h"
 
 namespace dmc::cache {
 
 class PagePool {
  public:
   // max_pages 0: as many as memory allows.
-  PagePool(int page_slots, int head_dim, int64_t max_pages);
+  PagePool(const kernels::PageFormat& format, int64_t max_pages);
 
-  // A free page with one reference. Error(kInternal) when the limit is reached.
-  int32_t take();
+  // A free page with one reference; if possible the one behind `previous` (-1: none), so that a
+  // stream's pages lie in runs and are read in long stretches. Error(kInternal) when the limit is
+  // reached.
+  int32_t take(int32_t previous = -1);
   // A page that its only owner may write to: `page` itself, or a copy of it (giving up a reference)
   // if others hold it too.
   int32_t writable(int32_t page);
@@ -24,21 +28,35 @@ class PagePool {
   void drop_reference(int32_t page);
 
   int32_t references(int32_t page) const { return references_[static_cast<size_t>(page)]; }
-  int64_t pages_in_use() const;
+  int64_t pages_in_use() const { return in_use_; }
   int64_t pages_total() const { return static_cast<int64_t>(pages_.size()); }
-  int64_t page_bytes() const { return page_floats_ * static_cast<int64_t>(sizeof(float)); }
+  int64_t page_bytes() const { return format_.bytes(); }
   // Valid until the next take(): page addresses are stable, the table of them may move.
-  kernels::PoolView view() const { return {pages_.data(), page_slots_, head_dim_}; }
+  kernels::PoolView view() const { return {pages_.data(), format_}; }
 
  private:
-  void grow();
+  // Pages come in runs of this many that lie side by side. A stream that starts a run keeps the
+  // rest of it for itself as long as other runs are free.
+  static constexpr int32_t kRun = 4;
 
-  int page_slots_, head_dim_;
-  int64_t page_floats_, max_pages_;
-  std::vector<std::unique_ptr<float[]>> chunks_;
-  std::vector<float*> pages_;  // by page id
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+
+  void grow();
+  int32_t hand_out(int32_t page);
+  int32_t pop_free_run();
+  int32_t pop_free_page();
+  int64_t run_of(int32_t page) const { return page / kRun; }
+
+  kernels::PageFormat format_;
+  int64_t max_pages_, in_use_ = 0;
+  std::vector<std::unique_ptr<std::byte[], Free>> chunks_;
+  std::vector<std::byte*> pages_;  // by page id
   std::vector<int32_t> references_;
-  std::vector<int32_t> free_;
+  std::vector<int8_t> taken_in_run_;  // by run
+  // Stacks of candidates, looked at again when popped: an entry may have been taken meanwhile.
+  std::vector<int32_t> free_runs_, free_pages_;
 };
 
 }  // namespace dmc::cache

@@ -5,7 +5,7 @@
 namespace dmc::cli {
 
 std::vector<int32_t> bench_text(const std::vector<std::filesystem::path>& data,
-                                const models::Llama& model, const std::filesystem::path& model_dir,
+                                const runtime::Model& model, const std::filesystem::path& model_dir,
                                 int64_t count) {
   const io::Tokenizer tokenizer(model_dir);
   const io::Corpus corpus(data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : data,

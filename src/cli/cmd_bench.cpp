@@ -61,11 +61,17 @@ void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
 
 int run(BenchCommand command) {
   const auto model = load_model(command.model);
-  std::vector<runtime::Subject> subjects = {{"dense", model, "dense"}};
-  if (model->config().dmc) subjects.push_back({"dmc", model, "dmc"});
+  runtime::RunnerOptions options = runner_options(command.model);
+  const auto subject = [&](const char* policy) {
+    options.policy = policy;
+    return runtime::Subject{policy, model, options};
+  };
+  std::vector<runtime::Subject> subjects = {subject("dense")};
+  if (model->config.dmc) subjects.push_back(subject("dmc"));
+  if (options.forced_cr > 1.0) subjects.push_back(subject("forced"));
   const int64_t longest = std::ranges::max(command.measure.contexts);
-  if (longest > model->config().max_positions) {
-    std::cerr << "note: contexts above the model's " << model->config().max_positions
+  if (longest > model->config.context()) {
+    std::cerr << "note: contexts above the model's " << model->config.context()
               << " tokens are timed too; their text would make no sense\n";
   }
   const std::vector<int32_t> text = bench_text(command.data, *model, command.model.dir, longest);
@@ -91,7 +97,8 @@ int run(BenchCommand command) {
 std::function<int()> setup_bench(CLI::App& app) {
   auto command = std::make_shared<BenchCommand>();
   runtime::MeasureOptions& o = command->measure;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/false);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/false);
   app.add_option("--data", command->data, "text to fill the cache with (default: held-out files)");
   app.add_option("--contexts", o.contexts, "tokens in the cache before decoding")
       ->delimiter(',')

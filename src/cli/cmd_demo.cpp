@@ -47,7 +47,7 @@ struct DemoCommand {
 struct Contender {
   std::string name;
   fs::path dir;
-  std::shared_ptr<const models::Llama> model;
+  std::shared_ptr<const runtime::Model> model;
 };
 
 void say(const std::string& text) {
@@ -74,7 +74,7 @@ TrainCommand live_retrofit(const DemoCommand& demo, const DemoSize& size) {
 }
 
 // Slots a head keeps, on average, as a text grows.
-std::vector<eval::SlotsPoint> slots_by_tokens(runtime::LlamaRunner& runner,
+std::vector<eval::SlotsPoint> slots_by_tokens(runtime::DecoderRunner& runner,
                                               std::span<const int32_t> text) {
   const cache::CacheConfig& config = runner.cache().config();
   constexpr size_t kPoints = 32;
@@ -91,11 +91,11 @@ std::vector<eval::SlotsPoint> slots_by_tokens(runtime::LlamaRunner& runner,
   return points;
 }
 
-std::string sample_text(runtime::LlamaRunner& runner, const fs::path& dir) {
+std::string sample_text(runtime::DecoderRunner& runner, const fs::path& dir) {
   const io::Tokenizer tokenizer(dir);
   engine::GenerateOptions options;
   options.max_tokens = kSampleTokens;
-  options.stop_ids = runner.model().config().eos_token_ids;
+  options.stop_ids = runner.model().config.eos_token_ids;
   options.sampling = {.temperature = 0.6, .top_p = 0.9, .seed = 3};
   const engine::SequenceId sequence = runner.add_sequence();
   const engine::Generation generation = engine::generate(
@@ -105,7 +105,7 @@ std::string sample_text(runtime::LlamaRunner& runner, const fs::path& dir) {
 }
 
 eval::Variant describe(const Contender& contender, const io::EvalWindows& windows) {
-  runtime::LlamaRunner runner(contender.model, {});
+  runtime::DecoderRunner runner(contender.model, {});
   ProgressBar bar("scoring " + contender.name, static_cast<int64_t>(windows.tokens.size()));
   const runtime::Score score =
       runtime::score(runner, windows, [&](int64_t done) { bar.update(done); });
@@ -127,7 +127,7 @@ eval::Variant describe(const Contender& contender, const io::EvalWindows& window
 void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
                std::vector<eval::Variant>* variants) {
   std::vector<runtime::Subject> subjects;
-  for (const Contender& c : contenders) subjects.push_back({c.name, c.model, ""});
+  for (const Contender& c : contenders) subjects.push_back({c.name, c.model, {}});
   const Contender& first = contenders.front();
   const auto text =
       bench_text({}, *first.model, first.dir, std::ranges::max(size.measure.contexts));
@@ -146,7 +146,7 @@ void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
 
 // Bytes of one sequence of kContext tokens.
 double cache_bytes(const Contender& contender, std::span<const int32_t> text) {
-  runtime::LlamaRunner runner(contender.model, {});
+  runtime::DecoderRunner runner(contender.model, {});
   runner.prefill(runner.add_sequence(), text);
   return static_cast<double>(runner.cache().bytes().total());
 }
@@ -171,19 +171,17 @@ void print_summary(const std::vector<eval::Variant>& variants) {
                  color_enabled(std::cout));
 }
 
-std::vector<std::pair<std::string, std::string>> facts(const models::Llama& model) {
-  const io::ModelConfig& c = model.config();
-  int64_t parameters = 0;
-  for (const auto& [name, parameter] : model.parameters()) parameters += parameter.numel();
-  return {{"parameters", human_count(static_cast<double>(parameters))},
+std::vector<std::pair<std::string, std::string>> facts(const runtime::Model& model) {
+  const io::ModelConfig& c = model.config;
+  return {{"parameters", human_count(static_cast<double>(model.parameters))},
           {"layers", std::to_string(c.num_layers)},
           {"heads", std::to_string(c.num_heads) + " (" + std::to_string(c.num_kv_heads) + " KV)"},
           {"head size", std::to_string(c.head_dim)},
-          {"context", std::to_string(c.max_positions)}};
+          {"context", std::to_string(c.context())}};
 }
 
 eval::ReportData report_data(const std::vector<train::StepRecord>& records,
-                             std::vector<eval::Variant> variants, const models::Llama& dense) {
+                             std::vector<eval::Variant> variants, const runtime::Model& dense) {
   eval::ReportData data;
   data.title = "A language model that learned to compress its own KV cache";
   data.subtitle =

@@ -34,8 +34,8 @@ struct EvalCommand {
 
 struct Subject {
   const EvalCommand& command;
-  std::shared_ptr<const models::Llama> model;
-  runtime::LlamaRunner& runner;
+  std::shared_ptr<const runtime::Model> model;
+  runtime::DecoderRunner& runner;
   const io::Tokenizer& tokenizer;
 };
 
@@ -118,15 +118,15 @@ std::vector<Step> make_plan(const EvalCommand& command) {
 }
 
 // What the model is compared with: itself without compression, or another one.
-std::unique_ptr<runtime::LlamaRunner> make_reference(const Subject& subject) {
+std::unique_ptr<runtime::DecoderRunner> make_reference(const Subject& subject) {
   ModelOptions options = subject.command.model;
   auto model = subject.model;
   if (!subject.command.reference.empty()) {
     options.dir = subject.command.reference;
     model = load_model(options);
   }
-  return std::make_unique<runtime::LlamaRunner>(std::move(model),
-                                                runtime::RunnerOptions{.policy = "dense"});
+  return std::make_unique<runtime::DecoderRunner>(std::move(model),
+                                                  runtime::RunnerOptions{.policy = "dense"});
 }
 
 eval::TaskScore run_task(const eval::Task& task, eval::TaskInput input) {
@@ -149,7 +149,7 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
   if (needs(&eval::Task::on_text)) {
     text = held_out_windows(command.text, *subject.model, command.model.dir);
   }
-  std::unique_ptr<runtime::LlamaRunner> reference;
+  std::unique_ptr<runtime::DecoderRunner> reference;
   if (needs(&eval::Task::compares)) reference = make_reference(subject);
 
   std::vector<eval::NamedScore> scores;
@@ -161,7 +161,7 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
     scores.push_back({std::string(task->name),
                       run_task(*task, {.runner = subject.runner,
                                        .tokenizer = subject.tokenizer,
-                                       .end_of_text = subject.model->config().eos_token_ids,
+                                       .end_of_text = subject.model->config.eos_token_ids,
                                        .file = file,
                                        .text = text ? &*text : nullptr,
                                        .reference = reference.get(),
@@ -186,7 +186,7 @@ int print_task_scores(const Subject& subject) {
 
 int run(const EvalCommand& command) {
   const auto model = load_model(command.model);
-  runtime::LlamaRunner runner(model, {.policy = command.model.policy});
+  runtime::DecoderRunner runner(model, runner_options(command.model));
   const io::Tokenizer tokenizer(command.model.dir);
   const Subject subject{command, model, runner, tokenizer};
   const bool only_text = command.tasks == std::vector<std::string>{kText};
@@ -207,7 +207,8 @@ std::string list_of_tasks() {
 
 std::function<int()> setup_eval(CLI::App& app) {
   auto command = std::make_shared<EvalCommand>();
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   app.add_option("--tasks", command->tasks, "what to score, separated by commas")
       ->delimiter(',')
       ->default_str("text");

@@ -20,23 +20,17 @@ struct InspectCommand {
   bool json = false;
 };
 
-int64_t parameter_count(const models::Llama& model) {
-  int64_t count = 0;
-  for (const auto& [name, parameter] : model.parameters()) count += parameter.numel();
-  return count;
-}
-
-nlohmann::ordered_json to_json(const models::Llama& model, const runtime::Score& score) {
-  const io::ModelConfig& c = model.config();
+nlohmann::ordered_json to_json(const runtime::Model& model, const runtime::Score& score) {
+  const io::ModelConfig& c = model.config;
   nlohmann::ordered_json json = {{"architecture", c.architecture},
-                                 {"parameters", parameter_count(model)},
+                                 {"parameters", model.parameters},
                                  {"layers", c.num_layers},
                                  {"hidden_size", c.hidden_size},
                                  {"heads", c.num_heads},
                                  {"kv_heads", c.num_kv_heads},
                                  {"head_dim", c.head_dim},
                                  {"vocab_size", c.vocab_size},
-                                 {"context", c.max_positions},
+                                 {"context", c.context()},
                                  {"tokens", score.tokens},
                                  {"compression_ratio", score.compression_ratio},
                                  {"cr_by_head", score.cr_by_head}};
@@ -51,12 +45,12 @@ nlohmann::ordered_json to_json(const models::Llama& model, const runtime::Score&
   return json;
 }
 
-void print(const models::Llama& model, const runtime::Score& score) {
-  const io::ModelConfig& c = model.config();
-  std::cout << c.architecture << ", " << human_count(static_cast<double>(parameter_count(model)))
+void print(const runtime::Model& model, const runtime::Score& score) {
+  const io::ModelConfig& c = model.config;
+  std::cout << c.architecture << ", " << human_count(static_cast<double>(model.parameters))
             << " parameters: " << c.num_layers << " layers, hidden " << c.hidden_size << ", "
             << c.num_heads << " heads, " << c.num_kv_heads << " KV heads of " << c.head_dim
-            << ", vocabulary " << c.vocab_size << ", context " << c.max_positions << "\n";
+            << ", vocabulary " << c.vocab_size << ", context " << c.context() << "\n";
   if (c.dmc) {
     std::cout << "DMC: trained for CR " << fixed(c.dmc->target_cr, 2) << " on "
               << human_count(static_cast<double>(c.dmc->trained_tokens)) << " tokens of up to "
@@ -77,7 +71,7 @@ void print(const models::Llama& model, const runtime::Score& score) {
 
 int run(const InspectCommand& command) {
   const auto model = load_model(command.model);
-  runtime::LlamaRunner runner(model, {.policy = command.model.policy});
+  runtime::DecoderRunner runner(model, runner_options(command.model));
   const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
   ProgressBar bar("reading held-out text", static_cast<int64_t>(windows.tokens.size()));
   const runtime::Score score =
@@ -96,7 +90,8 @@ int run(const InspectCommand& command) {
 std::function<int()> setup_inspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();
   command->text.windows = 8;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   add_text_options(app, command->text);
   app.add_flag("--json", command->json, "print one JSON object instead");
   app.footer("Example:\n  dmc inspect -m models/builtin-4x");

@@ -52,7 +52,7 @@ struct Statistics {
   double cr, prefill_rate, decode_rate;
 };
 
-Statistics statistics(const runtime::LlamaRunner& runner, engine::SequenceId sequence,
+Statistics statistics(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
                       int64_t prompt_tokens, const engine::Generation& generation) {
   const cache::CacheConfig& config = runner.cache().config();
   const int64_t streams = static_cast<int64_t>(config.layers) * config.kv_heads;
@@ -96,14 +96,16 @@ int run(const RunCommand& command) {
   const std::string prompt = read_prompt(command);
   const auto model = load_model(command.model);
   const io::Tokenizer tokenizer(command.model.dir);
-  runtime::LlamaRunner runner(model, {.policy = command.model.policy, .chunk = command.chunk});
+  runtime::RunnerOptions runner_setup = runner_options(command.model);
+  runner_setup.chunk = command.chunk;
+  runtime::DecoderRunner runner(model, runner_setup);
   engine::GenerateOptions options = command.generate;
-  options.stop_ids = model->config().eos_token_ids;
+  options.stop_ids = model->config.eos_token_ids;
 
-  const std::vector<int32_t> ids = tokenizer.encode(prompt, /*parse_special=*/true);
+  const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
   const engine::SequenceId sequence = runner.add_sequence();
-  io::StreamDecoder decoder(tokenizer);
+  io::StreamDecoder decoder(tokenizer, /*continues=*/true);
   std::string text;
   const auto show = [&](const std::string& piece) {
     text += piece;
@@ -130,7 +132,8 @@ int run(const RunCommand& command) {
 std::function<int()> setup_run(CLI::App& app) {
   auto command = std::make_shared<RunCommand>();
   engine::SamplingOptions& sampling = command->generate.sampling;
-  add_model_options(app, command->model, "builtin-4x", /*with_policy=*/true);
+  add_model_options(app, command->model, "builtin-4x");
+  add_inference_options(app, command->model, /*with_policy=*/true);
   CLI::Option* prompt =
       app.add_option("-p,--prompt", command->prompt, "text to continue; - reads standard input");
   CLI::Option* file = app.add_option("-f,--file", command->prompt_file, "file with the text");

@@ -9,29 +9,37 @@
 #include <vector>
 
 #include "io/corpus.h"
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
 namespace dmc::cli {
 
 struct ModelOptions {
   std::filesystem::path dir;
-  std::string policy;  // empty: the model's own
-  int threads = 0;     // 0: all cores
+  std::string policy;               // empty: the model's own
+  int threads = 0;                  // 0: all cores
+  std::string weights, kv = "f32";  // precision in memory; weights: empty as in the checkpoint
+  double forced_cr = 1.0;
+  int64_t budget = 0;
 };
 
-// -m/--model with `default_name` under models/ as default (none if empty), --threads and, if
-// `with_policy`, --policy.
-void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name,
-                       bool with_policy);
+// -m/--model with `default_name` under models/ as default (none if empty), and --threads.
+void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name);
+// How inference runs: --weights, --kv, --force-cr and, if `with_policy`, --policy.
+void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
 
 // The model directory models/NAME that comes with the program: under the working directory, or
 // beside the build the program lies in.
 std::filesystem::path shipped_model(const std::string& name);
 
-std::shared_ptr<const models::Llama> load_model(const ModelOptions& options);
+// Error(kUsage) if the model's folder does not exist.
+void require_model(const ModelOptions& options);
+
+// The model for inference, on the threads asked for.
+std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options);
+runtime::RunnerOptions runner_options(const ModelOptions& options);
 
 // The id that separates documents of a corpus for this model; Error(kData) if it has none.
-int32_t separator(const models::Llama& model, const std::filesystem::path& dir);
+int32_t separator(const runtime::Model& model, const std::filesystem::path& dir);
 
 struct TextOptions {
   std::vector<std::filesystem::path> data;  // empty: the built-in held-out files
@@ -42,7 +50,7 @@ struct TextOptions {
 void add_text_options(CLI::App& app, TextOptions& options);
 
 // Held-out windows for this model; a length of more than its context is Error(kUsage).
-io::EvalWindows held_out_windows(const TextOptions& options, const models::Llama& model,
+io::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
                                  const std::filesystem::path& model_dir);
 
 }  // namespace dmc::cli

@@ -3,7 +3,10 @@
 #include <ATen/Context.h>
 #include <malloc.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -26,6 +29,27 @@ void set_up_machine(const TrainCommand& command) {
   keep_freed_memory();
   ops::set_threads(command.threads);
   if (command.fast_matmul) at::globalContext().setFloat32MatmulPrecision("medium");
+}
+
+std::string shell_quoted(const std::string& word) {
+  const bool harmless = std::ranges::all_of(word, [](unsigned char c) {
+    return std::isalnum(c) != 0 ||
+           std::string_view("-_./=,:+@%~").find(c) != std::string_view::npos;
+  });
+  if (harmless && !word.empty()) return word;
+  std::string quoted = "'";
+  for (char c : word) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
+}
+
+// This process's own, as one could type it again.
+std::string command_line() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::string line;
+  for (std::string word; std::getline(in, word, '\0');) {
+    line += (line.empty() ? "" : " ") + shell_quoted(word);
+  }
+  return line;
 }
 
 std::string fields(const train::StepRecord& r) {
@@ -91,7 +115,9 @@ train::Outcome train_with_progress(const TrainCommand& command,
   catch_interrupts();
   set_up_machine(command);
   ProgressBar bar("training", command.options.total_steps());
-  return train::run_training(command.options, interrupted, [&](const train::StepRecord& record) {
+  train::TrainOptions options = command.options;
+  options.command = command_line();
+  return train::run_training(options, interrupted, [&](const train::StepRecord& record) {
     records->push_back(record);
     bar.update(record.step, fields(record));
   });

@@ -1,8 +1,9 @@
-// config.json of a Hugging Face model directory, and the `dmc_config` object this project adds.
+// What a decoder-only transformer is made of, whatever its family, and the `dmc_config` object this
+// project adds. families/config_file.h reads it from a config.json and writes it back.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,9 +20,28 @@ struct DmcConfig {
   int64_t max_trained_length = 0;  // longest sequence seen during the retrofit
 };
 
+enum class NormKind { kRms, kLayer };
+enum class Activation {
+  kSiluGated,  // down(silu(gate(x)) * up(x))
+  kGelu,       // down(gelu(up(x)))
+  kGeluTanh,   // the same with the tanh approximation of gelu
+};
+
+// Rotary embedding: channel pair i turns by position * theta^(-2i/d), slowed by `scaling`.
+struct RopeConfig {
+  enum class Scaling { kNone, kLinear, kLlama3 };
+  double theta = 10000.0;
+  Scaling scaling = Scaling::kNone;
+  double factor = 1.0;  // kLinear, kLlama3: how much slower
+  // kLlama3: pairs that turn more than high_freq_factor times within original_positions keep their
+  // speed, those that turn less than low_freq_factor times are slowed, between them it is blended.
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;
+  int64_t original_positions = 0;
+};
+
 struct ModelConfig {
-  std::string architecture;  // "LlamaForCausalLM" or "DmcLlamaForCausalLM"
-  std::string model_type;    // "llama"
+  std::string architecture;          // as in config.json, e.g. "DmcLlamaForCausalLM"
+  std::string model_type = "llama";  // the family, see families/family.h
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -30,23 +50,30 @@ struct ModelConfig {
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
   int64_t max_positions = 0;
-  double rope_theta = 10000.0;
-  double rms_norm_eps = 1e-5;
+  std::optional<int64_t> sliding_window;  // tokens that attention reaches back, the newest included
+
+  NormKind norm = NormKind::kRms;
+  double norm_eps = 1e-5;
+  bool post_norm = false;  // normed after a block's residual sum instead of before the block
+  Activation activation = Activation::kSiluGated;
+  std::optional<RopeConfig> rope = RopeConfig{};  // absent: keys and queries are not rotated
+  bool learned_positions = false;                 // an embedding for each of max_positions
+  bool qk_norm = false;         // q and k are normed a head at a time, before rotary embedding
+  bool attention_bias = false;  // of q, k and v where the family leaves it open
+  int64_t token_types = 0;      // rows of the token-type embedding, of which row 0 is used
   bool tie_embeddings = false;
+
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> bos_token_id;
   std::optional<DmcConfig> dmc;  // absent: a dense model
   std::string source_json;       // the object as read, so that unknown keys survive a round trip
 
   int64_t group_size() const { return num_heads / num_kv_heads; }
+  // The longest text this program runs: there is no sliding window here, so what the model knows
+  // with its window is known here as long as the text fits into it.
+  int64_t context() const {
+    return sliding_window ? std::min(max_positions, *sliding_window) : max_positions;
+  }
 };
-
-// Reads DIR/config.json. A missing or ill-typed key, an unsupported feature (rope scaling, biases,
-// another activation) or architecture is Error(kData) naming file and key; never a silent default.
-ModelConfig read_model_config(const std::filesystem::path& dir);
-
-// The text of a config.json for `config`: source_json's keys kept, ours written over them;
-// architectures is DmcLlamaForCausalLM exactly if config.dmc is set.
-std::string model_config_json(const ModelConfig& config);
 
 }  // namespace dmc::io

@@ -20,6 +20,31 @@ uint32_t match_limit(size_t text_size) {
   return static_cast<uint32_t>(std::min(kLeast + kPerByte * std::min(text_size, kMost), kMost));
 }
 
+// PCRE2's \s has U+180E, which is no white space since Unicode 6.3; the libraries that wrote the
+// patterns leave it out.
+std::string with_unicode_space(const std::string& pattern) {
+  constexpr std::string_view kSpace = R"(\t-\r\x{85}\p{Z})";
+  std::string out;
+  bool in_class = false;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] != '\\' || i + 1 == pattern.size()) {
+      if (pattern[i] == '[') in_class = true;
+      if (pattern[i] == ']') in_class = false;
+      out += pattern[i];
+      continue;
+    }
+    const char escaped = pattern[++i];
+    if (escaped == 's') {
+      out.append(in_class ? "" : "[").append(kSpace).append(in_class ? "" : "]");
+    } else if (escaped == 'S' && !in_class) {
+      out.append("[^").append(kSpace).append("]");
+    } else {
+      out.append({'\\', escaped});
+    }
+  }
+  return out;
+}
+
 struct MatchState {
   pcre2_match_data* data;
   pcre2_match_context* context;
@@ -54,13 +79,14 @@ Regex::Regex(const std::string& pattern, const std::string& origin)
   }
   int code = 0;
   PCRE2_SIZE offset = 0;
-  impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                              PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+  const std::string source = with_unicode_space(pattern);
+  impl_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, nullptr);
   if (impl_->code == nullptr) {
     char message[128] = "";
     pcre2_get_error_message(code, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
-    throw data_error(origin + ": pattern \"" + pattern + "\" is not valid at byte " +
-                     std::to_string(offset) + ": " + message);
+    throw data_error(origin + ": pattern \"" + pattern + "\" is not valid: " + message);
   }
   pcre2_jit_compile(impl_->code, PCRE2_JIT_COMPLETE);  // without a JIT it is merely slower
 }
@@ -74,9 +100,13 @@ void Regex::for_each_match(std::string_view text,
   const PCRE2_SIZE* range = pcre2_get_ovector_pointer(state.data);
   size_t position = 0;
   while (position < text.size()) {
-    const int result =
-        pcre2_match(impl_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), position,
-                    PCRE2_NO_UTF_CHECK, state.data, state.context);
+    const auto match = [&](uint32_t options) {
+      return pcre2_match(impl_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                         position, PCRE2_NO_UTF_CHECK | options, state.data, state.context);
+    };
+    int result = match(0);
+    // The compiled matcher works on a small stack; the interpreter on the heap, up to its limit.
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);
     if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {
       throw data_error(impl_->origin +

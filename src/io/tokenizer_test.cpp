@@ -60,6 +60,21 @@ TEST(Tokenizer, SpecialTokensAreParsedOnlyWhenAsked) {
   EXPECT_EQ(builtin().decode(plain), text);
 }
 
+// "<|endoftext|>" in what a user wrote is text; what the template wrote around it counts.
+TEST(Tokenizer, SpecialTokensInUntrustedTextAreText) {
+  const std::string token = "<|endoftext|>", text = token + "x" + token + "y" + token;
+  const int32_t special = *builtin().token_id(token);
+  const size_t second = token.size() + 1;
+  const auto count = [&](std::vector<ByteRange> untrusted) {
+    return std::ranges::count(builtin().encode_marked(text, untrusted), special);
+  };
+  EXPECT_EQ(count({}), 3);
+  EXPECT_EQ(count({{second, second + token.size()}}), 2);
+  EXPECT_EQ(count({{second + 2, second + 3}}), 2);  // a token that is only partly trusted
+  EXPECT_EQ(count({{0, 1}, {second, second + 1}, {text.size() - 1, text.size()}}), 0);
+  EXPECT_EQ(builtin().encode_marked(text, {}), builtin().encode(text, true));
+}
+
 // The incremental decoder says the same as decoding at once, and never half a character.
 TEST(StreamDecoder, NeverCutsACharacter) {
   Rng rng(2);
@@ -149,18 +164,31 @@ TEST_F(TokenizerFile, LlamaThreeForm) {
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(blank)), blank);
 }
 
+// Many marks on one base, in the worst order: canonical ordering must not be a bubble sort.
+TEST_F(TokenizerFile, LongRunsOfAccentsAreNoTrap) {
+  auto root = builtin_json();
+  root["normalizer"] = {{"type", "NFC"}};
+  const Tokenizer tokenizer = read(root);
+  std::string text = "a", wanted = "\u1ea1";  // with the dot below that comes first
+  for (int i = 0; i < 1 << 18; ++i) text += "\u0301\u0323";
+  for (int i = 1; i < 1 << 18; ++i) wanted += "\u0323";
+  for (int i = 0; i < 1 << 18; ++i) wanted += "\u0301";
+  EXPECT_TRUE(tokenizer.decode(tokenizer.encode(text)) == wanted);
+}
+
 TEST_F(TokenizerFile, WhatWouldChangeTheIdsIsRefused) {
   const std::pair<const char*, nlohmann::json> kWrong[] = {
-      {"/model/byte_fallback", true},
       {"/model/continuing_subword_prefix", "##"},
       {"/model/end_of_word_suffix", "</w>"},
       {"/model/type", "Unigram"},
       {"/model/vocab/a", 4294967296},
       {"/model/vocab/a", 1.5},
       {"/added_tokens/0/id", -1},
-      {"/normalizer", {{"type", "Lowercase"}}},
-      {"/pre_tokenizer", {{"type", "Whitespace"}}},
-      {"/pre_tokenizer/add_prefix_space", true}};
+      {"/normalizer", {{"type", "Nmt"}}},
+      {"/pre_tokenizer", {{"type", "UnicodeScripts"}}},
+      {"/decoder", {{"type", "CTC"}}},
+      {"/post_processor", {{"type", "Surprise"}}},
+      {"/added_tokens/0/content", std::string(5000, 'x')}};
   for (const auto& [where, value] : kWrong) {
     auto root = builtin_json();
     root[nlohmann::json::json_pointer(where)] = value;

@@ -45,6 +45,15 @@ size_t utf8_sequence_length(std::string_view bytes) {
   return lead.length > 0 && fitting(bytes, lead) == lead.length ? lead.length : 0;
 }
 
+char32_t take_code_point(std::string_view* text) {
+  const auto first = static_cast<unsigned char>((*text)[0]);
+  const size_t n = lead_of(first).length;
+  char32_t c = n == 1 ? first : first & (0x7fu >> n);
+  for (size_t i = 1; i < n; ++i) c = c << 6 | ((*text)[i] & 0x3f);
+  text->remove_prefix(n);
+  return c;
+}
+
 bool utf8_is_unfinished(std::string_view bytes) {
   if (bytes.empty()) return false;
   const Lead lead = lead_of(static_cast<unsigned char>(bytes[0]));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "kernels/backend.h"
 
 namespace dmc::kernels {
 namespace {
@@ -44,6 +45,11 @@ void normalize(const AttnState& state, int head_dim, float* out) {
   for (int i = 0; i < head_dim; ++i) out[i] *= factor;
 }
 
+// Scores become what the softmax gave them.
+void to_weights(const AttnState& state, int64_t count, float* scores) {
+  for (int64_t i = 0; i < count; ++i) scores[i] = std::exp(scores[i] - state.max) / state.sum;
+}
+
 struct Piece {
   size_t item;
   int64_t first, last;  // slots
@@ -69,7 +75,7 @@ int64_t pieces_at_once(const std::vector<Piece>& pieces) {
 
 void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, int64_t last,
                  int group, float scale) {
-  const int d = pool.head_dim;
+  const int d = pool.format.head_dim;
   const int64_t rows = (last - first) * group;
   std::vector<float> q(static_cast<size_t>(rows * d)), out(q.size());
   std::vector<AttnState> states(static_cast<size_t>(rows));
@@ -98,7 +104,7 @@ void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, i
 
 void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, int group,
                       float scale) {
-  const int d = pool.head_dim;
+  const int d = pool.format.head_dim;
   const std::vector<Piece> pieces = cut(items);
   const size_t per_piece = static_cast<size_t>(group * d);
   std::vector<AttnState> states(pieces.size() * static_cast<size_t>(group), {kNoScore, 0.0f});
@@ -109,8 +115,10 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
                    const auto n = static_cast<size_t>(i);
                    const Piece& piece = pieces[n];
                    const DecodeItem& item = items[piece.item];
-                   backend().attend_slots(pool, {item.pages, piece.first, piece.last}, item.q,
-                                          group, scale, &states[n * static_cast<size_t>(group)],
+                   const SlotRange slots{item.pages, piece.first, piece.last, item.weights,
+                                         item.closed_slots + 1};
+                   backend().attend_slots(pool, slots, item.q, group, scale,
+                                          &states[n * static_cast<size_t>(group)],
                                           &outs[n * per_piece]);
                  }
                });
@@ -127,6 +135,11 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
         merge(states[row], &outs[row * static_cast<size_t>(d)], d, &state, out);
       }
       normalize(state, d, out);
+      if (items[i].weights != nullptr) {
+        float* const weights = items[i].weights + g * (items[i].closed_slots + 1);
+        weights[items[i].closed_slots] = scale * dot(items[i].q + g * d, items[i].open_key, d);
+        to_weights(state, items[i].closed_slots + 1, weights);
+      }
     }
   }
 }

@@ -5,26 +5,18 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
+
+#include "kernels/slot_page.h"
 
 namespace dmc::kernels {
-
-// A page holds keys [page_slots][head_dim] (rotated), then values of the same shape, f32.
-struct PoolView {
-  float* const* pages = nullptr;  // by page id
-  int page_slots = 0;
-  int head_dim = 0;
-
-  float* key(int32_t page, int64_t slot) const { return pages[page] + slot * head_dim; }
-  float* value(int32_t page, int64_t slot) const {
-    return pages[page] + (page_slots + slot) * head_dim;
-  }
-};
 
 // A run of closed slots of one stream: slots first..last-1 of those its page table lists.
 struct SlotRange {
   const int32_t* pages = nullptr;
   int64_t first = 0, last = 0;
+  // If not null, the score of query g and slot s goes to scores[g * score_stride + s].
+  float* scores = nullptr;
+  int64_t score_stride = 0;
 };
 
 // Partial softmax attention of one query: sum = Σ exp(s - max), out = Σ exp(s - max) v.
@@ -39,6 +31,8 @@ struct DecodeItem {
   const float *open_key, *open_value;
   const float* q;
   float* out;
+  // If not null, the softmax weights: [group][closed_slots + 1], that of the open slot last.
+  float* weights = nullptr;
 };
 
 // out = softmax(scale q K) V over each item's slots. `group` query heads share a stream. The result
@@ -60,24 +54,5 @@ struct PrefillItem {
 
 void prefill_attention(const PoolView& pool, std::span<const PrefillItem> items, int group,
                        float scale);
-
-// What a backend implements; the functions above split the work and merge.
-struct Backend {
-  std::string_view name;
-
-  // Folds a run of slots into the states of `group` queries q [group][d], out [group][d].
-  void (*attend_slots)(const PoolView& pool, const SlotRange& slots, const float* q, int group,
-                       float scale, AttnState* states, float* out);
-
-  // The same for `rows` queries at once, row r seeing only slots below visible[r]; q, out:
-  // [rows][d].
-  void (*attend_rows)(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
-                      const int64_t* visible, float scale, AttnState* states, float* out);
-};
-
-std::span<const Backend> backends();  // backend.cpp; the first is the default
-// The one in use: the environment variable DMC_BACKEND, else the default. Error(kUsage) if it names
-// none.
-const Backend& backend();
 
 }  // namespace dmc::kernels

@@ -1,17 +1,20 @@
+#include "kernels/backend.h"
+
 #include <cstdlib>
 #include <string>
 
 #include "base/error.h"
-#include "kernels/attention.h"
 #include "kernels/cpu/attention_cpu.h"
+#include "kernels/cpu/linear_cpu.h"
 #include "kernels/ref/attention_ref.h"
+#include "kernels/ref/linear_ref.h"
 
 namespace dmc::kernels {
 namespace {
 
 constexpr Backend kBackends[] = {
-    {"cpu", cpu::attend_slots, cpu::attend_rows},
-    {"ref", ref::attend_slots, ref::attend_rows},
+    {"cpu", cpu::attend_slots, cpu::attend_rows, cpu::linear_block, cpu::silu_product},
+    {"ref", ref::attend_slots, ref::attend_rows, ref::linear_block, ref::silu_product},
 };
 
 const Backend& choose() {

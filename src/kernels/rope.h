@@ -3,12 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace dmc::kernels {
 
 // cos and sin for positions 0..positions-1, each [positions][d/2]. Angles are computed in f64.
 struct RopeTable {
+  // frequencies: radians a position for each of the d/2 channel pairs (a scaled rope's differ from
+  // theta's powers).
+  RopeTable(int64_t position_count, std::span<const double> frequencies);
   RopeTable(int64_t position_count, int64_t dim, double theta);
   int64_t positions, head_dim;
   std::vector<float> cos, sin;

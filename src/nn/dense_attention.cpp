@@ -4,9 +4,6 @@
 
 namespace dmc::nn {
 
-DenseAttention::DenseAttention(int64_t positions, int64_t head_dim, double theta)
-    : rope_(positions, head_dim, theta) {}
-
 at::Tensor DenseAttention::attend(int64_t, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                                   const at::Tensor& v_BTKd) {
   return ops::causal_attention(rope_.apply(q_BTHd), rope_.apply(k_BTKd), v_BTKd);

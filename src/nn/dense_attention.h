@@ -8,8 +8,9 @@ namespace dmc::nn {
 
 class DenseAttention : public AttentionStrategy {
  public:
-  // The rotary table covers sequences of up to `positions` tokens.
-  DenseAttention(int64_t positions, int64_t head_dim, double theta);
+  // Sequences of up to `positions` tokens, rotated with `frequencies` (nn::Rope).
+  DenseAttention(int64_t positions, std::span<const double> frequencies)
+      : rope_(positions, frequencies) {}
   at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                     const at::Tensor& v_BTKd) override;
 

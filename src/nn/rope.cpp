@@ -8,14 +8,16 @@
 
 namespace dmc::nn {
 
-Rope::Rope(int64_t positions, int64_t head_dim, double theta) {
-  kernels::RopeTable table(positions, head_dim, theta);
-  const std::initializer_list<int64_t> shape = {positions, 1, head_dim / 2};
+Rope::Rope(int64_t positions, std::span<const double> frequencies) {
+  if (frequencies.empty()) return;
+  kernels::RopeTable table(positions, frequencies);
+  const std::initializer_list<int64_t> shape = {positions, 1, table.head_dim / 2};
   cos_T1h_ = at::from_blob(table.cos.data(), shape).clone();
   sin_T1h_ = at::from_blob(table.sin.data(), shape).clone();
 }
 
 at::Tensor Rope::apply(const at::Tensor& x_BTHd) const {
+  if (!cos_T1h_.defined()) return x_BTHd;
   const int64_t T = x_BTHd.size(1), half = x_BTHd.size(3) / 2;
   DMC_CHECK(T <= cos_T1h_.size(0));
   const at::Tensor cos = cos_T1h_.narrow(0, 0, T).to(x_BTHd.scalar_type());

@@ -4,18 +4,21 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 
 namespace dmc::nn {
 
 // Angles for positions 0..positions-1 (kernels::RopeTable as tensors).
 class Rope {
  public:
-  Rope(int64_t positions, int64_t head_dim, double theta);
+  // frequencies: radians a position for each channel pair; none: apply() changes nothing, as
+  // families without rotary embedding want it.
+  Rope(int64_t positions, std::span<const double> frequencies);
   // x_BTHd rotated with positions 0..T-1.
   at::Tensor apply(const at::Tensor& x_BTHd) const;
 
  private:
-  at::Tensor cos_T1h_, sin_T1h_;  // [positions, 1, d/2]
+  at::Tensor cos_T1h_, sin_T1h_;  // [positions, 1, d/2]; undefined without frequencies
 };
 
 }  // namespace dmc::nn

@@ -17,12 +17,17 @@ constexpr std::pair<DType, at::ScalarType> kDTypes[] = {
     {DType::kU8, at::kByte},
 };
 
-at::ScalarType scalar_type(DType dtype) {
-  for (const auto& [ours, theirs] : kDTypes) {
-    if (ours == dtype) return theirs;
-  }
-  throw internal_error("no LibTorch type for dtype " + std::string(dtype_name(dtype)));
-}
+struct FloatType {
+  const char* name;         // on a command line
+  const char* config_name;  // in config.json
+  at::ScalarType type;
+};
+
+constexpr FloatType kFloatTypes[] = {
+    {"f32", "float32", at::kFloat},
+    {"f16", "float16", at::kHalf},
+    {"bf16", "bfloat16", at::kBFloat16},
+};
 
 DType dtype_of(at::ScalarType type) {
   for (const auto& [ours, theirs] : kDTypes) {
@@ -32,6 +37,27 @@ DType dtype_of(at::ScalarType type) {
 }
 
 }  // namespace
+
+at::ScalarType scalar_type(DType dtype) {
+  for (const auto& [ours, theirs] : kDTypes) {
+    if (ours == dtype) return theirs;
+  }
+  throw internal_error("no LibTorch type for dtype " + std::string(dtype_name(dtype)));
+}
+
+at::ScalarType float_type(const std::string& name) {
+  for (const FloatType& known : kFloatTypes) {
+    if (name == known.name) return known.type;
+  }
+  throw usage_error("weights of dtype \"" + name + "\" cannot be written; f32, f16 and bf16 can");
+}
+
+const char* float_type_name(at::ScalarType type) {
+  for (const FloatType& known : kFloatTypes) {
+    if (type == known.type) return known.config_name;
+  }
+  throw internal_error(std::string("config.json has no name for dtype ") + at::toString(type));
+}
 
 at::Tensor to_tensor(const io::TensorView& view, at::ScalarType dtype) {
   // from_blob wants a mutable pointer; the copy below is all that reads it.
@@ -51,14 +77,24 @@ io::TensorMap to_views(const TensorsByName& tensors) {
 }
 
 void save_model(const std::filesystem::path& dir, const std::string& config_json,
-                const TensorsByName& parameters, at::ScalarType dtype) {
-  TensorsByName converted;
-  for (const auto& [name, tensor] : parameters) {
-    converted[name] = tensor.detach().to(dtype).contiguous();
-  }
+                const TensorsByName& parameters, at::ScalarType dtype, int64_t shard_bytes) {
   std::error_code ignored;  // an unwritable place is reported by the write below, with its path
   std::filesystem::create_directories(dir, ignored);
-  io::write_safetensors(dir / "model.safetensors", to_views(converted));
+  std::map<std::string, int64_t> bytes;
+  int64_t total = 0;
+  for (const auto& [name, tensor] : parameters) {
+    bytes[name] = tensor.numel() * static_cast<int64_t>(at::elementSize(dtype));
+    total += bytes[name];
+  }
+  const std::vector<io::Shard> shards = io::plan_shards(bytes, shard_bytes);
+  for (const io::Shard& shard : shards) {  // a shard at a time: converting takes as much memory
+    TensorsByName converted;
+    for (const std::string& name : shard.tensors) {
+      converted[name] = parameters.at(name).detach().to(dtype).contiguous();
+    }
+    io::write_safetensors(dir / shard.file, to_views(converted));
+  }
+  io::finish_shards(dir, shards, total);
   io::write_file_atomically(dir / "config.json", config_json);
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "io/model_files.h"
 #include "io/safetensors.h"
 
 namespace dmc::nn {
@@ -20,9 +21,19 @@ at::Tensor to_tensor(const io::TensorView& view, at::ScalarType dtype);
 // Views of tensors for writing; a tensor must be contiguous, on the CPU, and outlive its view.
 io::TensorMap to_views(const TensorsByName& tensors);
 
-// config.json and model.safetensors (weights converted to `dtype`) into `dir`, made if missing.
+// LibTorch's type for a dtype of files.
+at::ScalarType scalar_type(DType dtype);
+
+// What a command line calls f32, f16 or bf16; Error(kUsage) for another name.
+at::ScalarType float_type(const std::string& name);
+// What config.json calls it: "float32", "float16" or "bfloat16".
+const char* float_type_name(at::ScalarType type);
+
+// config.json and the weights converted to `dtype`, in files of at most `shard_bytes`, into `dir`,
+// made if missing.
 void save_model(const std::filesystem::path& dir, const std::string& config_json,
-                const TensorsByName& parameters, at::ScalarType dtype);
+                const TensorsByName& parameters, at::ScalarType dtype,
+                int64_t shard_bytes = io::kShardBytes);
 
 // A CPU generator of its own, so that what it draws depends on nothing but `seed`.
 at::Generator generator(uint64_t seed);

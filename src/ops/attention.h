@@ -6,7 +6,7 @@
 
 namespace dmc::ops {
 
-// Plain causal attention through LibTorch's flash kernel. Returns [B, T, H, d].
+// Plain causal attention. Returns [B, T, H, d]. Differentiable, f32 or f64.
 at::Tensor causal_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                             const at::Tensor& v_BTKd);
 
@@ -15,8 +15,6 @@ at::Tensor causal_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
 // is the merge decision of the next token: a slot that the next token merges into is, from then on,
 // seen only as part of the longer one. k and v are pooled, q and k rotated. Memory is O(T).
 //
-// Runs on the stock causal flash kernel: the bias depends on the key alone, and what that kernel
-// gets wrong, the diagonal, is repaired afterwards in O(T d) (docs/algorithm.md).
 // merge_logit_BTK: [B, T, K]. Differentiable in all four arguments, f32 or f64.
 at::Tensor dmc_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                          const at::Tensor& v_BTKd, const at::Tensor& merge_logit_BTK);

@@ -5,7 +5,7 @@
 #include <span>
 
 #include "base/error.h"
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
 namespace dmc::runtime {
 namespace {
@@ -23,7 +23,7 @@ double median(std::vector<double> values) {
 
 // A batch that shares nothing, as independent requests would: forks share pages and a shared page
 // would be read from the processor's cache.
-std::vector<engine::SequenceId> fill_batch(LlamaRunner& runner, std::span<const int32_t> prompt,
+std::vector<engine::SequenceId> fill_batch(DecoderRunner& runner, std::span<const int32_t> prompt,
                                            int64_t batch, double* prefill_seconds) {
   std::vector<engine::SequenceId> sequences;
   for (int64_t i = 0; i < batch; ++i) {
@@ -39,7 +39,7 @@ struct Timing {
   double prefill_seconds = 0.0, decode_seconds = 0.0;
 };
 
-Timing time_once(LlamaRunner& runner, std::span<const int32_t> prompt, int64_t batch,
+Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t batch,
                  const MeasureOptions& options, Measurement* out) {
   Timing timing;
   const auto sequences = fill_batch(runner, prompt, batch, &timing.prefill_seconds);
@@ -66,12 +66,11 @@ std::vector<Measurement> measure(const std::vector<Subject>& subjects,
                                  const std::function<void(int64_t, int64_t)>& on_point) {
   const int64_t longest = std::ranges::max(options.contexts);
   DMC_CHECK(static_cast<int64_t>(text.size()) >= longest);
-  std::vector<std::unique_ptr<LlamaRunner>> runners;
+  std::vector<std::unique_ptr<DecoderRunner>> runners;
   for (const Subject& subject : subjects) {
-    RunnerOptions runner;
-    runner.policy = subject.policy;
+    RunnerOptions runner = subject.options;
     runner.max_positions = longest + options.decode_tokens;
-    runners.push_back(std::make_unique<LlamaRunner>(subject.model, runner));
+    runners.push_back(std::make_unique<DecoderRunner>(subject.model, runner));
   }
   std::vector<Measurement> results;
   const auto total = static_cast<int64_t>(options.contexts.size() * options.batches.size());

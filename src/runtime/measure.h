@@ -6,15 +6,15 @@
 #include <string>
 #include <vector>
 
-#include "models/llama.h"
+#include "runtime/decoder_runner.h"
 
 namespace dmc::runtime {
 
 // A model and the policy it runs with.
 struct Subject {
   std::string name;
-  std::shared_ptr<const models::Llama> model;
-  std::string policy;
+  std::shared_ptr<const Model> model;
+  RunnerOptions options;  // max_positions is set as the contexts need it
 };
 
 struct MeasureOptions {

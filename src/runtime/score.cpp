@@ -1,47 +1,63 @@
 #include "runtime/score.h"
 
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/log_softmax.h>
-#include <c10/core/InferenceMode.h>
-
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <span>
 
-#include "base/error.h"
+#include "base/parallel.h"
+#include "eval/log_probs.h"
 
 namespace dmc::runtime {
 namespace {
 
 // Logits exist for so many tokens at a time: a whole window's would need gigabytes on a large
 // vocabulary.
-constexpr int64_t kRowsAtOnce = 256;
+constexpr size_t kRowsAtOnce = 256;
 
 struct Sums {
-  double loss = 0.0;
-  int64_t hits = 0, predictions = 0, bytes = 0, tokens = 0;
+  std::vector<eval::LogLikelihood> ratings;
+  int64_t bytes = 0, tokens = 0;
 };
 
-void add_predictions(const models::Llama& model, const at::Tensor& hidden,
-                     const std::vector<int32_t>& window, Sums* sums) {
-  const auto predictions = static_cast<int64_t>(window.size()) - 1;
-  const at::Tensor ids = at::empty({static_cast<int64_t>(window.size())}, at::kLong);
-  std::copy(window.begin(), window.end(), ids.mutable_data_ptr<int64_t>());
-  for (int64_t first = 0; first < predictions; first += kRowsAtOnce) {
-    const int64_t rows = std::min(kRowsAtOnce, predictions - first);
-    const at::Tensor log_p = at::log_softmax(model.logits(hidden.narrow(0, first, rows)), -1);
-    const at::Tensor target = ids.narrow(0, first + 1, rows);
-    sums->loss -= log_p.gather(1, target.unsqueeze(1)).sum(at::kDouble).item<double>();
-    sums->hits += log_p.argmax(1).eq(target).sum().item<int64_t>();
+// Takes the window in and rates each of its tokens but the first.
+void rate_window(DecoderRunner& runner, engine::SequenceId sequence,
+                 std::span<const int32_t> window, Sums* sums) {
+  const auto vocab = static_cast<size_t>(runner.vocab_size());
+  for (size_t first = 0; first < window.size(); first += kRowsAtOnce) {
+    const size_t count = std::min(kRowsAtOnce, window.size() - first);
+    const std::vector<float> logits = runner.prefill_logits(sequence, window.subspan(first, count));
+    const size_t rated = std::min(count, window.size() - 1 - first), start = sums->ratings.size();
+    sums->ratings.resize(start + rated);
+    parallel_for(0, static_cast<int64_t>(rated), 8, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        sums->ratings[start + i] =
+            eval::rate(std::span(logits).subspan(i * vocab, vocab), window[first + i + 1]);
+      }
+    });
   }
-  sums->predictions += predictions;
   sums->tokens += static_cast<int64_t>(window.size());
+}
+
+void fill_ratios(const std::vector<std::vector<int64_t>>& slots, Score* score) {
+  int64_t total = 0, streams = 0;
+  for (const auto& layer : slots) {
+    score->cr_by_head.emplace_back();
+    for (int64_t count : layer) {
+      total += count;
+      ++streams;
+      score->cr_by_head.back().push_back(static_cast<double>(score->tokens) /
+                                         static_cast<double>(count));
+    }
+  }
+  score->slots = static_cast<double>(total) / static_cast<double>(streams);
+  score->compression_ratio = static_cast<double>(score->tokens) / score->slots;
 }
 
 }  // namespace
 
-Score score(LlamaRunner& runner, const io::EvalWindows& windows,
+Score score(DecoderRunner& runner, const io::EvalWindows& windows,
             const std::function<void(int64_t)>& on_window) {
-  const c10::InferenceMode inference;
   const cache::CacheConfig& config = runner.cache().config();
   std::vector<std::vector<int64_t>> slots(
       static_cast<size_t>(config.layers),
@@ -49,8 +65,7 @@ Score score(LlamaRunner& runner, const io::EvalWindows& windows,
   Sums sums;
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
     const engine::SequenceId sequence = runner.add_sequence();
-    const at::Tensor hidden = runner.prefill_hidden(sequence, windows.tokens[i]);
-    add_predictions(runner.model(), hidden, windows.tokens[i], &sums);
+    rate_window(runner, sequence, windows.tokens[i], &sums);
     sums.bytes += windows.bytes[i];
     for (int layer = 0; layer < config.layers; ++layer) {
       for (int head = 0; head < config.kv_heads; ++head) {
@@ -63,22 +78,15 @@ Score score(LlamaRunner& runner, const io::EvalWindows& windows,
   }
 
   Score result;
-  result.loss = sums.loss / static_cast<double>(sums.predictions);
-  result.bits_per_byte = sums.loss / std::numbers::ln2 / static_cast<double>(sums.bytes);
-  result.next_token_accuracy =
-      static_cast<double>(sums.hits) / static_cast<double>(sums.predictions);
-  result.tokens = sums.tokens;
-  int64_t total_slots = 0;
-  for (const auto& layer : slots) {
-    result.cr_by_head.emplace_back();
-    for (int64_t count : layer) {
-      total_slots += count;
-      result.cr_by_head.back().push_back(static_cast<double>(sums.tokens) /
-                                         static_cast<double>(count));
-    }
+  const auto predictions = static_cast<double>(sums.ratings.size());
+  for (const eval::LogLikelihood& rating : sums.ratings) {
+    result.loss -= rating.log_prob / predictions;
+    result.next_token_accuracy += (rating.greedy ? 1.0 : 0.0) / predictions;
   }
-  result.slots = static_cast<double>(total_slots) / (config.layers * config.kv_heads);
-  result.compression_ratio = static_cast<double>(result.tokens) / result.slots;
+  result.bits_per_byte =
+      result.loss * predictions / std::numbers::ln2 / static_cast<double>(sums.bytes);
+  result.tokens = sums.tokens;
+  fill_ratios(slots, &result);
   return result;
 }
 

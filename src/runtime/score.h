@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "io/corpus.h"
-#include "runtime/llama_runner.h"
+#include "runtime/decoder_runner.h"
 
 namespace dmc::runtime {
 
@@ -21,7 +21,7 @@ struct Score {
 
 // Every window is taken in by one compressed prefill, so each prediction is made from compressed
 // slots, as in decoding. on_window is called with the number of windows done.
-Score score(LlamaRunner& runner, const io::EvalWindows& windows,
+Score score(DecoderRunner& runner, const io::EvalWindows& windows,
             const std::function<void(int64_t)>& on_window);
 
 }  // namespace dmc::runtime

@@ -14,7 +14,7 @@ namespace {
 constexpr auto kParameterPrefix = "parameter.";
 
 // Parameters and optimizer state under their names in the file, sharing memory with both.
-nn::TensorsByName all_tensors(const models::Llama& model, const AdamW& optimizer) {
+nn::TensorsByName all_tensors(const models::Decoder& model, const AdamW& optimizer) {
   nn::TensorsByName tensors = optimizer.state();
   for (const auto& [name, parameter] : model.parameters()) {
     tensors[kParameterPrefix + name] = parameter;
@@ -40,7 +40,7 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir) {
   return out_dir / "checkpoint.safetensors";
 }
 
-void save_checkpoint(const TrainOptions& options, const models::Llama& model,
+void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
                      const AdamW& optimizer, const Progress& progress) {
   nlohmann::json feeds = nlohmann::json::array();
   for (const auto& feed : progress.feeds) feeds.push_back({feed.epoch, feed.document, feed.offset});
@@ -55,7 +55,7 @@ void save_checkpoint(const TrainOptions& options, const models::Llama& model,
                         {{"progress", state.dump()}, {"options", options.identity_json()}});
 }
 
-Progress load_checkpoint(const TrainOptions& options, models::Llama& model, AdamW& optimizer) {
+Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, AdamW& optimizer) {
   const std::filesystem::path path = checkpoint_path(options.out_dir);
   const io::SafetensorsFile file(path);
   const auto metadata = [&](const std::string& key) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "io/corpus.h"
-#include "models/llama.h"
+#include "models/decoder.h"
 #include "train/optimizer.h"
 
 namespace dmc::train {
@@ -23,11 +23,11 @@ struct Progress {
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir);
 
-void save_checkpoint(const TrainOptions& options, const models::Llama& model,
+void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
                      const AdamW& optimizer, const Progress& progress);
 
 // Fills parameters and optimizer state in place. Error(kData) when the file does not fit the
 // model, Error(kUsage) naming the first option in which `options` differ from the run's own.
-Progress load_checkpoint(const TrainOptions& options, models::Llama& model, AdamW& optimizer);
+Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, AdamW& optimizer);
 
 }  // namespace dmc::train

@@ -43,6 +43,7 @@ struct TrainOptions {
   std::string weights_dtype = "f32";  // of the model that is written at the end
 
   // Not part of the run's identity.
+  std::string command;             // the command line, for the model card
   int64_t checkpoint_every = 100;  // steps
   bool resume = false;
 

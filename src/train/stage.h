@@ -7,8 +7,9 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
-#include "models/llama.h"
+#include "models/decoder.h"
 #include "nn/attention.h"
 #include "train/options.h"
 
@@ -30,12 +31,14 @@ class TrainAttention : public nn::AttentionStrategy {
   virtual at::Tensor extra_loss() { return {}; }
   virtual double measured_cr() const { return 1.0; }  // in the step's forward pass
   virtual double wanted_cr() const { return 1.0; }
+  // Likewise by [layer][KV head]; empty before the first step and for a stage without decisions.
+  virtual std::vector<std::vector<double>> cr_by_head() const { return {}; }
 };
 
 struct Stage {
   std::string_view name;
   std::unique_ptr<TrainAttention> (*attention)(const io::ModelConfig&, const TrainOptions&);
-  void (*finish)(models::Llama&, const TrainOptions&);  // null: nothing to do
+  void (*finish)(models::Decoder&, const TrainOptions&);  // null: nothing to do
 };
 
 std::span<const Stage> stages();  // stage_table.cpp
@@ -46,6 +49,6 @@ std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig&, const TrainO
 std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig&, const TrainOptions&);
 std::unique_ptr<TrainAttention> retrofit_stage(const io::ModelConfig&, const TrainOptions&);
 std::unique_ptr<TrainAttention> finetune_stage(const io::ModelConfig&, const TrainOptions&);
-void finish_zero_out(models::Llama& model, const TrainOptions&);
+void finish_zero_out(models::Decoder& model, const TrainOptions&);
 
 }  // namespace dmc::train

@@ -11,10 +11,14 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "families/config_file.h"
 #include "io/corpus.h"
+#include "io/model_files.h"
+#include "models/decision_channel.h"
+#include "nn/weights.h"
 #include "policy/schedule.h"
 #include "train/checkpoint.h"
-#include "train/decision_rows.h"
+#include "train/model_card.h"
 #include "train/optimizer.h"
 #include "train/stage.h"
 
@@ -67,18 +71,18 @@ class StepLog {
   std::ofstream out_;
 };
 
-at::ScalarType weights_type(const std::string& name) {
-  if (name == "f32") return at::kFloat;
-  if (name == "f16") return at::kHalf;
-  if (name == "bf16") return at::kBFloat16;
-  throw usage_error("--weights: \"" + name + "\" is not one of f32, f16, bf16");
+models::Decoder initial_model(const TrainOptions& options) {
+  if (!options.fresh) return models::Decoder::load(options.model_dir);
+  io::ModelConfig config = families::read_model_config(options.model_dir);
+  config.dmc.reset();
+  return models::Decoder::create(config, options.seed);
 }
 
-models::Llama initial_model(const TrainOptions& options) {
-  if (!options.fresh) return models::Llama::load(options.model_dir);
-  io::ModelConfig config = io::read_model_config(options.model_dir);
-  config.dmc.reset();
-  return models::Llama::create(config, options.seed);
+void require_context(const io::ModelConfig& config, int64_t length) {
+  if (length <= config.context()) return;
+  throw usage_error("--length: " + std::to_string(length) +
+                    " tokens are more than the model's context of " +
+                    std::to_string(config.context()));
 }
 
 int32_t separator_of(const io::ModelConfig& config, const fs::path& dir) {
@@ -124,6 +128,7 @@ class Trainer {
                 io::Split::kTrain),
         feeds_(make_feeds(corpus_, tokenizer_, separator_of(model_.config(), options.model_dir),
                           options)) {
+    require_context(model_.config(), options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
@@ -142,6 +147,7 @@ class Trainer {
         // Done with the stage's last step, so that a checkpoint never falls between the two.
         if (progress_.step == stage_end && run.stage->finish) run.stage->finish(model_, options_);
         log.write(record);
+        last_ = record;
         if (on_step) on_step(record);
         if (interrupted()) {
           save();
@@ -150,13 +156,14 @@ class Trainer {
         if (progress_.step % options_.checkpoint_every == 0) save();
       }
       stage_start = stage_end;
+      cr_by_head_ = attention->cr_by_head();
     }
     write_model();
     return Outcome::kFinished;
   }
 
  private:
-  static void require_gradients(const models::Llama& model) {
+  static void require_gradients(const models::Decoder& model) {
     for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   }
 
@@ -208,30 +215,48 @@ class Trainer {
 
   void write_model() {
     const std::string stage(options_.stages.back().stage->name);
-    if (stage != "dense") {
-      const RetrofitOptions& retrofit = options_.retrofit;
-      // The checkpoint stays as it was trained; the model that is shipped is plain DMC.
-      save();
-      scale_decision_rows(model_, retrofit.decision_scale);
-      model_.config().dmc =
-          io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset, stage,
-                        progress_.tokens,   options_.length};
+    if (stage != "dense") finish_retrofit(stage);
+    model_.save(options_.out_dir, nn::float_type(options_.weights_dtype));
+    io::copy_companions(options_.model_dir, options_.out_dir);
+  }
+
+  void finish_retrofit(const std::string& stage) {
+    const RetrofitOptions& retrofit = options_.retrofit;
+    save();  // the checkpoint stays as it was trained; the model that is shipped is plain DMC
+    models::scale_decision_channel(model_, retrofit.decision_scale);
+    model_.config().dmc = io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset, stage,
+                                        progress_.tokens,   options_.length};
+    io::write_file_atomically(options_.out_dir / "README.md", to_markdown(card()));
+  }
+
+  ModelCard card() const {
+    ModelCard card;
+    card.base_model = options_.model_dir.lexically_normal().filename().string();
+    card.architecture = families::find_family(model_.config().model_type)->dmc_architecture;
+    for (const fs::path& path : options_.data) {
+      card.data += (card.data.empty() ? "" : ", ") + path.string();
     }
-    model_.save(options_.out_dir, weights_type(options_.weights_dtype));
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
-      const fs::path from = options_.model_dir / name, to = options_.out_dir / name;
-      if (!fs::exists(from) || fs::equivalent(options_.model_dir, options_.out_dir)) continue;
-      fs::copy_file(from, to, fs::copy_options::overwrite_existing);
-    }
+    if (card.data.empty()) card.data = "the built-in corpus of Python sources";
+    card.target_cr = options_.retrofit.target_cr;
+    card.measured_cr = last_.cr;
+    card.window = options_.retrofit.window;
+    card.tokens = progress_.tokens;
+    card.length = options_.length;
+    card.loss = last_.loss;
+    card.cr_by_head = cr_by_head_;
+    card.command = options_.command;
+    return card;
   }
 
   const TrainOptions& options_;
-  models::Llama model_;
+  models::Decoder model_;
   AdamW optimizer_;
   io::Tokenizer tokenizer_;
   io::Corpus corpus_;
   std::vector<io::TokenFeed> feeds_;
   Progress progress_;
+  StepRecord last_;
+  std::vector<std::vector<double>> cr_by_head_;  // of the stage that ended last
 };
 
 void prepare_out_dir(const TrainOptions& options) {
@@ -255,7 +280,7 @@ void prepare_out_dir(const TrainOptions& options) {
 
 Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
                      const std::function<void(const StepRecord&)>& on_step) {
-  weights_type(options.weights_dtype);  // refused before hours of work, not after
+  nn::float_type(options.weights_dtype);  // refused before hours of work, not after
   prepare_out_dir(options);
   Trainer trainer(options);
   const Outcome outcome = trainer.run(interrupted, on_step);

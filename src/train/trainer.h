@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "models/llama.h"
+#include "models/decoder.h"
 #include "train/options.h"
 
 namespace dmc::train {

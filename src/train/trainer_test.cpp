@@ -7,11 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "families/config_file.h"
+#include "families/rope_frequencies.h"
 #include "io/safetensors.h"
-#include "models/llama.h"
+#include "models/decision_channel.h"
+#include "models/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
-#include "train/decision_rows.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -26,14 +28,14 @@ class TrainerTest : public testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("dmc_trainer_test_" + std::to_string(::getpid()));
     fs::remove_all(root_);
-    io::ModelConfig config = io::read_model_config("models/builtin");
+    io::ModelConfig config = families::read_model_config("models/builtin");
     config.hidden_size = 32;
     config.intermediate_size = 48;
     config.num_layers = 2;
     config.num_heads = 4;
     config.num_kv_heads = 2;
     config.head_dim = 16;
-    models::Llama::create(config, 1).save(root_ / "model", at::kFloat);
+    models::Decoder::create(config, 1).save(root_ / "model", at::kFloat);
     fs::copy_file("models/builtin/tokenizer.json", root_ / "model/tokenizer.json");
   }
   void TearDown() override { fs::remove_all(root_); }
@@ -103,11 +105,23 @@ TEST_F(TrainerTest, ResumingWithOtherOptionsIsRefused) {
   }
 }
 
+TEST_F(TrainerTest, SequencesLongerThanTheContextAreRefused) {
+  TrainOptions o = options("long");
+  o.length = 4096;
+  try {
+    run(o);
+    FAIL() << "the model has no positions for it";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("--length: 4096"), std::string::npos);
+  }
+}
+
 TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
   TrainOptions o = options("zeroed");
   o.stages = {{find_stage("zero-out"), 4}};
   ASSERT_EQ(run(o), Outcome::kFinished);
-  const models::Llama model = models::Llama::load(o.out_dir);
+  const models::Decoder model = models::Decoder::load(o.out_dir);
   for (const char* name : {"q_proj", "k_proj"}) {
     const at::Tensor weight =
         model.parameter("model.layers.1.self_attn." + std::string(name) + ".weight");
@@ -120,8 +134,8 @@ TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
 // Trained for a ratio of 1, nothing is asked for: with decisions that never merge the model is the
 // dense one.
 TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
-  models::Llama model = models::Llama::load(root_ / "model");
-  scale_decision_rows(model, 0.0);
+  models::Decoder model = models::Decoder::load(root_ / "model");
+  models::clear_decision_channel(model);
   TrainOptions o = options("unused");
   o.retrofit.target_cr = 1.0;
   o.retrofit.offset = 1e4;  // no noise reaches it: alpha is 0
@@ -129,7 +143,7 @@ TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
   const at::Tensor tokens = at::randint(0, 2048, {2, 48}, at::kLong);
   const auto attention = find_stage("finetune")->attention(model.config(), o);
   attention->begin_step({0, 1, 0, 1, 1.0});
-  nn::DenseAttention dense(48, 16, model.config().rope_theta);
+  nn::DenseAttention dense(48, families::rope_frequencies(model.config()));
   const at::Tensor ours = model.hidden(tokens, *attention), theirs = model.hidden(tokens, dense);
   EXPECT_LT(((ours - theirs).norm() / theirs.norm()).item<double>(), 1e-5);
   EXPECT_EQ(attention->measured_cr(), 1.0);
@@ -154,7 +168,7 @@ TEST_F(TrainerTest, FullDiskKeepsTheEarlierCheckpoint) {
 
 // Run by the test above in a process of its own, with a limit on file sizes.
 TEST(FullDisk, DISABLED_Child) {
-  const models::Llama model = models::Llama::load(std::getenv("DMC_TEST_MODEL"));
+  const models::Decoder model = models::Decoder::load(std::getenv("DMC_TEST_MODEL"));
   const auto path = fs::path(std::getenv("DMC_TEST_OUT")) / "checkpoint.safetensors";
   const nn::TensorsByName tensors(model.parameters().begin(), model.parameters().end());
   try {

@@ -51,7 +51,7 @@ def edit_config(model, **changes):
 def test_help_lists_every_command(dmc):
     done = dmc("--help")
     assert done.returncode == 0
-    for command in ["run", "eval", "bench", "inspect", "retrofit", "train", "demo"]:
+    for command in ["run", "eval", "bench", "inspect", "plan", "retrofit", "train", "convert", "demo"]:
         assert command in done.stdout
         assert dmc(command, "--help").returncode == 0
 
@@ -106,6 +106,20 @@ def test_bench_and_inspect_speak_json(dmc):
     assert len(facts["cr_by_head"]) == facts["layers"]
 
 
+def test_a_plan_agrees_with_the_model_itself(dmc):
+    planned = json.loads(dmc("plan", "-m", DMC_4X, "--json").stdout)
+    facts = json.loads(dmc("inspect", "-m", DMC_4X, "--windows", 1, "--length", 64, "--json").stdout)
+    assert planned["parameters"] == facts["parameters"]
+    assert planned["context"] == facts["context"]
+
+
+def test_a_plan_of_a_model_that_is_not_here(dmc):
+    done = dmc("plan", "-m", "llama-2-70b", "--cr", 8, "--gpus", 8)
+    assert done.returncode == 0, done.stderr
+    assert "each of 8 GPUs" in done.stdout
+    refused(dmc("plan", "-m", "llama-2-71b"), USAGE, "llama-2-71b", "llama-2-70b")
+
+
 def test_damaged_models_are_refused_in_one_sentence(dmc, model):
     weights = model / "model.safetensors"
     whole = weights.read_bytes()
@@ -121,7 +135,7 @@ def test_damaged_models_are_refused_in_one_sentence(dmc, model):
     edit_config(model, num_hidden_layers=6)
     refused(dmc("run", "-m", model, "-p", "x"), DATA, "model.layers.5", "missing")
     edit_config(model, num_hidden_layers=5, intermediate_size=300)
-    refused(dmc("run", "-m", model, "-p", "x"), DATA, "has shape [256, 352]")
+    refused(dmc("run", "-m", model, "-p", "x"), DATA, "has shape [352, 256]")
     edit_config(model, intermediate_size=352, architectures=["MambaForCausalLM"])
     refused(dmc("run", "-m", model, "-p", "x"), DATA, "config.json", "MambaForCausalLM")
     edit_config(model, architectures=["LlamaForCausalLM"], rms_norm_eps="remove")
@@ -160,6 +174,9 @@ def test_retrofit_gives_a_model_that_runs(dmc, tmp_path, text):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["DmcLlamaForCausalLM"]
     assert config["dmc_config"]["target_cr"] == 2.0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "retrofit -m" in card and "| layer | head 0 | head 1 |" in card
+    assert f"{8 * 128}, in sequences of 128" in card
     records = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").open()]
     assert [r["stage"] for r in records] == ["zero-out"] * 2 + ["retrofit"] * 4 + ["finetune"] * 2
     assert dmc("run", "-m", tmp_path / "out", "-p", "x", "-n", 3).returncode == 0

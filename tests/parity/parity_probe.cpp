@@ -1,27 +1,47 @@
-// parity_probe MODEL_DIR INPUT OUTPUT_DIR: runs the dense model on INPUT's "tokens" [B, T] and
+// parity_probe MODEL_DIR INPUT OUTPUT_DIR: runs the model densely on INPUT's "tokens" [B, T] and
 // writes OUTPUT_DIR/result.safetensors: "logits", "loss" and the gradient of every parameter under
 // its name; and the model itself, saved again, into OUTPUT_DIR/model.
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/ones.h>
 
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 
-#include "models/llama.h"
+#include "families/rope_frequencies.h"
+#include "models/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
 
 namespace {
 
+// What a retrofitted model is without its decisions: dense, its decision channel set to 0.
+class DensePolicy : public dmc::nn::AttentionStrategy {
+ public:
+  DensePolicy(const dmc::io::ModelConfig& config, int64_t positions)
+      : dense_(positions, dmc::families::rope_frequencies(config)),
+        channels_(at::ones({config.head_dim})) {
+    if (config.dmc) channels_[-1].fill_(0.0);
+  }
+  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                    const at::Tensor& v_BTKd) override {
+    return dense_.attend(layer, q_BTHd * channels_, k_BTKd * channels_, v_BTKd);
+  }
+
+ private:
+  dmc::nn::DenseAttention dense_;
+  at::Tensor channels_;
+};
+
 void probe(const std::filesystem::path& model_dir, const std::filesystem::path& input,
            const std::filesystem::path& output_dir) {
-  const dmc::models::Llama model = dmc::models::Llama::load(model_dir);
+  const dmc::models::Decoder model = dmc::models::Decoder::load(model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   const dmc::io::SafetensorsFile file(input);
   const at::Tensor tokens = dmc::nn::to_tensor(file.tensors().find("tokens")->second, at::kLong);
 
   const int64_t T = tokens.size(1);
-  dmc::nn::DenseAttention attention(T, model.config().head_dim, model.config().rope_theta);
+  DensePolicy attention(model.config(), T);
   const at::Tensor logits = model.logits(model.hidden(tokens, attention));
   const at::Tensor loss = at::cross_entropy_loss(logits.narrow(1, 0, T - 1).flatten(0, 1),
                                                  tokens.narrow(1, 1, T - 1).flatten());

@@ -1,4 +1,5 @@
 // Plain language modelling: pre-training, or the uncompressed control of a retrofit.
+#include "families/rope_frequencies.h"
 #include "nn/dense_attention.h"
 #include "train/stage.h"
 
@@ -8,7 +9,7 @@ namespace {
 class DenseTraining : public TrainAttention {
  public:
   DenseTraining(const io::ModelConfig& config, int64_t length)
-      : dense_(length, config.head_dim, config.rope_theta) {}
+      : dense_(length, families::rope_frequencies(config)) {}
   at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                     const at::Tensor& v_BTKd) override {
     return dense_.attend(layer, q_BTHd, k_BTKd, v_BTKd);

@@ -7,6 +7,7 @@
 #include <ATen/ops/relu.h>
 
 #include "base/rng.h"
+#include "families/rope_frequencies.h"
 #include "nn/rope.h"
 #include "nn/weights.h"
 #include "ops/attention.h"
@@ -34,7 +35,7 @@ class DmcTraining : public TrainAttention {
       : config_(config),
         options_(options.retrofit),
         ramp_(ramp),
-        rope_(options.length, config.head_dim, config.rope_theta),
+        rope_(options.length, families::rope_frequencies(config)),
         channels_(at::ones({config.head_dim})) {
     channels_[-1].fill_(0.0);  // attention never sees the decision channel
   }
@@ -80,6 +81,14 @@ class DmcTraining : public TrainAttention {
     return 1.0 / (1.0 - at::cat(merged_fractions_).mean().item<double>());
   }
   double wanted_cr() const override { return wanted_cr_; }
+  std::vector<std::vector<double>> cr_by_head() const override {
+    std::vector<std::vector<double>> result;
+    for (const at::Tensor& fractions_K : merged_fractions_) {
+      const at::Tensor cr = (1.0 / (1.0 - fractions_K.detach().to(at::kDouble))).contiguous();
+      result.emplace_back(cr.const_data_ptr<double>(), cr.const_data_ptr<double>() + cr.numel());
+    }
+    return result;
+  }
 
  private:
   at::Tensor query_channel_mean(const at::Tensor& q_BTHd) const {

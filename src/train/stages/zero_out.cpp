@@ -2,9 +2,10 @@
 // (paper, section 3.2 "training stages").
 #include <ATen/ops/ones.h>
 
+#include "families/rope_frequencies.h"
+#include "models/decision_channel.h"
 #include "nn/dense_attention.h"
 #include "policy/schedule.h"
-#include "train/decision_rows.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -13,7 +14,7 @@ namespace {
 class ZeroOut : public TrainAttention {
  public:
   ZeroOut(const io::ModelConfig& config, int64_t length)
-      : dense_(length, config.head_dim, config.rope_theta),
+      : dense_(length, families::rope_frequencies(config)),
         channels_(at::ones({config.head_dim})) {}
 
   void begin_step(const StepInfo& info) override {
@@ -36,6 +37,8 @@ std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig& config,
   return std::make_unique<ZeroOut>(config, options.length);
 }
 
-void finish_zero_out(models::Llama& model, const TrainOptions&) { scale_decision_rows(model, 0.0); }
+void finish_zero_out(models::Decoder& model, const TrainOptions&) {
+  models::clear_decision_channel(model);
+}
 
 }  // namespace dmc::train

@@ -1,0 +1,93 @@
+// dmc convert: the same model in another form: dtype, fewer KV heads, or without its decisions.
+#include <algorithm>
+#include <iostream>
+
+#include "base/error.h"
+#include "base/human.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "families/checkpoint.h"
+#include "families/config_file.h"
+#include "io/model_files.h"
+#include "models/decision_channel.h"
+#include "models/kv_heads.h"
+#include "nn/weights.h"
+#include "ops/threads.h"
+
+namespace dmc::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ConvertCommand {
+  ModelOptions model;
+  fs::path out;
+  std::string dtype;     // empty: as it is
+  int64_t kv_heads = 0;  // 0: as many as there are
+  bool plain = false;
+  double shard_gigabytes = static_cast<double>(io::kShardBytes) / 1e9;
+};
+
+at::ScalarType stored_dtype(const fs::path& dir) {
+  const families::Checkpoint checkpoint(dir,
+                                        families::decoder_layout(families::read_model_config(dir)));
+  return nn::scalar_type(checkpoint.tensor(checkpoint.layout().token_embedding).dtype);
+}
+
+void require_new_folder(const fs::path& out) {
+  std::error_code ignored;
+  if (fs::exists(out) && !fs::is_empty(out, ignored)) {
+    throw usage_error("--out: " + out.string() + " is there already; name a new or empty folder");
+  }
+}
+
+void make_plain(models::Decoder& model) {
+  if (!model.config().dmc) {
+    throw usage_error("--plain: the model has no dmc_config, so there are no decisions to remove");
+  }
+  models::scale_decision_channel(model, 0.0);
+  model.config().dmc.reset();
+}
+
+int run(const ConvertCommand& command) {
+  require_model(command.model);
+  ops::set_threads(command.model.threads);
+  require_new_folder(command.out);
+  const fs::path& from = command.model.dir;
+  const at::ScalarType dtype =
+      command.dtype.empty() ? stored_dtype(from) : nn::float_type(command.dtype);
+  models::Decoder model = models::Decoder::load(from, dtype);
+  if (command.plain) make_plain(model);
+  if (command.kv_heads > 0) model = models::pool_kv_heads(model, command.kv_heads);
+  model.save(command.out, dtype, static_cast<int64_t>(command.shard_gigabytes * 1e9));
+  io::copy_companions(from, command.out);
+  std::cerr << "the model is in " << command.out.string() << ": "
+            << human_count(static_cast<double>(model.parameter_count())) << " parameters\n";
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_convert(CLI::App& app) {
+  auto command = std::make_shared<ConvertCommand>();
+  add_model_options(app, command->model, "");
+  app.add_option("-o,--out", command->out, "new folder for the converted model")->required();
+  app.add_option("--dtype", command->dtype, "of the weights: f32, f16 or bf16 (default: as it is)")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  app.add_option("--kv-heads", command->kv_heads,
+                 "so many KV heads, each the mean of several (train a little afterwards)")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_flag("--plain", command->plain,
+               "a retrofitted model as a dense one that any program runs, uncompressed");
+  app.add_option("--shard-gb", command->shard_gigabytes, "gigabytes a file of weights has at most")
+      ->check(CLI::Range(0.001, 1e6))
+      ->capture_default_str();
+  app.footer(
+      "Examples:\n"
+      "  dmc convert -m my-4x -o my-4x-bf16 --dtype bf16\n"
+      "  dmc convert -m my-4x -o my-plain --plain\n"
+      "  dmc convert -m ~/models/Llama-2-7b -o llama-gqa --kv-heads 8");
+  return [command] { return run(*command); };
+}
+
+}  // namespace dmc::cli

@@ -1,0 +1,153 @@
+// dmc plan: the memory that a model takes, from its config.json or its name alone.
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/human.h"
+#include "base/table.h"
+#include "cli/commands.h"
+#include "engine/plan.h"
+#include "families/config_file.h"
+#include "families/family.h"
+#include "families/published.h"
+
+namespace dmc::cli {
+namespace {
+
+struct PlanCommand {
+  std::string model;
+  engine::PlanRequest request;
+  double cr = 0.0;  // 0: the model's
+  std::string weights = "bf16", slots = "bf16", training = "f32";
+  int gpus = 1;
+  bool json = false;
+};
+
+const std::map<std::string, DType> kTypes = {
+    {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
+
+io::ModelConfig find_model(const std::string& model) {
+  if (std::filesystem::is_directory(model)) return families::read_model_config(model);
+  if (const auto config = families::published_model(model)) return *config;
+  throw usage_error("--model: \"" + model + "\" is neither a folder nor one of " +
+                    families::published_names());
+}
+
+struct Line {
+  const char* name;
+  double serving, training;  // bytes; 0: has none
+};
+
+std::vector<Line> lines(const engine::Plan& plan) {
+  const engine::ServingPlan& s = plan.serving;
+  const engine::TrainingPlan& t = plan.training;
+  return {{"weights", s.weights, t.weights}, {"gradients", 0, t.gradients},
+          {"optimizer", 0, t.optimizer},     {"cache", s.cache, 0},
+          {"open slots", s.open_slots, 0},   {"activations", s.activations, t.activations},
+          {"total", s.total(), t.total()}};
+}
+
+std::string cell(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
+
+void print(const PlanCommand& command, const io::ModelConfig& c, double parameters,
+           const engine::Plan& plan) {
+  const engine::PlanRequest& r = command.request;
+  std::cout << command.model << ": " << human_count(parameters) << " parameters, " << c.num_layers
+            << " layers, " << c.num_kv_heads << " KV heads of " << c.head_dim << "\n"
+            << r.batch << " x " << r.context << " tokens at CR " << fixed(r.cr, 2)
+            << "; a token takes " << human_bytes(plan.token_bytes / r.cr) << " of cache\n\n";
+  Table table({{"", Align::kLeft}, {"serving"}, {"training"}});
+  for (const Line& line : lines(plan)) {
+    table.add_row({line.name, cell(line.serving), cell(line.training)});
+  }
+  if (command.gpus > 1) {
+    table.add_row({"each of " + std::to_string(command.gpus) + " GPUs",
+                   cell(plan.serving.total() / command.gpus),
+                   cell(plan.training.total() / command.gpus)});
+  }
+  table.print(std::cout);
+}
+
+nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
+                               const engine::Plan& plan) {
+  const engine::PlanRequest& r = command.request;
+  nlohmann::ordered_json json = {{"model", command.model},
+                                 {"parameters", parameters},
+                                 {"batch", r.batch},
+                                 {"context", r.context},
+                                 {"cr", r.cr},
+                                 {"gpus", command.gpus},
+                                 {"cache_bytes_per_dense_token", plan.token_bytes}};
+  for (const Line& line : lines(plan)) {
+    std::string key = line.name;
+    std::ranges::replace(key, ' ', '_');
+    json["serving_bytes"][key] = line.serving;
+    json["training_bytes"][key] = line.training;
+  }
+  return json;
+}
+
+int run(PlanCommand command) {
+  const io::ModelConfig config = find_model(command.model);
+  engine::PlanRequest& r = command.request;
+  if (r.context == 0) r.context = config.context();
+  r.cr = command.cr > 0.0 ? command.cr : config.dmc ? config.dmc->target_cr : 1.0;
+  r.weights = kTypes.at(command.weights);
+  r.slots = kTypes.at(command.slots);
+  r.training = kTypes.at(command.training);
+  const double parameters = families::parameter_count(families::decoder_layout(config));
+  const engine::Plan plan = engine::plan(config, parameters, r);
+  if (command.json) {
+    std::cout << to_json(command, parameters, plan).dump() << "\n";
+  } else {
+    print(command, config, parameters, plan);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_plan(CLI::App& app) {
+  auto command = std::make_shared<PlanCommand>();
+  const auto add_type = [&app](const char* flag, std::string& type, const char* what) {
+    app.add_option(flag, type, what)
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
+        ->capture_default_str();
+  };
+  app.add_option(
+         "-m,--model", command->model,
+         "model directory (config.json is enough), or one of " + families::published_names())
+      ->required();
+  app.add_option("--batch", command->request.batch,
+                 "sequences served together, or of one training step")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--context", command->request.context,
+                 "tokens of each (default: the most the model takes)")
+      ->check(CLI::Range(1, 1 << 24));
+  app.add_option("--cr", command->cr,
+                 "compression ratio of the cache (default: what the model was trained for, else 1)")
+      ->check(CLI::Range(1.0, 1e6));
+  app.add_option("--gpus", command->gpus, "devices that share all of it evenly")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  add_type("--weights", command->weights, "type of the weights when served");
+  add_type("--kv", command->slots, "type of the cache's slots");
+  app.add_option("--train", command->training,
+                 "type that training computes in; bf16 keeps a copy in f32 beside")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+  app.add_flag("--json", command->json, "print one JSON object, in bytes, instead");
+  app.footer(
+      "Examples:\n"
+      "  dmc plan -m llama-2-70b --batch 16 --context 4096 --cr 4 --gpus 8\n"
+      "  dmc plan -m models/builtin-4x --kv int8 --json");
+  return [command] { return run(*command); };
+}
+
+}  // namespace dmc::cli

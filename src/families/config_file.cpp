@@ -1,0 +1,141 @@
+#include "families/config_file.h"
+
+#include <limits>
+
+#include "base/error.h"
+#include "families/family.h"
+#include "io/json.h"
+#include "io/json_fields.h"
+#include "io/safetensors.h"
+
+namespace dmc::families {
+namespace {
+
+using io::DmcConfig;
+using io::JsonFields;
+using io::ModelConfig;
+using nlohmann::json;
+
+constexpr int64_t kLargestHead = 4096;
+constexpr int64_t kMostTokens = std::numeric_limits<int64_t>::max();
+
+const Family& read_family(const JsonFields& fields) {
+  const std::string type = fields.text("model_type");
+  const Family* family = find_family(type);
+  if (family != nullptr) return *family;
+  std::string known;
+  for (const Family& f : families())
+    known += (known.empty() ? "" : ", ") + std::string(f.model_type);
+  throw fields.wrong("model_type", "one of " + known);
+}
+
+std::string read_architecture(const JsonFields& fields, const Family& family) {
+  const json& list = fields.at("architectures");
+  if (!list.is_array() || list.size() != 1 || !list[0].is_string() ||
+      (list[0] != family.dense_architecture && list[0] != family.dmc_architecture)) {
+    throw fields.wrong("architectures", "[\"" + std::string(family.dense_architecture) +
+                                            "\"] or [\"" + std::string(family.dmc_architecture) +
+                                            "\"]");
+  }
+  return list[0];
+}
+
+std::vector<int64_t> read_eos(const JsonFields& fields) {
+  if (!fields.has("eos_token_id")) return {};
+  const json& value = fields.at("eos_token_id");
+  const json list = value.is_array() ? value : json::array({value});
+  std::vector<int64_t> ids;
+  for (const json& id : list) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t{io::kLargestSize}) {
+      throw fields.wrong("eos_token_id", "a token id, a list of them, or null");
+    }
+    ids.push_back(id.get<int64_t>());
+  }
+  return ids;
+}
+
+DmcConfig read_dmc(const JsonFields& fields) {
+  const JsonFields dmc = fields.object("dmc_config");
+  dmc.expect("format", 1);
+  dmc.expect("method", "dmc");
+  dmc.expect("decision_channel", -1);
+  dmc.expect("pool_before_rope", true);
+  DmcConfig config;
+  config.target_cr = dmc.positive("target_cr");
+  config.window = dmc.size("window", 0, 1024);
+  config.decision_offset = dmc.positive("decision_offset");
+  config.stage = dmc.text("stage");
+  config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
+  config.max_trained_length = dmc.size("max_trained_length", 0);
+  return config;
+}
+
+json to_json(const DmcConfig& dmc) {
+  return {{"format", 1},
+          {"method", "dmc"},
+          {"target_cr", dmc.target_cr},
+          {"window", dmc.window},
+          {"decision_channel", -1},
+          {"decision_offset", dmc.decision_offset},
+          {"pool_before_rope", true},
+          {"stage", dmc.stage},
+          {"trained_tokens", dmc.trained_tokens},
+          {"max_trained_length", dmc.max_trained_length}};
+}
+
+void require_consistent(const ModelConfig& config, const Family& family, const JsonFields& fields) {
+  if (config.num_heads % config.num_kv_heads != 0) {
+    throw fields.wrong("num_key_value_heads",
+                       "a divisor of num_attention_heads " + std::to_string(config.num_heads));
+  }
+  if (config.head_dim % 2 != 0 || config.head_dim < 2 || config.head_dim > kLargestHead) {
+    throw data_error(fields.origin() + ": head size " + std::to_string(config.head_dim) +
+                     " (head_dim, or hidden_size / num_attention_heads), expected an even number "
+                     "from 2 to " +
+                     std::to_string(kLargestHead));
+  }
+  if ((config.architecture == family.dmc_architecture) != config.dmc.has_value()) {
+    throw data_error(fields.origin() + ": architecture " + config.architecture +
+                     (config.dmc ? " with" : " without") +
+                     " a dmc_config object; they belong together");
+  }
+}
+
+}  // namespace
+
+ModelConfig read_model_config(const std::filesystem::path& dir) {
+  const std::string origin = (dir / "config.json").string();
+  ModelConfig config;
+  config.source_json = io::read_text_file(origin, size_t{1} << 20);
+  const json root = io::parse_json(config.source_json, origin);
+  const JsonFields fields(root, origin);
+
+  const Family& family = read_family(fields);
+  config.model_type = family.model_type;
+  family.read(fields, &config);
+  config.architecture = read_architecture(fields, family);
+  config.eos_token_ids = read_eos(fields);
+  if (fields.has("bos_token_id")) config.bos_token_id = fields.size("bos_token_id", 0);
+  if (fields.has("dmc_config")) config.dmc = read_dmc(fields);
+  require_consistent(config, family, fields);
+  return config;
+}
+
+std::string model_config_json(const ModelConfig& config, const std::string& weights_dtype) {
+  nlohmann::ordered_json root = nlohmann::ordered_json::object();
+  if (!config.source_json.empty()) root = nlohmann::ordered_json::parse(config.source_json);
+  const Family* family = find_family(config.model_type);
+  DMC_CHECK(family != nullptr);
+  root["architectures"] = {config.dmc ? family->dmc_architecture : family->dense_architecture};
+  root["model_type"] = family->model_type;
+  family->write(config, &root);
+  root["tie_word_embeddings"] = config.tie_embeddings;
+  if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently
+    root[root.contains("torch_dtype") ? "torch_dtype" : "dtype"] = weights_dtype;
+  }
+  root.erase("dmc_config");
+  if (config.dmc) root["dmc_config"] = to_json(*config.dmc);
+  return root.dump(2) + "\n";
+}
+
+}  // namespace dmc::families

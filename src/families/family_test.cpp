@@ -1,0 +1,137 @@
+// What holds for every family in the table.
+#include "families/family.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "families/config_file.h"
+#include "families/rope_frequencies.h"
+
+namespace dmc::families {
+namespace {
+
+namespace fs = std::filesystem;
+
+// `config` written to a config.json and read back, which fills in what makes the family.
+io::ModelConfig reread(const io::ModelConfig& config) {
+  const fs::path dir =
+      fs::temp_directory_path() / ("dmc_family_test_" + std::to_string(::getpid()));
+  fs::create_directories(dir);
+  std::ofstream(dir / "config.json") << model_config_json(config);
+  return read_model_config(dir);
+}
+
+io::ModelConfig tiny_config(const Family& family) {
+  io::ModelConfig config;
+  config.model_type = family.model_type;
+  config.vocab_size = 40;
+  config.hidden_size = 32;
+  config.intermediate_size = 48;
+  config.num_layers = 2;
+  config.num_heads = config.num_kv_heads = 4;
+  config.head_dim = 8;
+  config.max_positions = 64;
+  config.token_types = 2;
+  config.tie_embeddings = true;
+  try {
+    return reread(config);
+  } catch (const Error&) {  // of the other kind of MLP
+    config.activation = io::Activation::kGelu;
+    return reread(config);
+  }
+}
+
+std::vector<LinearSource> matrices(const DecoderLayout& layout) {
+  std::vector<LinearSource> all = {layout.head_transform, layout.head};
+  for (const LayerLayout& l : layout.layers) {
+    all.insert(all.end(), {l.q, l.k, l.v, l.o, l.gate, l.up, l.down});
+  }
+  std::erase_if(all, [](const LinearSource& source) { return !source.present(); });
+  return all;
+}
+
+std::vector<NormSource> norms(const DecoderLayout& layout) {
+  std::vector<NormSource> all = {layout.embedding_norm, layout.final_norm, layout.head_norm};
+  for (const LayerLayout& l : layout.layers) {
+    all.insert(all.end(), {l.attention_norm, l.mlp_norm, l.q_norm, l.k_norm});
+  }
+  return all;
+}
+
+class EachFamily : public testing::TestWithParam<Family> {};
+
+TEST_P(EachFamily, ConfigSurvivesARoundTrip) {
+  const io::ModelConfig config = tiny_config(GetParam());
+  EXPECT_EQ(config.architecture, GetParam().dense_architecture);
+  EXPECT_EQ(model_config_json(config), config.source_json);
+  EXPECT_EQ("Dmc" + std::string(GetParam().dense_architecture), GetParam().dmc_architecture);
+}
+
+TEST_P(EachFamily, MatricesLieInsideTheirTensors) {
+  const io::ModelConfig config = tiny_config(GetParam());
+  const DecoderLayout layout = decoder_layout(config);
+  ASSERT_EQ(layout.layers.size(), 2u);
+  for (const LinearSource& source : matrices(layout)) {
+    std::vector<int64_t> shape = layout.shapes.at(source.weight);
+    if (source.transposed) std::ranges::reverse(shape);
+    EXPECT_EQ(shape.at(1), source.columns) << source.weight;
+    EXPECT_LE(source.first + source.rows, shape.at(0)) << source.weight;
+    if (source.bias.empty()) continue;
+    EXPECT_EQ(layout.shapes.at(source.bias), std::vector<int64_t>{shape.at(0)}) << source.bias;
+  }
+}
+
+// A tensor that nothing reads would be trained for nothing, one that is read twice is a mix-up.
+TEST_P(EachFamily, EveryTensorIsUsed) {
+  const DecoderLayout layout = decoder_layout(tiny_config(GetParam()));
+  std::set<std::string> used = {layout.token_embedding, layout.position_embedding,
+                                layout.token_type_embedding, ""};
+  for (const LinearSource& source : matrices(layout)) used.insert({source.weight, source.bias});
+  for (const NormSource& norm : norms(layout)) used.insert({norm.weight, norm.bias});
+  used.erase("");
+  std::set<std::string> stored;
+  for (const auto& [name, shape] : layout.shapes) stored.insert(name);
+  EXPECT_EQ(used, stored);
+}
+
+TEST_P(EachFamily, SlicesOfATensorDoNotOverlap) {
+  const DecoderLayout layout = decoder_layout(tiny_config(GetParam()));
+  std::map<std::string, int64_t> rows;
+  for (const LinearSource& source : matrices(layout)) rows[source.weight] += source.rows;
+  for (const auto& [name, count] : rows) {
+    const std::vector<int64_t>& shape = layout.shapes.at(name);
+    EXPECT_TRUE(count == shape[0] || count == shape[1]) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, EachFamily, testing::ValuesIn(families().begin(), families().end()),
+                         [](const auto& test) { return std::string(test.param.model_type); });
+
+TEST(RopeFrequencies, ScalingSlowsSlowPairsOnly) {
+  io::ModelConfig config;
+  config.head_dim = 64;
+  const std::vector<double> plain = rope_frequencies(config);
+  EXPECT_EQ(plain.front(), 1.0);
+  EXPECT_NEAR(plain.back(), std::pow(10000.0, -62.0 / 64.0), 1e-15);
+
+  config.rope->scaling = io::RopeConfig::Scaling::kLlama3;
+  config.rope->factor = 8.0;
+  config.rope->original_positions = 256;
+  const std::vector<double> scaled = rope_frequencies(config);
+  EXPECT_EQ(scaled.front(), plain.front());
+  EXPECT_EQ(scaled.back(), plain.back() / 8.0);
+  for (size_t i = 1; i < plain.size(); ++i) {
+    EXPECT_LT(scaled[i], scaled[i - 1]) << "blending keeps the order of pair " << i;
+    EXPECT_GE(scaled[i], plain[i] / 8.0);
+  }
+  config.rope.reset();
+  EXPECT_TRUE(rope_frequencies(config).empty());
+}
+
+}  // namespace
+}  // namespace dmc::families

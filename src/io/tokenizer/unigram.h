@@ -1,0 +1,31 @@
+// The unigram language model of sentencepiece (Kudo 2018): the most probable row of tokens.
+#pragma once
+
+#include <vector>
+
+#include "io/tokenizer/byte_trie.h"
+#include "io/tokenizer/piece_model.h"
+
+namespace dmc::io {
+
+class UnigramModel : public PieceModel {
+ public:
+  struct Token {
+    std::string_view text;  // only read while the model is made
+    int32_t id;
+    float score;  // log probability, finite
+  };
+  // A character that no token begins with becomes its 256 `byte_tokens` where they are given, else
+  // `unknown`, once for a run of them.
+  UnigramModel(const std::vector<Token>& tokens, int32_t unknown, std::vector<int32_t> byte_tokens);
+  void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+
+ private:
+  ByteTrie trie_;             // values are ids
+  std::vector<float> score_;  // by id
+  float unknown_score_;
+  int32_t unknown_;
+  std::vector<int32_t> byte_tokens_;  // by byte, or empty
+};
+
+}  // namespace dmc::io

@@ -1,0 +1,308 @@
+// Decoding: a few queries, every slot read once, at the speed of memory.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/cpu/attention_cpu.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/decode_cpu.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h:
+#include <hwy/cache_control.h>
+#include <hwy/highway.h>
+
+#include "kernels/cpu/product-inl.h"
+#include "kernels/cpu/simd-inl.h"
+#include "kernels/cpu/softmax-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace dmc::kernels::cpu::HWY_NAMESPACE {
+
+// Slots between two updates of the softmax state, across pages.
+constexpr int64_t kStretch = 64;
+
+// A run of slots within one page.
+struct Run {
+  int32_t page;
+  int64_t slot, count, offset;  // offset: of its first slot in the stretch
+};
+
+// kDim is the head size where it is known when compiling, else 0.
+
+// --- scores of queries and keys in f32, bf16, f16 ----------------------------------------------
+
+struct FloatQueries {
+  const float* rows;  // [group][d]
+  float scale;
+};
+
+// scores[g][s] = scale * q_g . key_s for kQueries queries and kKeys keys, one product a lane.
+template <int kDim, int kQueries, int kKeys, class T>
+HWY_INLINE void score_tile(const FloatQueries& queries, int first_query, const T* HWY_RESTRICT keys,
+                           int head_dim, float* HWY_RESTRICT scores, int64_t stride) {
+  static_assert(kQueries * kKeys == kLanes);
+  const Tag tag;
+  const int d = kDim > 0 ? kDim : head_dim;
+  const float* const q = queries.rows + first_query * d;
+  Vec sums[kQueries * kKeys];
+  for (Vec& sum : sums) sum = hn::Zero(tag);
+  int i = 0;
+  for (; i + kLanes <= d; i += kLanes) {
+    Vec key[kKeys];
+    for (int s = 0; s < kKeys; ++s) key[s] = load(keys + s * d + i);
+    for (int g = 0; g < kQueries; ++g) {
+      const Vec part = load(q + g * d + i);
+      for (int s = 0; s < kKeys; ++s) {
+        sums[g * kKeys + s] = hn::MulAdd(part, key[s], sums[g * kKeys + s]);
+      }
+    }
+  }
+  HWY_ALIGN float totals[kLanes];
+  hn::Store(sums_of(sums), tag, totals);
+  for (int g = 0; g < kQueries; ++g) {
+    for (int s = 0; s < kKeys; ++s) {
+      float total = totals[g * kKeys + s];
+      for (int tail = i; tail < d; ++tail) total += q[g * d + tail] * load_one(keys + s * d + tail);
+      scores[g * stride + s] = queries.scale * total;
+    }
+  }
+}
+
+// --- scores with 8-bit keys: whole numbers on both sides ---------------------------------------
+
+// A query rounded to 14 bits (finer than the keys by far), so that a key is never widened to
+// floats: pairs of 16-bit products are summed in 32 bits, and |sum| < d * 127 * 8191 < 2^31.
+struct IntegerQueries {
+  std::vector<int16_t> rows;  // [group][d]
+  std::vector<float> scales;  // [group], with the softmax's
+};
+
+IntegerQueries to_integers(const float* q, int group, int d, float scale) {
+  constexpr float kLargest = 8191.0f;
+  IntegerQueries result{std::vector<int16_t>(static_cast<size_t>(group) * d),
+                        std::vector<float>(static_cast<size_t>(group))};
+  for (int g = 0; g < group; ++g) {
+    float largest = 0.0f;
+    for (int i = 0; i < d; ++i) largest = std::max(largest, std::abs(q[g * d + i]));
+    const float factor = largest > 0.0f ? kLargest / largest : 0.0f;
+    for (int i = 0; i < d; ++i) {
+      result.rows[g * d + i] = static_cast<int16_t>(std::lrint(q[g * d + i] * factor));
+    }
+    result.scales[g] = scale * largest / kLargest;
+  }
+  return result;
+}
+
+#if HWY_TARGET != HWY_SCALAR
+template <int kDim, int kQueries, int kKeys>
+HWY_INLINE void score_tile(const IntegerQueries& queries, int first_query,
+                           const int8_t* HWY_RESTRICT keys, int head_dim,
+                           float* HWY_RESTRICT scores, int64_t stride) {
+  const Tag tag;
+  const hn::RebindToSigned<Tag> sums_tag;
+  const hn::Repartition<int16_t, Tag> wide_tag;
+  const hn::Rebind<int8_t, decltype(wide_tag)> narrow_tag;
+  using Sum = hn::Vec<decltype(sums_tag)>;
+  const int d = kDim > 0 ? kDim : head_dim;
+  const int16_t* const q = queries.rows.data() + first_query * d;
+  Sum low[kQueries * kKeys], high[kQueries * kKeys];
+  for (int n = 0; n < kQueries * kKeys; ++n) low[n] = high[n] = hn::Zero(sums_tag);
+  int i = 0;
+  for (; i + 2 * kLanes <= d; i += 2 * kLanes) {
+    hn::Vec<decltype(wide_tag)> key[kKeys];
+    for (int s = 0; s < kKeys; ++s) {
+      key[s] = hn::PromoteTo(wide_tag, hn::LoadU(narrow_tag, keys + s * d + i));
+    }
+    for (int g = 0; g < kQueries; ++g) {
+      const auto part = hn::LoadU(wide_tag, q + g * d + i);
+      for (int s = 0; s < kKeys; ++s) {
+        const int n = g * kKeys + s;
+        low[n] = hn::ReorderWidenMulAccumulate(sums_tag, part, key[s], low[n], high[n]);
+      }
+    }
+  }
+  Vec sums[kQueries * kKeys];
+  for (int n = 0; n < kQueries * kKeys; ++n) {
+    sums[n] = hn::ConvertTo(tag, hn::Add(low[n], high[n]));
+  }
+  HWY_ALIGN float totals[kLanes];
+  hn::Store(sums_of(sums), tag, totals);
+  for (int g = 0; g < kQueries; ++g) {
+    for (int s = 0; s < kKeys; ++s) {
+      float total = totals[g * kKeys + s];
+      for (int tail = i; tail < d; ++tail) {
+        total += static_cast<float>(q[g * d + tail] * keys[s * d + tail]);
+      }
+      scores[g * stride + s] = queries.scales[first_query + g] * total;
+    }
+  }
+}
+#endif
+
+// --- one query, one key: what does not fill a tile -----------------------------------------------
+
+template <class T>
+HWY_INLINE float score_one(const FloatQueries& queries, int query, const T* key, int d) {
+  const float* const q = queries.rows + query * d;
+  Vec sum = hn::Zero(Tag());
+  int i = 0;
+  for (; i + kLanes <= d; i += kLanes) sum = hn::MulAdd(load(q + i), load(key + i), sum);
+  float total = hn::GetLane(hn::SumOfLanes(Tag(), sum));
+  for (; i < d; ++i) total += q[i] * load_one(key + i);
+  return queries.scale * total;
+}
+
+HWY_INLINE float score_one(const IntegerQueries& queries, int query, const int8_t* key, int d) {
+  const int16_t* const q = queries.rows.data() + query * d;
+  int32_t total = 0;
+  for (int i = 0; i < d; ++i) total += q[i] * key[i];
+  return queries.scales[query] * static_cast<float>(total);
+}
+
+// The form of the queries that goes with keys of type T.
+template <class T>
+HWY_INLINE auto make_queries(const float* q, int group, int d, float scale) {
+  if constexpr (std::is_same_v<T, int8_t>) {
+    return to_integers(q, group, d, scale);
+  } else {
+    return FloatQueries{q, scale};
+  }
+}
+
+// Asks for what lies `bytes` further. Pages lie anywhere, so the hardware cannot guess the next
+// one.
+HWY_INLINE void prefetch(const std::byte* from, int64_t bytes) {
+  constexpr int64_t kLine = 64;
+  for (int64_t i = 0; i < bytes; i += kLine) hwy::Prefetch(from + i);
+}
+
+// Scores of kQueries queries with the keys of a run. `ahead`: the rows to be asked for meanwhile.
+template <int kDim, int kQueries, class T, class Queries>
+HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& queries,
+                          int first_query, const std::byte* ahead, float* scores) {
+  constexpr int kKeys = kLanes / kQueries;  // 0: a tile would need longer vectors
+  const int d = pool.format.head_dim;
+  const T* const keys = pool.keys<const T>(run.page, run.slot);
+  int64_t s = 0;
+  if constexpr (kLanes > 1 && kKeys > 0) {
+    const int64_t row_bytes = pool.format.row_bytes();
+    for (; s + kKeys <= run.count; s += kKeys) {
+      if (ahead != nullptr) prefetch(ahead + s * row_bytes, kKeys * row_bytes);
+      score_tile<kDim, kQueries, kKeys>(queries, first_query, keys + s * d, d,
+                                        scores + run.offset + s, kStretch);
+    }
+  }
+  for (; s < run.count; ++s) {
+    for (int g = 0; g < kQueries; ++g) {
+      scores[g * kStretch + run.offset + s] = score_one(queries, first_query + g, keys + s * d, d);
+    }
+  }
+}
+
+template <int kDim, class T, class Queries>
+HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries& queries, int group,
+                            const std::byte* ahead, float* scores) {
+  int g = 0;
+  for (; g + 4 <= group; g += 4) {
+    score_run<kDim, 4, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
+  }
+  for (; g + 2 <= group; g += 2) {
+    score_run<kDim, 2, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
+  }
+  for (; g < group; ++g) {
+    score_run<kDim, 1, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
+  }
+  if (!pool.format.scaled()) return;
+  const float* const scales = pool.key_scales(run.page, run.slot);
+  for (g = 0; g < group; ++g) {
+    float* const row = scores + g * kStretch + run.offset;
+    for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
+  }
+}
+
+// out[g] += sum_s weights[g][s] * value_s over a run.
+template <int kDim, class T>
+HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights, int group,
+                           float* out) {
+  const int d = kDim > 0 ? kDim : pool.format.head_dim;
+  if (pool.format.scaled()) {
+    const float* const scales = pool.value_scales(run.page, run.slot);
+    for (int g = 0; g < group; ++g) {
+      float* const row = weights + g * kStretch + run.offset;
+      for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
+    }
+  }
+  product(Left<float>{weights + run.offset, kStretch}, pool.values<const T>(run.page, run.slot), d,
+          group, run.count, out, d, d, /*add=*/true);
+}
+
+template <int kDim, class T>
+HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, const float* q,
+                                  int group, float scale, AttnState* states, float* out) {
+  const int d = pool.format.head_dim;
+  const int64_t P = pool.format.page_slots;
+  const auto queries = make_queries<T>(q, group, d, scale);
+  std::vector<float> scores(static_cast<size_t>(group) * kStretch);
+  std::array<Run, kStretch> runs;
+  for (int64_t first = slots.first; first < slots.last;) {
+    const int64_t last = std::min(first + kStretch, slots.last);
+    const int64_t stretch = last - first;
+    size_t count = 0;
+    for (int64_t slot = first; slot < last;) {
+      const int64_t here = std::min(P - slot % P, last - slot);
+      Run& run = runs[count++];
+      run = {slots.pages[slot / P], slot % P, here, slot - first};
+      score_group<kDim, T>(pool, run, queries, group, pool.values<std::byte>(run.page, run.slot),
+                           scores.data());
+      slot += here;
+    }
+    for (int g = 0; g < group; ++g) {
+      if (slots.scores != nullptr) {
+        std::copy_n(&scores[g * kStretch], stretch, slots.scores + g * slots.score_stride + first);
+      }
+      take_scores(&scores[g * kStretch], stretch, d, &states[g], out + g * d);
+    }
+    const int64_t ahead = last + stretch < slots.last ? last : slots.first;
+    for (size_t n = 0; n < count; ++n) {
+      const int64_t slot = ahead + runs[n].offset;
+      prefetch(pool.keys<std::byte>(slots.pages[slot / P], slot % P),
+               runs[n].count * pool.format.row_bytes());
+      add_values<kDim, T>(pool, runs[n], scores.data(), group, out);
+    }
+    first = last;
+  }
+}
+
+void AttendSlots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
+                 float scale, AttnState* states, float* out) {
+  with_element_type(pool.format.type, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    switch (pool.format.head_dim) {  // the common ones: constant strides, unrolled loops
+      case 64:
+        return attend_slots_of<64, T>(pool, slots, q, group, scale, states, out);
+      case 128:
+        return attend_slots_of<128, T>(pool, slots, q, group, scale, states, out);
+      default:
+        return attend_slots_of<0, T>(pool, slots, q, group, scale, states, out);
+    }
+  });
+}
+
+}  // namespace dmc::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dmc::kernels::cpu {
+
+HWY_EXPORT(AttendSlots);
+
+void attend_slots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
+                  float scale, AttnState* states, float* out) {
+  HWY_DYNAMIC_DISPATCH(AttendSlots)(pool, slots, q, group, scale, states, out);
+}
+
+}  // namespace dmc::kernels::cpu
+#endif

@@ -1,0 +1,87 @@
+// What the SIMD kernels share. Included once for every instruction set (Highway's foreach_target),
+// so the include guard is one that Highway toggles.
+#include <hwy/highway.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "base/dtype.h"
+
+#if defined(DMC_KERNELS_CPU_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef DMC_KERNELS_CPU_SIMD_INL_H
+#undef DMC_KERNELS_CPU_SIMD_INL_H
+#else
+#define DMC_KERNELS_CPU_SIMD_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace dmc::kernels::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Tag = hn::ScalableTag<float>;
+using Vec = hn::Vec<Tag>;
+constexpr int kLanes = HWY_LANES(float);  // vectors of our targets have one size; scalar code: 1
+
+// Element types in memory; what lies there as 16 bits is read as f32.
+HWY_INLINE Vec load(const float* from) { return hn::LoadU(Tag(), from); }
+HWY_INLINE auto load(const double* from) { return hn::LoadU(hn::ScalableTag<double>(), from); }
+HWY_INLINE Vec load(const hwy::float16_t* from) {
+  return hn::PromoteTo(Tag(), hn::LoadU(hn::Rebind<hwy::float16_t, Tag>(), from));
+}
+HWY_INLINE Vec load(const hwy::bfloat16_t* from) {
+  return hn::PromoteTo(Tag(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, Tag>(), from));
+}
+HWY_INLINE Vec load(const int8_t* from) {
+  const hn::RebindToSigned<Tag> integers;
+  return hn::ConvertTo(Tag(), hn::PromoteTo(integers, hn::LoadU(hn::Rebind<int8_t, Tag>(), from)));
+}
+
+// The same for one element: the tail of a row that is no multiple of a vector.
+HWY_INLINE float load_one(const float* from) { return *from; }
+HWY_INLINE double load_one(const double* from) { return *from; }
+HWY_INLINE float load_one(const hwy::float16_t* from) {
+  uint16_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return f16_to_f32(bits);
+}
+HWY_INLINE float load_one(const hwy::bfloat16_t* from) {
+  uint16_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return bf16_to_f32(bits);
+}
+HWY_INLINE float load_one(const int8_t* from) { return static_cast<float>(*from); }
+
+// Calls fn with a value of the C++ type that a page's (or a weight's) elements have.
+template <class Fn>
+HWY_INLINE void with_element_type(DType type, Fn&& fn) {
+  switch (type) {
+    case DType::kBF16:
+      return fn(hwy::bfloat16_t());
+    case DType::kF16:
+      return fn(hwy::float16_t());
+    case DType::kI8:
+      return fn(int8_t());
+    default:
+      return fn(float());
+  }
+}
+
+// sums[i] = sum of the lanes of vectors[i], for as many vectors as one has lanes: a tree of
+// pairwise additions, three operations a vector instead of two for each halving.
+HWY_INLINE Vec sums_of(Vec* vectors) {
+#if HWY_TARGET != HWY_SCALAR
+  const Tag tag;
+  for (int count = kLanes; count > 1; count /= 2) {
+    for (int i = 0; i < count / 2; ++i) {
+      const Vec a = vectors[2 * i], b = vectors[2 * i + 1];
+      vectors[i] = hn::Add(hn::ConcatEven(tag, b, a), hn::ConcatOdd(tag, b, a));
+    }
+  }
+#endif
+  return vectors[0];
+}
+
+}  // namespace dmc::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

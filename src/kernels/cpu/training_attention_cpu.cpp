@@ -1,0 +1,249 @@
+#include "kernels/cpu/training_attention_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/dot.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/training_attention_cpu.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h:
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include "kernels/cpu/product-inl.h"
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace dmc::kernels::cpu::HWY_NAMESPACE {
+
+// Queries and keys of a tile: its scores stay in the L1 cache.
+constexpr int64_t kTile = 64;
+
+// Keys (or values) of a head with tokens side by side, [d][padded tokens]: scores of a query then
+// need no sums across lanes. The padding is zeros.
+template <class T>
+std::vector<T> transposed(const T* from, int64_t stride, int64_t tokens, int64_t dim) {
+  const int64_t padded = (tokens + kTile - 1) / kTile * kTile;
+  std::vector<T> result(static_cast<size_t>(dim * padded));
+  for (int64_t first = 0; first < tokens; first += kTile) {
+    for (int64_t i = 0; i < dim; ++i) {
+      for (int64_t t = first; t < std::min(first + kTile, tokens); ++t) {
+        result[static_cast<size_t>(i * padded + t)] = from[t * stride + i];
+      }
+    }
+  }
+  return result;
+}
+
+// Scores of a tile, scaled and biased; a query's own key has no bias, later keys score minus
+// infinity.
+template <class T>
+HWY_INLINE void score_tile(const HeadView<T>& head, const T* k_transposed, int64_t padded,
+                           int64_t query, int64_t rows, int64_t key, const T* bias,
+                           T* HWY_RESTRICT scores) {
+  const hn::ScalableTag<T> tag;
+  const T scale = 1 / std::sqrt(static_cast<T>(head.dim));
+  product(Left<T>{head.q + query * head.q_stride, head.q_stride}, k_transposed + key, padded, rows,
+          head.dim, scores, kTile, kTile, /*add=*/false);
+  for (int64_t r = 0; r < rows; ++r) {
+    T* const row = scores + r * kTile;
+    const int64_t own = query + r - key;
+    const T own_score = own < kTile ? scale * row[own] : T{0};
+    for (int64_t i = 0; i < kTile; i += HWY_LANES(T)) {
+      const auto raw = hn::LoadU(tag, row + i);
+      hn::StoreU(hn::MulAdd(hn::Set(tag, scale), raw, hn::LoadU(tag, bias + i)), tag, row + i);
+    }
+    if (own >= kTile) continue;  // all keys of the tile lie before this query
+    row[own] = own_score;
+    std::fill(row + own + 1, row + kTile, -std::numeric_limits<T>::infinity());
+  }
+}
+
+// The bias of a tile's keys.
+template <class T>
+HWY_INLINE void load_bias(const HeadView<T>& head, int64_t key, T* to) {
+  std::fill_n(to, kTile, T{0});
+  if (head.bias == nullptr) return;
+  for (int64_t j = 0; j < std::min(kTile, head.tokens - key); ++j) {
+    to[j] = head.bias[(key + j) * head.bias_stride];
+  }
+}
+
+// row[i] = exp(row[i] - shift); returns the sum. exp of less than the smallest number is 0.
+template <class T>
+HWY_INLINE T exp_row(T* HWY_RESTRICT row, T shift) {
+  const hn::ScalableTag<T> tag;
+  constexpr int64_t kStep = HWY_LANES(T);
+  const auto lowest = hn::Set(tag, std::is_same_v<T, float> ? T(-87) : T(-700));
+  const auto minus = hn::Set(tag, shift);
+  auto total = hn::Zero(tag);
+  for (int64_t i = 0; i < kTile; i += kStep) {
+    const auto x = hn::Sub(hn::LoadU(tag, row + i), minus);
+    const auto weight = hn::IfThenElseZero(hn::Gt(x, lowest), hn::Exp(tag, hn::Max(x, lowest)));
+    hn::StoreU(weight, tag, row + i);
+    total = hn::Add(total, weight);
+  }
+  return hn::GetLane(hn::SumOfLanes(tag, total));
+}
+
+template <class T>
+HWY_INLINE T max_of_row(const T* HWY_RESTRICT row) {
+  const hn::ScalableTag<T> tag;
+  auto largest = hn::LoadU(tag, row);
+  for (int64_t i = HWY_LANES(T); i < kTile; i += HWY_LANES(T)) {
+    largest = hn::Max(largest, hn::LoadU(tag, row + i));
+  }
+  return hn::GetLane(hn::MaxOfLanes(tag, largest));
+}
+
+// Queries query..query+rows-1 of one head: out rows and their log-sum-exp.
+template <class T>
+void forward_rows(const HeadView<T>& head, const T* k_transposed, int64_t padded, int64_t query,
+                  int64_t rows, T* out, T* lse) {
+  const int64_t tokens = head.tokens, dim = head.dim;
+  std::vector<T> scores(kTile * kTile), sums(kTile * dim), bias(kTile);
+  std::vector<T> maxima(kTile, -std::numeric_limits<T>::infinity()), totals(kTile);
+  for (int64_t key = 0; key < query + rows; key += kTile) {
+    load_bias(head, key, bias.data());
+    score_tile(head, k_transposed, padded, query, rows, key, bias.data(), scores.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      T* const row = &scores[r * kTile];
+      const T largest = std::max(maxima[r], max_of_row(row));
+      if (largest > maxima[r]) {
+        const T keep = std::exp(maxima[r] - largest);
+        for (int64_t i = 0; i < dim; ++i) sums[r * dim + i] *= keep;
+        totals[r] *= keep;
+        maxima[r] = largest;
+      }
+      totals[r] += exp_row(row, largest);
+    }
+    product(Left<T>{scores.data(), kTile}, head.v + key * head.kv_stride, head.kv_stride, rows,
+            std::min(kTile, tokens - key), sums.data(), dim, dim, /*add=*/true);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < dim; ++i) {
+      out[(query + r) * head.q_stride + i] = sums[r * dim + i] / totals[r];
+    }
+    lse[query + r] = maxima[r] + std::log(totals[r]);
+  }
+}
+
+template <class T>
+void forward(const HeadView<T>& head, T* out, T* lse) {
+  const int64_t tokens = head.tokens, dim = head.dim;
+  const std::vector<T> k = transposed(head.k, head.kv_stride, tokens, dim);
+  const int64_t padded = static_cast<int64_t>(k.size()) / dim;
+  for (int64_t query = 0; query < tokens; query += kTile) {
+    forward_rows(head, k.data(), padded, query, std::min(kTile, tokens - query), out, lse);
+  }
+}
+
+// dS = P (dP - D) in place of dP, where P are the weights and D the products of out and grad.
+template <class T>
+HWY_INLINE void score_gradients(const T* HWY_RESTRICT weights, const T* HWY_RESTRICT products,
+                                int64_t rows, T* HWY_RESTRICT dp) {
+  const hn::ScalableTag<T> tag;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto minus = hn::Set(tag, products[r]);
+    for (int64_t i = r * kTile; i < (r + 1) * kTile; i += HWY_LANES(T)) {
+      hn::StoreU(hn::Mul(hn::LoadU(tag, weights + i), hn::Sub(hn::LoadU(tag, dp + i), minus)), tag,
+                 dp + i);
+    }
+  }
+}
+
+// The bias is added to the scores of later queries, not to a token's own.
+template <class T>
+HWY_INLINE void add_bias_gradient(const T* HWY_RESTRICT ds, int64_t query, int64_t rows,
+                                  int64_t key, int64_t keys, T* HWY_RESTRICT dbias) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < std::min(keys, query + r - key); ++j) dbias[j] += ds[r * kTile + j];
+  }
+}
+
+template <class T>
+void backward(const HeadView<T>& head, const T* out, const T* lse, const T* grad,
+              HeadGradients<T>* to) {
+  const int64_t tokens = head.tokens, dim = head.dim, stride = head.q_stride;
+  const std::vector<T> k = transposed(head.k, head.kv_stride, tokens, dim);
+  const std::vector<T> v = transposed(head.v, head.kv_stride, tokens, dim);
+  const int64_t padded = static_cast<int64_t>(k.size()) / dim;
+  std::vector<T> products(static_cast<size_t>(tokens)), bias(kTile);
+  for (int64_t t = 0; t < tokens; ++t) {
+    products[static_cast<size_t>(t)] = dot(out + t * stride, grad + t * stride, dim);
+    std::fill_n(to->dq + t * stride, dim, T{0});
+  }
+  std::vector<T> weights(kTile * kTile), ds(kTile * kTile);
+  for (int64_t key = 0; key < tokens; key += kTile) {
+    const int64_t keys = std::min(kTile, tokens - key);
+    load_bias(head, key, bias.data());
+    for (int64_t query = key; query < tokens; query += kTile) {
+      const int64_t rows = std::min(kTile, tokens - query);
+      const Left<T> grad_rows{grad + query * stride, stride};
+      score_tile(head, k.data(), padded, query, rows, key, bias.data(), weights.data());
+      for (int64_t r = 0; r < rows; ++r) exp_row(&weights[r * kTile], lse[query + r]);
+      product(grad_rows, v.data() + key, padded, rows, dim, ds.data(), kTile, kTile, false);
+      score_gradients(weights.data(), &products[query], rows, ds.data());
+
+      product(Left<T>{weights.data(), 1, kTile}, grad_rows.data, stride, keys, rows,
+              &to->dv[key * dim], dim, dim, /*add=*/true);
+      if (head.bias != nullptr) {
+        add_bias_gradient(ds.data(), query, rows, key, keys, &to->dbias[key]);
+      }
+      product(Left<T>{ds.data(), 1, kTile}, head.q + query * stride, stride, keys, rows,
+              &to->dk[key * dim], dim, dim, /*add=*/true);
+      product(Left<T>{ds.data(), kTile}, head.k + key * head.kv_stride, head.kv_stride, rows, keys,
+              to->dq + query * stride, stride, dim, /*add=*/true);
+    }
+  }
+  const T scale = 1 / std::sqrt(static_cast<T>(dim));
+  for (T& x : to->dk) x *= scale;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < dim; ++i) to->dq[t * stride + i] *= scale;
+  }
+}
+
+void ForwardF32(const HeadView<float>& head, float* out, float* lse) { forward(head, out, lse); }
+void ForwardF64(const HeadView<double>& head, double* out, double* lse) { forward(head, out, lse); }
+void BackwardF32(const HeadView<float>& head, const float* out, const float* lse, const float* grad,
+                 HeadGradients<float>* to) {
+  backward(head, out, lse, grad, to);
+}
+void BackwardF64(const HeadView<double>& head, const double* out, const double* lse,
+                 const double* grad, HeadGradients<double>* to) {
+  backward(head, out, lse, grad, to);
+}
+
+}  // namespace dmc::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dmc::kernels::cpu {
+
+HWY_EXPORT(ForwardF32);
+HWY_EXPORT(ForwardF64);
+HWY_EXPORT(BackwardF32);
+HWY_EXPORT(BackwardF64);
+
+void attend_head(const HeadView<float>& head, float* out, float* lse) {
+  HWY_DYNAMIC_DISPATCH(ForwardF32)(head, out, lse);
+}
+void attend_head(const HeadView<double>& head, double* out, double* lse) {
+  HWY_DYNAMIC_DISPATCH(ForwardF64)(head, out, lse);
+}
+void attend_head_backward(const HeadView<float>& head, const float* out, const float* lse,
+                          const float* grad, HeadGradients<float>* to) {
+  HWY_DYNAMIC_DISPATCH(BackwardF32)(head, out, lse, grad, to);
+}
+void attend_head_backward(const HeadView<double>& head, const double* out, const double* lse,
+                          const double* grad, HeadGradients<double>* to) {
+  HWY_DYNAMIC_DISPATCH(BackwardF64)(head, out, lse, grad, to);
+}
+
+}  // namespace dmc::kernels::cpu
+#endif

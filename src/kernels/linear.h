@@ -1,0 +1,54 @@
+// Matrix products with weights: y = x W^T + b for 1 row (decoding one sequence), a few (a batch) or
+// many (a prompt), all by one routine, so that a row of y has the same bits whatever other rows are
+// in the call: every output is one chain of multiply-adds over the inputs in order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/dtype.h"
+
+namespace dmc::kernels {
+
+// A weight matrix [outputs][inputs] laid out for streaming: blocks of kBlock outputs, within a
+// block input by input. Missing outputs of the last block are zeros.
+class PackedWeights {
+ public:
+  static constexpr int64_t kBlock = 64;
+
+  // type: kF32, kBF16, kF16, or kI8 (round(w / scale), scale = max|w| / 127 per output).
+  PackedWeights(int64_t outputs, int64_t inputs, DType type);
+
+  // Rounds rows first..first+count-1, given as f32 [count][inputs], into place. Different rows may
+  // be set from different threads if they are in different blocks.
+  void set_rows(int64_t first, int64_t count, const float* rows);
+  // What output `row` holds, in f32 [inputs].
+  void get_row(int64_t row, float* to) const;
+
+  int64_t outputs() const { return outputs_; }
+  int64_t inputs() const { return inputs_; }
+  int64_t blocks() const { return (outputs_ + kBlock - 1) / kBlock; }
+  DType type() const { return type_; }
+  int64_t bytes() const { return blocks() * block_bytes_; }
+  const std::byte* block(int64_t index) const { return memory_.get() + index * block_bytes_; }
+  const float* scales(int64_t index) const;  // kI8: [kBlock] of a block, else null
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const;
+  };
+  std::byte* element(int64_t output, int64_t input) const;
+
+  int64_t outputs_, inputs_, block_bytes_;
+  DType type_;
+  std::unique_ptr<std::byte[], Free> memory_;
+};
+
+// y[rows][outputs] = x[rows][inputs] W^T + bias (null: none). y must not overlap x. Runs on all
+// threads.
+void linear(const PackedWeights& weights, const float* bias, const float* x, int64_t rows,
+            float* y);
+
+}  // namespace dmc::kernels

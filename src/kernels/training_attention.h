@@ -1,0 +1,40 @@
+// Causal attention of whole sequences with an additive bias per key, forward and backward, for
+// training (docs/algorithm.md, "Attention while training"): query i sees key j < i with score
+// scale * q_i.k_j + bias_j, and itself with scale * q_i.k_i. Memory is O(T): the backward pass
+// computes the weights again from the log-sum-exp that the forward pass leaves.
+//
+// Shape legend: B sequences, T tokens, H query heads, K KV heads (H a multiple of K; query head h
+// reads KV head h / (H/K)), d head size. All tensors contiguous. T is float or double.
+#pragma once
+
+#include <cstdint>
+
+namespace dmc::kernels {
+
+struct AttentionShape {
+  int64_t batch, tokens, heads, kv_heads, dim;
+};
+
+template <class T>
+struct AttentionInputs {
+  const T* q;      // [B][T][H][d]
+  const T *k, *v;  // [B][T][K][d]
+  const T* bias;   // [B][T][K], finite; null: none
+};
+
+// out [B][T][H][d] and the log-sum-exp of the scores, lse [B][H][T].
+template <class T>
+void training_attention(const AttentionShape& shape, const AttentionInputs<T>& in, T* out, T* lse);
+
+// Gradients, given that of out: dq [B][T][H][d], dk and dv [B][T][K][d], dbias [B][T][K] (null if
+// there is no bias). They are overwritten.
+template <class T>
+struct AttentionGradients {
+  T *dq, *dk, *dv, *dbias;
+};
+template <class T>
+void training_attention_backward(const AttentionShape& shape, const AttentionInputs<T>& in,
+                                 const T* out, const T* lse, const T* grad,
+                                 const AttentionGradients<T>& to);
+
+}  // namespace dmc::kernels

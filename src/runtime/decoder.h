@@ -1,0 +1,57 @@
+// One pass of a decoder over some tokens with the compressed cache, on kernels alone: what the
+// training-side models::Decoder means, at the speed inference wants. All numbers f32, rows of
+// [hidden].
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "policy/policy.h"
+#include "runtime/weights.h"
+
+namespace dmc::runtime {
+
+// Whose tokens a pass brings: all of one sequence, or one of each.
+struct Batch {
+  std::span<const cache::SequenceId> sequences;
+  std::span<const int32_t> tokens;  // every one in [0, vocab)
+  bool decode = false;
+};
+
+class Decoder {
+ public:
+  // All must outlive it.
+  Decoder(const Model& model, const policy::Policy& policy, cache::KvCache& cache)
+      : config_(model.config), weights_(model.weights), policy_(policy), cache_(cache) {}
+  // For policies that merge at random: the ratio to reach.
+  void set_forced_cr(double cr) { forced_cr_ = cr; }
+
+  // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
+  // [tokens][hidden]. Valid until the next call.
+  std::span<const float> hidden(const Batch& batch);
+  // Logits [rows][vocab] of hidden states [rows][hidden].
+  std::vector<float> logits(const float* hidden, int64_t rows) const;
+
+ private:
+  void embed(const Batch& batch);
+  void attention(int layer, const Batch& batch);
+  void mlp(int layer);
+  void split_heads(int layer, const Batch& batch);
+  int64_t position(const Batch& batch, int64_t row) const;
+
+  const io::ModelConfig& config_;
+  const DecoderWeights& weights_;
+  const policy::Policy& policy_;
+  cache::KvCache& cache_;
+  double forced_cr_ = 1.0;
+
+  int64_t rows_ = 0;
+  std::vector<float> x_, normed_, projected_, inner_;
+  std::vector<float> q_, k_, v_, mixed_;
+  std::vector<uint8_t> merge_;
+  std::vector<float> importance_;
+};
+
+}  // namespace dmc::runtime

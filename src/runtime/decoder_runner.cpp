@@ -1,0 +1,135 @@
+#include "runtime/decoder_runner.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "families/rope_frequencies.h"
+
+namespace dmc::runtime {
+namespace {
+
+const policy::Policy& choose_policy(const io::ModelConfig& config, const RunnerOptions& options) {
+  std::string name = options.policy;
+  if (name.empty()) name = options.forced_cr > 1.0 ? "forced" : config.dmc ? "dmc" : "dense";
+  const policy::Policy* policy = policy::find_policy(name);
+  if (policy == nullptr) {
+    std::string names;
+    for (const policy::Policy& p : policy::policies()) {
+      names += (names.empty() ? "" : ", ") + std::string(p.name);
+    }
+    throw usage_error("--policy: \"" + name + "\" is not one of " + names);
+  }
+  if (policy->needs_dmc_config && !config.dmc) {
+    throw usage_error("--policy: " + name +
+                      " needs a retrofitted model, and this one's config.json has no dmc_config; "
+                      "run `dmc retrofit` on it first");
+  }
+  if (policy->evict != nullptr && options.budget < 2) {
+    throw usage_error("--policy: " + name + " drops tokens beyond a budget; give --budget N, the " +
+                      "slots a head may keep, at least 2");
+  }
+  return *policy;
+}
+
+int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
+  if (wanted <= 0) return config.context();
+  if (config.learned_positions && wanted > config.max_positions) {
+    throw usage_error("a context of " + std::to_string(wanted) +
+                      " tokens was asked for, the model has learned " +
+                      std::to_string(config.max_positions) + " positions and cannot go beyond");
+  }
+  return wanted;
+}
+
+std::unique_ptr<const kernels::RopeTable> make_rope(const io::ModelConfig& config,
+                                                    int64_t positions) {
+  if (!config.rope) return nullptr;
+  return std::make_unique<kernels::RopeTable>(positions, families::rope_frequencies(config));
+}
+
+cache::CacheConfig cache_config(const io::ModelConfig& config, const policy::Policy& policy,
+                                const RunnerOptions& options, const kernels::RopeTable* rope) {
+  cache::CacheConfig result;
+  result.layers = static_cast<int>(config.num_layers);
+  result.kv_heads = static_cast<int>(config.num_kv_heads);
+  result.query_heads = static_cast<int>(config.num_heads);
+  result.head_dim = static_cast<int>(config.head_dim);
+  result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
+  result.slot_type = options.kv;
+  result.rope = rope;
+  result.policy = &policy;
+  result.budget = options.budget;
+  return result;
+}
+
+}  // namespace
+
+DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options)
+    : model_(std::move(model)),
+      policy_(choose_policy(model_->config, options)),
+      chunk_(std::max<int64_t>(1, options.chunk)),
+      max_positions_(choose_positions(model_->config, options.max_positions)),
+      rope_(make_rope(model_->config, max_positions_)),
+      cache_(cache_config(model_->config, policy_, options, rope_.get())),
+      decoder_(*model_, policy_, cache_) {
+  decoder_.set_forced_cr(options.forced_cr);
+}
+
+std::span<const float> DecoderRunner::prefill_hidden(engine::SequenceId sequence,
+                                                     std::span<const int32_t> tokens) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  if (cache_.length(sequence) + count > max_positions()) {
+    throw usage_error("the text has at least " + std::to_string(cache_.length(sequence) + count) +
+                      " tokens, the model's context is " + std::to_string(max_positions()));
+  }
+  const std::span<const float> hidden = decoder_.hidden({{&sequence, 1}, tokens, false});
+  cache_.advance(sequence, count);
+  return hidden;
+}
+
+std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
+                                          std::span<const int32_t> tokens) {
+  DMC_CHECK(!tokens.empty());
+  std::span<const float> hidden;
+  while (!tokens.empty()) {
+    const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
+    hidden = prefill_hidden(sequence, tokens.first(count));
+    tokens = tokens.subspan(count);
+  }
+  return decoder_.logits(hidden.last(static_cast<size_t>(model_->config.hidden_size)).data(), 1);
+}
+
+std::vector<float> DecoderRunner::prefill_logits(engine::SequenceId sequence,
+                                                 std::span<const int32_t> tokens) {
+  std::vector<float> logits;
+  logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
+  while (!tokens.empty()) {
+    const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
+    const std::span<const float> hidden = prefill_hidden(sequence, tokens.first(count));
+    const std::vector<float> rows = decoder_.logits(hidden.data(), static_cast<int64_t>(count));
+    logits.insert(logits.end(), rows.begin(), rows.end());
+    tokens = tokens.subspan(count);
+  }
+  return logits;
+}
+
+std::vector<float> DecoderRunner::decode(std::span<const engine::SequenceId> sequences,
+                                         std::span<const int32_t> tokens) {
+  DMC_CHECK(sequences.size() == tokens.size());
+  for (engine::SequenceId sequence : sequences) {
+    DMC_CHECK(cache_.length(sequence) < max_positions());
+  }
+  const std::span<const float> hidden = decoder_.hidden({sequences, tokens, true});
+  for (engine::SequenceId sequence : sequences) cache_.advance(sequence, 1);
+  return decoder_.logits(hidden.data(), static_cast<int64_t>(tokens.size()));
+}
+
+double DecoderRunner::compression_ratio(engine::SequenceId sequence) const {
+  const cache::CacheConfig& config = cache_.config();
+  const int64_t kept = cache_.slots(sequence);
+  if (kept == 0) return 1.0;
+  return static_cast<double>(cache_.length(sequence) * config.layers * config.kv_heads) /
+         static_cast<double>(kept);
+}
+
+}  // namespace dmc::runtime

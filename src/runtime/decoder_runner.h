@@ -1,0 +1,56 @@
+// The model with its compressed cache: what the engine, scoring and measuring run on. No LibTorch.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/model_runner.h"
+#include "kernels/rope.h"
+#include "runtime/decoder.h"
+
+namespace dmc::runtime {
+
+struct RunnerOptions {
+  std::string policy;    // name in the policy table; empty: dmc if the model has it, else dense
+  int64_t chunk = 1024;  // tokens of a prompt taken in at once
+  int64_t max_positions = 0;  // 0: the model's own context
+  DType kv = DType::kF32;     // of closed slots: kF32, kBF16, kF16, kI8
+  double forced_cr = 1.0;     // with the policy "forced"
+  int64_t budget = 0;         // slots a head may keep; policies that evict need one, at least 2
+};
+
+class DecoderRunner : public engine::ModelRunner {
+ public:
+  // Shares `model`. Error(kUsage) for an unknown policy, or one the model was not trained for.
+  DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options);
+
+  int64_t vocab_size() const override { return model_->config.vocab_size; }
+  int64_t max_positions() const override { return max_positions_; }
+  engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
+  engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
+  void release(engine::SequenceId sequence) override { cache_.release(sequence); }
+  std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
+  std::vector<float> decode(std::span<const engine::SequenceId> sequences,
+                            std::span<const int32_t> tokens) override;
+  std::vector<float> prefill_logits(engine::SequenceId sequence,
+                                    std::span<const int32_t> tokens) override;
+  double compression_ratio(engine::SequenceId sequence) const override;
+
+  const Model& model() const { return *model_; }
+  const policy::Policy& policy() const { return policy_; }
+  const cache::KvCache& cache() const { return cache_; }
+
+ private:
+  // One chunk of a prompt: the last hidden states of its tokens.
+  std::span<const float> prefill_hidden(engine::SequenceId sequence,
+                                        std::span<const int32_t> tokens);
+
+  std::shared_ptr<const Model> model_;
+  const policy::Policy& policy_;
+  int64_t chunk_, max_positions_;
+  std::unique_ptr<const kernels::RopeTable> rope_;  // null: the family has none
+  cache::KvCache cache_;
+  Decoder decoder_;
+};
+
+}  // namespace dmc::runtime

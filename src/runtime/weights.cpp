@@ -1,0 +1,165 @@
+#include "runtime/weights.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <span>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "families/checkpoint.h"
+#include "families/config_file.h"
+
+namespace dmc::runtime {
+namespace {
+
+float element(const io::TensorView& tensor, int64_t index) {
+  const std::byte* const at = tensor.bytes.data() + index * dtype_size(tensor.dtype);
+  if (tensor.dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  }
+  uint16_t half;
+  std::memcpy(&half, at, sizeof(half));
+  return tensor.dtype == DType::kF16 ? f16_to_f32(half) : bf16_to_f32(half);
+}
+
+// Reads parts of a checkpoint as f32.
+class Reader {
+ public:
+  explicit Reader(const families::Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
+  const io::TensorView& tensor(const std::string& name) const {
+    const io::TensorView& view = checkpoint_.tensor(name);
+    if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
+      throw data_error("tensor " + name + " has dtype " + std::string(dtype_name(view.dtype)) +
+                       ", expected F32, F16 or BF16");
+    }
+    return view;
+  }
+  std::vector<float> values(const std::string& name, int64_t first, int64_t count) const {
+    const io::TensorView& view = tensor(name);
+    std::vector<float> result(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) result[static_cast<size_t>(i)] = element(view, first + i);
+    return result;
+  }
+  std::vector<float> vector(const std::string& name) const {
+    return name.empty() ? std::vector<float>() : values(name, 0, tensor(name).numel());
+  }
+  Norm norm(const families::NormSource& source) const {
+    return {vector(source.weight), vector(source.bias)};
+  }
+
+  // Rows of several matrices with the same inputs, one below the other.
+  Linear linear(std::span<const families::LinearSource> parts, DType type) const {
+    int64_t outputs = 0;
+    for (const auto& part : parts) outputs += part.rows;
+    Linear result{{outputs, parts[0].columns, type}, {}};
+    int64_t first = 0;
+    for (const auto& part : parts) {
+      copy_rows(part, first, result.weights);
+      first += part.rows;
+      if (part.bias.empty()) continue;
+      result.bias.resize(static_cast<size_t>(outputs));
+      std::ranges::copy(values(part.bias, part.first, part.rows),
+                        result.bias.begin() + (first - part.rows));
+    }
+    return result;
+  }
+  Linear linear(const families::LinearSource& source, DType type) const {
+    return linear(std::span(&source, 1), type);
+  }
+
+ private:
+  void copy_rows(const families::LinearSource& part, int64_t first_output,
+                 kernels::PackedWeights& to) const {
+    const io::TensorView& view = tensor(part.weight);
+    // A tensor stored as [in, out] has all outputs, of this part or not, side by side.
+    const int64_t width = part.transposed ? view.shape[1] : 1;
+    const int64_t columns = part.columns;
+    parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
+      std::vector<float> row(static_cast<size_t>(columns));
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t base = part.transposed ? part.first + r : (part.first + r) * columns;
+        for (int64_t i = 0; i < columns; ++i) {
+          row[static_cast<size_t>(i)] = element(view, base + i * width);
+        }
+        to.set_rows(first_output + r, 1, row.data());
+      }
+    });
+  }
+
+  const families::Checkpoint& checkpoint_;
+};
+
+LayerWeights read_layer(const Reader& reader, const families::LayerLayout& layout, DType type) {
+  const std::array qkv = {layout.q, layout.k, layout.v};
+  std::vector<families::LinearSource> up = {layout.up};
+  if (layout.gate.present()) up.insert(up.begin(), layout.gate);
+  return {reader.norm(layout.attention_norm),
+          reader.norm(layout.mlp_norm),
+          reader.norm(layout.q_norm),
+          reader.norm(layout.k_norm),
+          reader.linear(qkv, type),
+          reader.linear(layout.o, type),
+          reader.linear(up, type),
+          reader.linear(layout.down, type)};
+}
+
+}  // namespace
+
+int64_t DecoderWeights::bytes() const {
+  int64_t sum = embedding->bytes() + (head == embedding ? 0 : head->bytes());
+  if (head_transform) sum += head_transform->weights.bytes();
+  for (const LayerWeights& layer : layers) {
+    for (const Linear* part : {&layer.qkv, &layer.o, &layer.up, &layer.down}) {
+      sum += part->weights.bytes();
+    }
+  }
+  return sum;
+}
+
+std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
+                                        std::optional<DType> wanted) {
+  auto model = std::make_shared<Model>();
+  model->config = families::read_model_config(dir);
+  const families::Checkpoint checkpoint(dir, families::decoder_layout(model->config));
+  const families::DecoderLayout& layout = checkpoint.layout();
+  const Reader reader(checkpoint);
+  for (const auto& [name, shape] : layout.shapes) {
+    model->parameters += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies());
+  }
+  const DType type = wanted.value_or(reader.tensor(layout.token_embedding).dtype);
+
+  DecoderWeights& w = model->weights;
+  families::LinearSource embedding;
+  embedding.weight = layout.token_embedding;
+  embedding.rows = model->config.vocab_size;
+  embedding.columns = model->config.hidden_size;
+  w.embedding =
+      std::make_shared<kernels::PackedWeights>(std::move(reader.linear(embedding, type).weights));
+  w.positions = reader.vector(layout.position_embedding);
+  if (!layout.token_type_embedding.empty()) {
+    w.token_type = reader.values(layout.token_type_embedding, 0, model->config.hidden_size);
+  }
+  w.embedding_norm = reader.norm(layout.embedding_norm);
+  for (const families::LayerLayout& layer : layout.layers) {
+    w.layers.push_back(read_layer(reader, layer, type));
+  }
+  w.final_norm = reader.norm(layout.final_norm);
+  if (layout.head_transform.present()) {
+    w.head_transform = reader.linear(layout.head_transform, type);
+  }
+  w.head_norm = reader.norm(layout.head_norm);
+  w.head = layout.head.weight == layout.token_embedding
+               ? w.embedding
+               : std::make_shared<kernels::PackedWeights>(
+                     std::move(reader.linear(layout.head, type).weights));
+  w.head_bias = reader.vector(layout.head.bias);
+  return model;
+}
+
+}  // namespace dmc::runtime

@@ -1,0 +1,66 @@
+// A decoder's weights as inference wants them: packed for streaming, in the precision asked for.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/dtype.h"
+#include "families/family.h"
+#include "io/model_config.h"
+#include "kernels/linear.h"
+
+namespace dmc::runtime {
+
+struct Linear {
+  kernels::PackedWeights weights;
+  std::vector<float> bias;  // empty: none
+
+  // y[rows][outputs] of x[rows][inputs]; they must not overlap.
+  void apply(const float* x, int64_t rows, float* y) const {
+    kernels::linear(weights, bias.empty() ? nullptr : bias.data(), x, rows, y);
+  }
+};
+
+struct Norm {
+  std::vector<float> weight, bias;  // bias empty: none
+
+  bool present() const { return !weight.empty(); }
+};
+
+struct LayerWeights {
+  Norm attention_norm, mlp_norm, q_norm, k_norm;
+  Linear qkv;  // q's rows, then k's, then v's
+  Linear o;
+  Linear up;  // gate's rows first where there is a gate
+  Linear down;
+};
+
+struct DecoderWeights {
+  // [vocab][hidden]; shared with the head where it is tied.
+  std::shared_ptr<const kernels::PackedWeights> embedding;
+  std::vector<float> positions;   // [max_positions][hidden]; empty: none
+  std::vector<float> token_type;  // [hidden], row 0 of its table; empty: none
+  Norm embedding_norm, final_norm, head_norm;
+  std::vector<LayerWeights> layers;
+  std::optional<Linear> head_transform;
+  std::shared_ptr<const kernels::PackedWeights> head;
+  std::vector<float> head_bias;
+
+  int64_t bytes() const;  // of the packed matrices, a shared one once
+};
+
+struct Model {
+  io::ModelConfig config;
+  int64_t parameters = 0;  // numbers in the checkpoint
+  DecoderWeights weights;
+};
+
+// From a Hugging Face directory; matrices rounded to `type` (kF32, kBF16, kF16, kI8), vectors in
+// f32. Without a type: kBF16 or kF16 where the checkpoint is stored so, else kF32, so that nothing
+// is lost. Error(kData) for what is missing or has another shape than config.json implies.
+std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
+                                        std::optional<DType> type = {});
+
+}  // namespace dmc::runtime

@@ -1,0 +1,55 @@
+#include "train/model_card.h"
+
+#include <sstream>
+
+#include "base/human.h"
+
+namespace dmc::train {
+namespace {
+
+void print_heads(std::ostream& out, const std::vector<std::vector<double>>& cr_by_head) {
+  const size_t heads = cr_by_head.front().size();
+  out << "| layer |";
+  for (size_t head = 0; head < heads; ++head) out << " head " << head << " |";
+  out << "\n|---|";
+  for (size_t head = 0; head < heads; ++head) out << "---|";
+  for (size_t layer = 0; layer < cr_by_head.size(); ++layer) {
+    out << "\n| " << layer << " |";
+    for (double cr : cr_by_head[layer]) out << " " << fixed(cr, 2) << " |";
+  }
+  out << "\n";
+}
+
+std::string window_text(int64_t window) {
+  if (window == 0) return "all tokens of its segment";
+  return "the last " + std::to_string(window) + " tokens";
+}
+
+}  // namespace
+
+std::string to_markdown(const ModelCard& card) {
+  std::ostringstream out;
+  out << "---\ntags: [dmc, kv-cache-compression]\n---\n\n# " << card.base_model
+      << ", retrofitted to compress its KV cache\n\n"
+         "Made by `dmc retrofit` (Dynamic Memory Compression, arXiv 2403.09636): every KV head "
+         "decides for every token whether to open a new slot of the cache or to merge into the "
+         "newest one. The architecture is "
+      << card.architecture
+      << ", so that programs that do not know the method refuse the model instead of running it "
+         "wrongly; `dmc convert --plain` makes a dense model of it.\n\n| | |\n|---|---|\n"
+      << "| base model | " << card.base_model << " |\n"
+      << "| trained on | " << card.data << " |\n"
+      << "| tokens | " << card.tokens << ", in sequences of " << card.length << " |\n"
+      << "| a slot averages | " << window_text(card.window) << " |\n"
+      << "| compression ratio aimed at | " << fixed(card.target_cr, 2) << " |\n";
+  if (!card.cr_by_head.empty()) {
+    out << "| in the last training step | " << fixed(card.measured_cr, 2) << " |\n"
+        << "| loss in the last training step | " << fixed(card.loss, 4) << " nats a token |\n\n"
+        << "## Compression ratio by layer and KV head\n\nIn the last training step.\n\n";
+    print_heads(out, card.cr_by_head);
+  }
+  if (!card.command.empty()) out << "\n## Command\n\n    " << card.command << "\n";
+  return out.str();
+}
+
+}  // namespace dmc::train

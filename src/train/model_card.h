@@ -1,0 +1,26 @@
+// The README.md of a retrofitted model: what it is, what it was made from and how.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace dmc::train {
+
+struct ModelCard {
+  std::string base_model;    // as the user named it
+  std::string architecture;  // of the result, e.g. "DmcLlamaForCausalLM"
+  std::string data;
+  double target_cr = 1.0;
+  int64_t window = 0;              // 0: none
+  int64_t tokens = 0, length = 0;  // trained on, in sequences of
+  // Of the last training step: compression ratio, language-model loss in nats per token, and the
+  // ratio by [layer][KV head]. All three are left out if the last one is empty.
+  double measured_cr = 1.0, loss = 0.0;
+  std::vector<std::vector<double>> cr_by_head;
+  std::string command;  // empty: not known
+};
+
+std::string to_markdown(const ModelCard& card);
+
+}  // namespace dmc::train

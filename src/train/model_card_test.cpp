@@ -1,0 +1,33 @@
+#include "train/model_card.h"
+
+#include <gtest/gtest.h>
+
+namespace dmc::train {
+namespace {
+
+TEST(ModelCard, SaysWhatFromWhatAndHow) {
+  ModelCard card;
+  card.base_model = "TinyLlama";
+  card.architecture = "DmcLlamaForCausalLM";
+  card.target_cr = 4.0;
+  card.measured_cr = 3.971;
+  card.tokens = 6'389'760;
+  card.length = 2048;
+  card.cr_by_head = {{1.0, 12.5}, {4.0, 3.25}};
+  card.command = "dmc retrofit -m TinyLlama";
+  const std::string text = to_markdown(card);
+  for (const char* part : {"# TinyLlama", "DmcLlamaForCausalLM", "4.00", "3.97", "6389760", "2048",
+                           "| layer | head 0 | head 1 |\n|---|---|---|\n| 0 | 1.00 | 12.50 |\n",
+                           "| 1 | 4.00 | 3.25 |\n", "    dmc retrofit -m TinyLlama\n"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part;
+  }
+}
+
+TEST(ModelCard, LeavesOutWhatIsNotKnown) {
+  const std::string text = to_markdown({});
+  EXPECT_EQ(text.find("layer"), std::string::npos);
+  EXPECT_EQ(text.find("## Command"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace dmc::train

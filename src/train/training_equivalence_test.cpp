@@ -1,0 +1,176 @@
+// The project's central test: with decisions in {0, 1}, the training forward pass, one-pass
+// prefill, chunked prefill and token-by-token decoding compute the same outputs and leave the same
+// cache.
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "cache/kv_cache.h"
+#include "families/rope_frequencies.h"
+#include "nn/rope.h"
+#include "ops/attention.h"
+#include "ops/pool.h"
+
+namespace dmc {
+namespace {
+
+constexpr int64_t kTokens = 90, kHeadDim = 32;
+
+std::vector<double> frequencies() {
+  io::ModelConfig config;
+  config.head_dim = kHeadDim;
+  return families::rope_frequencies(config);
+}
+
+struct Case {
+  int window;
+  int64_t groups;
+  double merge_probability;
+};
+
+struct Inputs {
+  at::Tensor q, k, v, merge, importance_logit;  // [T, H, d], [T, K, d] x 2, [T, K] x 2
+};
+
+Inputs random_inputs(const Case& c, uint64_t seed) {
+  constexpr int64_t kKvHeads = 2;
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  const at::Tensor uniform = at::rand({kTokens, kKvHeads}, generator);
+  return {at::randn({kTokens, kKvHeads * c.groups, kHeadDim}, generator),
+          at::randn({kTokens, kKvHeads, kHeadDim}, generator),
+          at::randn({kTokens, kKvHeads, kHeadDim}, generator), uniform < c.merge_probability,
+          at::randn({kTokens, kKvHeads}, generator)};
+}
+
+at::Tensor training_forward(const Case& c, const Inputs& in) {
+  const nn::Rope rope(kTokens, frequencies());
+  const at::Tensor logit =
+      (in.merge.to(at::kFloat) * 2 - 1) * std::numeric_limits<float>::infinity();
+  const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0); };
+  const auto [k, v] = ops::pool(batched(in.k), batched(in.v), batched(logit),
+                                batched(in.importance_logit), c.window);
+  return ops::dmc_attention(rope.apply(batched(in.q)), rope.apply(k), v, batched(logit)).squeeze(0);
+}
+
+// The cache's view of tokens first..last of the same inputs; keeps what it points into alive.
+struct Feed {
+  Feed(const Inputs& in)
+      : q(nn::Rope(kTokens, frequencies()).apply(in.q.unsqueeze(0)).squeeze(0).contiguous()),
+        k(in.k),
+        v(in.v),
+        merge(in.merge.to(at::kByte).contiguous()),
+        importance(in.importance_logit.sigmoid().contiguous()),
+        out(at::full_like(q, std::numeric_limits<float>::quiet_NaN())) {}
+
+  cache::LayerTokens tokens(int64_t first, int64_t count) const {
+    const auto row = [&](const at::Tensor& t) {
+      return t.const_data_ptr<float>() + first * t.stride(0);
+    };
+    return {count,
+            row(q),
+            row(k),
+            row(v),
+            merge.const_data_ptr<uint8_t>() + first * merge.stride(0),
+            row(importance),
+            out.mutable_data_ptr<float>() + first * out.stride(0)};
+  }
+  at::Tensor q, k, v, merge, importance, out;
+};
+
+// All slots of a sequence, keys and values, one after another.
+std::vector<float> slots_of(const cache::KvCache& cache, cache::SequenceId id) {
+  std::vector<float> all;
+  std::vector<float> key(kHeadDim), value(kHeadDim);
+  for (int head = 0; head < cache.config().kv_heads; ++head) {
+    for (int64_t slot = 0; slot < cache.slots(id, 0, head); ++slot) {
+      cache.read_slot(id, 0, head, slot, key, value);
+      all.insert(all.end(), key.begin(), key.end());
+      all.insert(all.end(), value.begin(), value.end());
+    }
+  }
+  return all;
+}
+
+double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max<double>(largest, std::abs(a[i] - b[i]));
+  return largest;
+}
+
+class TrainingEquivalence : public testing::TestWithParam<Case> {};
+
+TEST_P(TrainingEquivalence, TrainingPrefillChunksAndDecodingAgree) {
+  const Case c = GetParam();
+  const kernels::RopeTable rope(kTokens, frequencies());
+  // Sums of at most kTokens unit-variance terms in f32.
+  const double tolerance = 32 * std::numeric_limits<float>::epsilon() * std::sqrt(kTokens);
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    const Inputs in = random_inputs(c, seed);
+    const at::Tensor expected = training_forward(c, in);
+    const auto error = [&](const at::Tensor& out) {
+      return (out - expected).abs().max().item<double>();
+    };
+    cache::CacheConfig config;
+    config.layers = 1;
+    config.kv_heads = 2;
+    config.query_heads = static_cast<int>(2 * c.groups);
+    config.head_dim = kHeadDim;
+    config.window = c.window;
+    config.page_slots = 8;
+    config.rope = &rope;
+    cache::KvCache cache(config);
+
+    const Feed whole(in), chunked(in), stepwise(in);
+    const cache::SequenceId a = cache.add_sequence();
+    cache.prefill(a, 0, whole.tokens(0, kTokens));
+    cache.advance(a, kTokens);
+    EXPECT_LT(error(whole.out), tolerance) << "one-pass prefill, seed " << seed;
+
+    const cache::SequenceId b = cache.add_sequence();
+    int64_t done = 0;
+    for (int64_t size : {1, 13, 2, 40, 34}) {
+      cache.prefill(b, 0, chunked.tokens(done, size));
+      cache.advance(b, size);
+      done += size;
+    }
+    ASSERT_EQ(done, kTokens);
+    EXPECT_LT(error(chunked.out), tolerance) << "chunked prefill, seed " << seed;
+
+    const cache::SequenceId s = cache.add_sequence();
+    for (int64_t t = 0; t < kTokens; ++t) {
+      cache.decode(std::span(&s, 1), 0, stepwise.tokens(t, 1));
+      cache.advance(s, 1);
+    }
+    EXPECT_LT(error(stepwise.out), tolerance) << "decoding, seed " << seed;
+
+    EXPECT_LT(largest_difference(slots_of(cache, a), slots_of(cache, b)), tolerance);
+    EXPECT_LT(largest_difference(slots_of(cache, a), slots_of(cache, s)), tolerance);
+    const int64_t merges = in.merge.narrow(0, 1, kTokens - 1).sum().item<int64_t>();
+    EXPECT_EQ(cache.slots(a), 2 * kTokens - merges);
+    cache.check_invariants();
+  }
+}
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (int window : {0, 1, 12}) {
+    for (int64_t groups : {1, 2, 4}) {
+      for (double probability : {0.0, 0.6, 0.95}) cases.push_back({window, groups, probability});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grid, TrainingEquivalence, testing::ValuesIn(all_cases()),
+                         [](const auto& test) {
+                           const Case& c = test.param;
+                           return "window" + std::to_string(c.window) + "_groups" +
+                                  std::to_string(c.groups) + "_merge" +
+                                  std::to_string(static_cast<int>(c.merge_probability * 100));
+                         });
+
+}  // namespace
+}  // namespace dmc
