@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "eval/sandbox.h"
 #include "eval/tasks/summary.h"
 #include "runtime/score.h"
 
@@ -17,10 +18,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr const char* kText = "text";  // not in eval's table: it is scored on LibTorch in one go
+
 struct EvalCommand {
   ModelOptions model;
   TextOptions text;
-  std::vector<std::string> tasks = {"text"};
+  std::vector<std::string> tasks = {kText};
   std::filesystem::path data_dir = "data";
   int64_t limit = 0;
   std::filesystem::path reference;
@@ -45,19 +48,29 @@ std::string heading(const Subject& subject) {
          std::string(subject.runner.policy().name);
 }
 
-int score_text(const Subject& subject) {
+runtime::Score score_text(const Subject& subject) {
   const EvalCommand& command = subject.command;
   const io::EvalWindows windows = held_out_windows(command.text, *subject.model, command.model.dir);
-  const auto count = static_cast<int64_t>(windows.tokens.size());
-  ProgressBar bar("scoring", count);
-  const runtime::Score score =
-      runtime::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
-  bar.finish();
+  ProgressBar bar("text", static_cast<int64_t>(windows.tokens.size()));
+  return runtime::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
+}
 
-  if (command.json) {
+eval::NamedScore as_task(const runtime::Score& score) {
+  return {"text",
+          {score.tokens,
+           {{"loss", score.loss},
+            {"next_token_accuracy", score.next_token_accuracy},
+            {"bits_per_byte", score.bits_per_byte}},
+           score.compression_ratio}};
+}
+
+int print_text_score(const Subject& subject) {
+  const runtime::Score score = score_text(subject);
+  const int64_t length = subject.command.text.length, windows = score.tokens / length;
+  if (subject.command.json) {
     ordered_json json = header(subject);
-    json.update({{"windows", count},
-                 {"length", command.text.length},
+    json.update({{"windows", windows},
+                 {"length", length},
                  {"loss", score.loss},
                  {"bits_per_byte", score.bits_per_byte},
                  {"next_token_accuracy", score.next_token_accuracy},
@@ -67,8 +80,7 @@ int score_text(const Subject& subject) {
     std::cout << json.dump() << "\n";
     return 0;
   }
-  std::cout << heading(subject) << ", " << count << " windows of " << command.text.length
-            << " tokens\n"
+  std::cout << heading(subject) << ", " << windows << " windows of " << length << " tokens\n"
             << "  bits per byte        " << fixed(score.bits_per_byte, 4) << "\n"
             << "  loss                 " << fixed(score.loss, 4) << " nats a token\n"
             << "  next-token accuracy  " << fixed(100 * score.next_token_accuracy, 2) << " %\n"
@@ -77,21 +89,30 @@ int score_text(const Subject& subject) {
   return 0;
 }
 
-using Plan = std::vector<std::pair<const eval::Task*, std::filesystem::path>>;
+struct Step {
+  const eval::Task* task;  // null: held-out text
+  std::filesystem::path file;
+};
 
 // The tasks and their files. Whatever is missing is said before the first task runs: it should not
 // cost an hour.
-Plan make_plan(const EvalCommand& command) {
-  Plan plan;
+std::vector<Step> make_plan(const EvalCommand& command) {
+  std::vector<Step> plan;
   for (const std::string& name : command.tasks) {
+    if (name == kText) {
+      plan.push_back({nullptr, {}});
+      continue;
+    }
     const eval::Task& task = eval::find_task(name);
     if (task.runs_code && !command.allow_code) {
       throw usage_error("task " + name + " runs code that the model writes; --allow-code lets it " +
                         "do so in a sandbox");
     }
+    if (task.runs_code)
+      eval::PythonSandbox(eval::SandboxLimits{});  // throws if this machine cannot isolate
     const bool own_text = task.any_text && !command.text.data.empty();
-    plan.emplace_back(
-        &task, own_text ? command.text.data.front() : eval::find_file(task, command.data_dir));
+    plan.push_back(
+        {&task, own_text ? command.text.data.front() : eval::find_file(task, command.data_dir)});
   }
   return plan;
 }
@@ -108,11 +129,21 @@ std::unique_ptr<runtime::DecoderRunner> make_reference(const Subject& subject) {
                                                   runtime::RunnerOptions{.policy = "dense"});
 }
 
+eval::TaskScore run_task(const eval::Task& task, eval::TaskInput input) {
+  std::optional<ProgressBar> bar;
+  input.progress = [&](int64_t done, int64_t total) {
+    if (!bar) bar.emplace(std::string(task.name), total);
+    bar->update(done);
+  };
+  return task.run(input);
+}
+
 std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
   const EvalCommand& command = subject.command;
-  const Plan plan = make_plan(command);
+  const std::vector<Step> plan = make_plan(command);
   const auto needs = [&](bool eval::Task::*what) {
-    return std::ranges::any_of(plan, [&](const auto& step) { return step.first->*what; });
+    return std::ranges::any_of(
+        plan, [&](const Step& step) { return step.task != nullptr && step.task->*what; });
   };
   std::optional<io::EvalWindows> text;
   if (needs(&eval::Task::on_text)) {
@@ -123,28 +154,24 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
 
   std::vector<eval::NamedScore> scores;
   for (const auto& [task, file] : plan) {
-    std::optional<ProgressBar> bar;
-    const auto progress = [&, name = std::string(task->name)](int64_t done, int64_t total) {
-      if (!bar) bar.emplace(name, total);
-      bar->update(done);
-    };
-    const eval::TaskInput input{
-        .runner = subject.runner,
-        .tokenizer = subject.tokenizer,
-        .end_of_text = subject.model->config.eos_token_ids,
-        .file = file,
-        .text = text ? &*text : nullptr,
-        .reference = reference.get(),
-        .limit = command.limit,
-        .code = command.code,
-        .progress = progress,
-    };
-    scores.push_back({std::string(task->name), task->run(input)});
+    if (task == nullptr) {
+      scores.push_back(as_task(score_text(subject)));
+      continue;
+    }
+    scores.push_back({std::string(task->name),
+                      run_task(*task, {.runner = subject.runner,
+                                       .tokenizer = subject.tokenizer,
+                                       .end_of_text = subject.model->config.eos_token_ids,
+                                       .file = file,
+                                       .text = text ? &*text : nullptr,
+                                       .reference = reference.get(),
+                                       .limit = command.limit,
+                                       .code = command.code})});
   }
   return scores;
 }
 
-int score_tasks(const Subject& subject) {
+int print_task_scores(const Subject& subject) {
   const std::vector<eval::NamedScore> scores = run_tasks(subject);
   if (subject.command.json) {
     ordered_json json = header(subject);
@@ -162,8 +189,8 @@ int run(const EvalCommand& command) {
   runtime::DecoderRunner runner(model, runner_options(command.model));
   const io::Tokenizer tokenizer(command.model.dir);
   const Subject subject{command, model, runner, tokenizer};
-  const bool only_text = command.tasks == std::vector<std::string>{"text"};
-  return only_text ? score_text(subject) : score_tasks(subject);
+  const bool only_text = command.tasks == std::vector<std::string>{kText};
+  return only_text ? print_text_score(subject) : print_task_scores(subject);
 }
 
 std::string list_of_tasks() {

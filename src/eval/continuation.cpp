@@ -12,7 +12,7 @@ TokenPair encode_pair(const io::Tokenizer& tokenizer, const std::string& context
                       const std::string& continuation) {
   const std::string text(right_stripped(context));
   const std::string rest = context.substr(text.size()) + continuation;
-  TokenPair pair{tokenizer.encode(text), tokenizer.encode(text + rest)};
+  TokenPair pair{tokenizer.encode_prompt(text), tokenizer.encode_prompt(text + rest)};
   const size_t cut = std::min(pair.context.size(), pair.continuation.size());
   pair.continuation.erase(pair.continuation.begin(),
                           pair.continuation.begin() + static_cast<ptrdiff_t>(cut));
@@ -29,7 +29,7 @@ const ContinuationScorer::Beginning& ContinuationScorer::keep_beginning(const st
 
   // The tokens at the seam may differ from context to context; the last one of the context is left
   // to take_in().
-  const std::vector<int32_t> tokens = tokenizer_.encode(text);
+  const std::vector<int32_t> tokens = tokenizer_.encode_prompt(text);
   const Tokens all_but_last = context.first(context.size() - 1);
   const auto common = std::ranges::mismatch(tokens, all_but_last).in1 - tokens.begin();
   beginning_.emplace(text, std::vector<int32_t>(tokens.begin(), tokens.begin() + common),

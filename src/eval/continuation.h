@@ -3,7 +3,8 @@
 // Tokens are cut as lm-evaluation-harness (github.com/EleutherAI/lm-evaluation-harness, version
 // 0.4.13) cuts them, so that scores can be compared: white space at a context's end goes to the
 // continuation; context and context + continuation are tokenized apart, and what the second has
-// beyond the first one's length is the continuation; a text that is too long loses its beginning.
+// beyond the first one's length is the continuation; both get the tokens that the model wants
+// around a prompt (BOS); a text that is too long loses its beginning.
 #pragma once
 
 #include <optional>

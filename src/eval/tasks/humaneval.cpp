@@ -80,7 +80,7 @@ TaskScore run_humaneval(const TaskInput& input) {
   CacheUse cache_use;
   std::vector<int64_t> passed;  // samples of each problem
   for (const Problem& problem : problems) {
-    const std::vector<int32_t> ids = input.tokenizer.encode(problem.prompt);
+    const std::vector<int32_t> ids = input.tokenizer.encode_prompt(problem.prompt);
     const auto kept = std::min(ids.size(), static_cast<size_t>(room));
     passed.push_back(0);
     for (int64_t i = 0; i < input.code.samples; ++i) {
