@@ -1,11 +1,8 @@
 #include "cache/page_pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <string>
 
 #include "base/error.h"
@@ -15,15 +12,6 @@ namespace {
 
 constexpr int64_t kChunkBytes = int64_t{2} << 20;  // one huge page
 constexpr int64_t kLine = 64;
-
-// Memory that the system may back by huge pages: with pages in random order, most of what decoding
-// waits for would otherwise be address translation.
-std::byte* allocate(int64_t bytes) {
-  void* memory = nullptr;
-  if (posix_memalign(&memory, kChunkBytes, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
-  madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // advice: failure costs speed only
-  return static_cast<std::byte*>(memory);
-}
 
 }  // namespace
 
@@ -40,7 +28,7 @@ void PagePool::grow() {
     throw internal_error("the KV cache is full: all of its " + std::to_string(max_pages_) +
                          " pages are in use");
   }
-  chunks_.emplace_back(allocate(count * stride));
+  chunks_.push_back(allocate_huge(count * stride));
   for (int64_t i = 0; i < count; ++i) {
     const auto page = static_cast<int32_t>(pages_.size());
     if (page % kRun == 0) {

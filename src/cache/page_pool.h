@@ -4,10 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
+#include "base/huge_memory.h"
 #include "kernels/slot_page.h"
 
 namespace dmc::cache {
@@ -39,10 +38,6 @@ class PagePool {
   // rest of it for itself as long as other runs are free.
   static constexpr int32_t kRun = 4;
 
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
-
   void grow();
   int32_t hand_out(int32_t page);
   int32_t pop_free_run();
@@ -51,7 +46,7 @@ class PagePool {
 
   kernels::PageFormat format_;
   int64_t max_pages_, in_use_ = 0;
-  std::vector<std::unique_ptr<std::byte[], Free>> chunks_;
+  std::vector<HugeMemory> chunks_;
   std::vector<std::byte*> pages_;  // by page id
   std::vector<int32_t> references_;
   std::vector<int8_t> taken_in_run_;  // by run

@@ -1,12 +1,8 @@
 #include "kernels/linear.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "base/error.h"
@@ -16,18 +12,8 @@
 namespace dmc::kernels {
 namespace {
 
-constexpr int64_t kAlignment = int64_t{2} << 20;  // a huge page
-
 // Rows of x that one piece of work covers: a widened strip of weights serves all of them.
 constexpr int64_t kPieceRows = 240;
-
-std::byte* allocate(int64_t bytes) {
-  void* memory = nullptr;
-  const auto size = static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment);
-  if (posix_memalign(&memory, kAlignment, size) != 0) throw std::bad_alloc();
-  madvise(memory, size, MADV_HUGEPAGE);
-  return static_cast<std::byte*>(memory);
-}
 
 // x in panels of kPanelRows rows, input by input: [panel][inputs][rows of the panel].
 std::vector<float> pack_rows(const float* x, int64_t rows, int64_t inputs) {
@@ -47,14 +33,12 @@ std::vector<float> pack_rows(const float* x, int64_t rows, int64_t inputs) {
 
 }  // namespace
 
-void PackedWeights::Free::operator()(std::byte* memory) const { std::free(memory); }
-
 PackedWeights::PackedWeights(int64_t outputs, int64_t inputs, DType type)
     : outputs_(outputs), inputs_(inputs), type_(type) {
   DMC_CHECK(outputs > 0 && inputs > 0);
   block_bytes_ = kBlock * inputs * static_cast<int64_t>(dtype_size(type));
   if (type == DType::kI8) block_bytes_ += kBlock * static_cast<int64_t>(sizeof(float));
-  memory_.reset(allocate(bytes()));
+  memory_ = allocate_huge(bytes());
   std::memset(memory_.get(), 0, static_cast<size_t>(bytes()));
 }
 

@@ -5,10 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 
 #include "base/dtype.h"
+#include "base/huge_memory.h"
 
 namespace dmc::kernels {
 
@@ -36,14 +36,11 @@ class PackedWeights {
   const float* scales(int64_t index) const;  // kI8: [kBlock] of a block, else null
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const;
-  };
   std::byte* element(int64_t output, int64_t input) const;
 
   int64_t outputs_, inputs_, block_bytes_;
   DType type_;
-  std::unique_ptr<std::byte[], Free> memory_;
+  HugeMemory memory_;
 };
 
 // y[rows][outputs] = x[rows][inputs] W^T + bias (null: none). y must not overlap x. Runs on all
