@@ -142,12 +142,10 @@ void KvCache::Impl::evict(Stream& stream) {
     DMC_CHECK(victim < stream.stats.size());
     const auto at = static_cast<int64_t>(victim), last = stream.closed - 1;
     if (at != last) {
-      std::vector<float> key(static_cast<size_t>(config.head_dim)), value(key.size());
       int32_t& page = stream.pages[static_cast<size_t>(at / config.page_slots)];
       page = pool.writable(page);
-      kernels::read_slot(pool.view(), stream.pages.back(), last % config.page_slots, key.data(),
-                         value.data());
-      kernels::write_slot(pool.view(), page, at % config.page_slots, key.data(), value.data());
+      kernels::copy_slot(pool.view(), stream.pages.back(), last % config.page_slots, page,
+                         at % config.page_slots);
       stream.stats[victim] = stream.stats.back();
     }
     stream.stats.pop_back();

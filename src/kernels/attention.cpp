@@ -6,6 +6,7 @@
 
 #include "base/parallel.h"
 #include "kernels/backend.h"
+#include "kernels/dot.h"
 
 namespace dmc::kernels {
 namespace {
@@ -18,12 +19,6 @@ constexpr int64_t kSplitSlots = 512;
 constexpr int64_t kTileTokens = 64;
 
 constexpr float kNoScore = -1e30f;  // finite, so that exp(kNoScore - kNoScore) is not NaN
-
-float dot(const float* a, const float* b, int n) {
-  float sum = 0.0f;
-  for (int i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 // The state of a query that has seen one key only.
 AttnState state_of(const float* q, const float* key, const float* value, int head_dim, float scale,
@@ -130,6 +125,7 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
       float* const out = items[i].out + g * d;
       AttnState state =
           state_of(items[i].q + g * d, items[i].open_key, items[i].open_value, d, scale, out);
+      const float open_score = state.max;
       for (size_t n = first_piece; n < next; ++n) {
         const size_t row = n * static_cast<size_t>(group) + static_cast<size_t>(g);
         merge(states[row], &outs[row * static_cast<size_t>(d)], d, &state, out);
@@ -137,7 +133,7 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
       normalize(state, d, out);
       if (items[i].weights != nullptr) {
         float* const weights = items[i].weights + g * (items[i].closed_slots + 1);
-        weights[items[i].closed_slots] = scale * dot(items[i].q + g * d, items[i].open_key, d);
+        weights[items[i].closed_slots] = open_score;
         to_weights(state, items[i].closed_slots + 1, weights);
       }
     }

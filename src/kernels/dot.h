@@ -1,4 +1,4 @@
-// The dot product of the training kernels, f32 and f64.
+// A dot product in plain C++, f32 and f64.
 #pragma once
 
 #include <cstdint>

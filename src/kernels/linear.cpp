@@ -1,13 +1,13 @@
 #include "kernels/linear.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/backend.h"
+#include "kernels/rounding.h"
 
 namespace dmc::kernels {
 namespace {
@@ -31,6 +31,28 @@ std::vector<float> pack_rows(const float* x, int64_t rows, int64_t inputs) {
   return packed;
 }
 
+// Calls fn with an integer as large as an element.
+template <class Fn>
+void with_size_of(DType type, Fn&& fn) {
+  switch (dtype_size(type)) {
+    case 1:
+      return fn(uint8_t());
+    case 2:
+      return fn(uint16_t());
+    default:
+      return fn(uint32_t());
+  }
+}
+
+// Copies n elements that lie `from_stride` and `to_stride` bytes apart.
+template <class T>
+void copy_apart(const std::byte* from, size_t from_stride, std::byte* to, size_t to_stride,
+                int64_t n, T /*element*/) {
+  for (int64_t i = 0; i < n; ++i, from += from_stride, to += to_stride) {
+    std::memcpy(to, from, sizeof(T));
+  }
+}
+
 }  // namespace
 
 PackedWeights::PackedWeights(int64_t outputs, int64_t inputs, DType type)
@@ -47,59 +69,36 @@ const float* PackedWeights::scales(int64_t index) const {
   return reinterpret_cast<const float*>(block(index) + kBlock * inputs_);
 }
 
-std::byte* PackedWeights::element(int64_t output, int64_t input) const {
-  const int64_t in_block = input * kBlock + output % kBlock;
+std::byte* PackedWeights::place(int64_t output) const {
   return memory_.get() + output / kBlock * block_bytes_ +
-         in_block * static_cast<int64_t>(dtype_size(type_));
+         output % kBlock * static_cast<int64_t>(dtype_size(type_));
+}
+
+float* PackedWeights::scale_of(int64_t output) const {
+  const float* const of_block = scales(output / kBlock);
+  return of_block == nullptr ? nullptr : const_cast<float*>(of_block) + output % kBlock;
 }
 
 void PackedWeights::set_rows(int64_t first, int64_t count, const float* rows) {
   DMC_CHECK(first >= 0 && count >= 0 && first + count <= outputs_);
+  std::vector<std::byte> rounded(static_cast<size_t>(inputs_) * dtype_size(type_));
   for (int64_t r = 0; r < count; ++r) {
-    const float* const row = rows + r * inputs_;
-    float factor = 1.0f;
-    if (type_ == DType::kI8) {
-      float largest = 0.0f;
-      for (int64_t i = 0; i < inputs_; ++i) largest = std::max(largest, std::abs(row[i]));
-      factor = largest > 0.0f ? 127.0f / largest : 0.0f;
-      const int64_t output = first + r;
-      const_cast<float*>(scales(output / kBlock))[output % kBlock] = largest / 127.0f;
-    }
-    for (int64_t i = 0; i < inputs_; ++i) {
-      std::byte* const to = element(first + r, i);
-      switch (type_) {
-        case DType::kF32:
-          std::memcpy(to, &row[i], sizeof(float));
-          break;
-        case DType::kI8:
-          *to = static_cast<std::byte>(static_cast<int8_t>(std::lrint(row[i] * factor)));
-          break;
-        default: {
-          const uint16_t half = type_ == DType::kF16 ? f32_to_f16(row[i]) : f32_to_bf16(row[i]);
-          std::memcpy(to, &half, sizeof(half));
-        }
-      }
-    }
+    round_row(rows + r * inputs_, inputs_, type_, rounded.data(), scale_of(first + r));
+    with_size_of(type_, [&](auto element) {
+      copy_apart(rounded.data(), sizeof(element), place(first + r), kBlock * sizeof(element),
+                 inputs_, element);
+    });
   }
 }
 
 void PackedWeights::get_row(int64_t row, float* to) const {
   DMC_CHECK(row >= 0 && row < outputs_);
-  for (int64_t i = 0; i < inputs_; ++i) {
-    const std::byte* const from = element(row, i);
-    uint16_t half = 0;
-    switch (type_) {
-      case DType::kF32:
-        std::memcpy(&to[i], from, sizeof(float));
-        break;
-      case DType::kI8:
-        to[i] = scales(row / kBlock)[row % kBlock] * static_cast<float>(static_cast<int8_t>(*from));
-        break;
-      default:
-        std::memcpy(&half, from, sizeof(half));
-        to[i] = type_ == DType::kF16 ? f16_to_f32(half) : bf16_to_f32(half);
-    }
-  }
+  std::vector<std::byte> rounded(static_cast<size_t>(inputs_) * dtype_size(type_));
+  with_size_of(type_, [&](auto element) {
+    copy_apart(place(row), kBlock * sizeof(element), rounded.data(), sizeof(element), inputs_,
+               element);
+  });
+  widen_row(rounded.data(), inputs_, type_, scale_of(row), to);
 }
 
 void linear(const PackedWeights& weights, const float* bias, const float* x, int64_t rows,

@@ -18,11 +18,11 @@ class PackedWeights {
  public:
   static constexpr int64_t kBlock = 64;
 
-  // type: kF32, kBF16, kF16, or kI8 (round(w / scale), scale = max|w| / 127 per output).
+  // type: kF32, kBF16, kF16, or kI8 with a scale per output (kernels/rounding.h).
   PackedWeights(int64_t outputs, int64_t inputs, DType type);
 
   // Rounds rows first..first+count-1, given as f32 [count][inputs], into place. Different rows may
-  // be set from different threads if they are in different blocks.
+  // be set from different threads.
   void set_rows(int64_t first, int64_t count, const float* rows);
   // What output `row` holds, in f32 [inputs].
   void get_row(int64_t row, float* to) const;
@@ -36,7 +36,8 @@ class PackedWeights {
   const float* scales(int64_t index) const;  // kI8: [kBlock] of a block, else null
 
  private:
-  std::byte* element(int64_t output, int64_t input) const;
+  std::byte* place(int64_t output) const;  // of its first input; the others lie kBlock apart
+  float* scale_of(int64_t output) const;   // kI8, else null
 
   int64_t outputs_, inputs_, block_bytes_;
   DType type_;

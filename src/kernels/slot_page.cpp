@@ -1,68 +1,10 @@
 #include "kernels/slot_page.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
-#include "base/error.h"
+#include "kernels/rounding.h"
 
 namespace dmc::kernels {
-namespace {
-
-constexpr float kLargestF16 = 65504.0f;
-
-void round_to_i8(const float* from, int n, int8_t* to, float* scale) {
-  float largest = 0.0f;
-  for (int i = 0; i < n; ++i) largest = std::max(largest, std::abs(from[i]));
-  *scale = largest / 127.0f;
-  const float factor = largest > 0.0f ? 127.0f / largest : 0.0f;
-  for (int i = 0; i < n; ++i) to[i] = static_cast<int8_t>(std::lrint(from[i] * factor));
-}
-
-void round_row(const float* from, int n, DType type, std::byte* to, float* scale) {
-  auto* const half = reinterpret_cast<uint16_t*>(to);
-  switch (type) {
-    case DType::kF32:
-      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
-      return;
-    case DType::kBF16:
-      for (int i = 0; i < n; ++i) half[i] = f32_to_bf16(from[i]);
-      return;
-    case DType::kF16:
-      for (int i = 0; i < n; ++i) {
-        half[i] = f32_to_f16(std::clamp(from[i], -kLargestF16, kLargestF16));
-      }
-      return;
-    case DType::kI8:
-      round_to_i8(from, n, reinterpret_cast<int8_t*>(to), scale);
-      return;
-    default:
-      DMC_CHECK(!"a slot type");
-  }
-}
-
-void widen_row(const std::byte* from, int n, DType type, const float* scale, float* to) {
-  const auto* const half = reinterpret_cast<const uint16_t*>(from);
-  switch (type) {
-    case DType::kF32:
-      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
-      return;
-    case DType::kBF16:
-      for (int i = 0; i < n; ++i) to[i] = bf16_to_f32(half[i]);
-      return;
-    case DType::kF16:
-      for (int i = 0; i < n; ++i) to[i] = f16_to_f32(half[i]);
-      return;
-    case DType::kI8:
-      for (int i = 0; i < n; ++i) to[i] = *scale * static_cast<float>(static_cast<int8_t>(from[i]));
-      return;
-    default:
-      DMC_CHECK(!"a slot type");
-  }
-}
-
-}  // namespace
-
 void write_slot(const PoolView& pool, int32_t page, int64_t slot, const float* key,
                 const float* value) {
   const PageFormat& f = pool.format;
@@ -76,6 +18,15 @@ void read_slot(const PoolView& pool, int32_t page, int64_t slot, float* key, flo
   widen_row(pool.keys<std::byte>(page, slot), f.head_dim, f.type, pool.key_scales(page, slot), key);
   widen_row(pool.values<std::byte>(page, slot), f.head_dim, f.type, pool.value_scales(page, slot),
             value);
+}
+
+void copy_slot(const PoolView& pool, int32_t from_page, int64_t from, int32_t to_page, int64_t to) {
+  const auto bytes = static_cast<size_t>(pool.format.row_bytes());
+  std::memcpy(pool.keys<std::byte>(to_page, to), pool.keys<std::byte>(from_page, from), bytes);
+  std::memcpy(pool.values<std::byte>(to_page, to), pool.values<std::byte>(from_page, from), bytes);
+  if (!pool.format.scaled()) return;
+  *pool.key_scales(to_page, to) = *pool.key_scales(from_page, from);
+  *pool.value_scales(to_page, to) = *pool.value_scales(from_page, from);
 }
 
 }  // namespace dmc::kernels

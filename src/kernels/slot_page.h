@@ -44,10 +44,12 @@ struct PoolView {
   }
 };
 
-// Rounds key and value [head_dim] into a slot; numbers beyond f16's range become its largest.
+// Rounds key and value [head_dim] into a slot (kernels/rounding.h).
 void write_slot(const PoolView& pool, int32_t page, int64_t slot, const float* key,
                 const float* value);
 // What the slot holds, in f32.
 void read_slot(const PoolView& pool, int32_t page, int64_t slot, float* key, float* value);
+// Copies a slot as it is.
+void copy_slot(const PoolView& pool, int32_t from_page, int64_t from, int32_t to_page, int64_t to);
 
 }  // namespace dmc::kernels

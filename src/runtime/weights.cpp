@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <functional>
 #include <numeric>
 #include <span>
@@ -11,21 +10,10 @@
 #include "base/parallel.h"
 #include "families/checkpoint.h"
 #include "families/config_file.h"
+#include "kernels/rounding.h"
 
 namespace dmc::runtime {
 namespace {
-
-float element(const io::TensorView& tensor, int64_t index) {
-  const std::byte* const at = tensor.bytes.data() + index * dtype_size(tensor.dtype);
-  if (tensor.dtype == DType::kF32) {
-    float value;
-    std::memcpy(&value, at, sizeof(value));
-    return value;
-  }
-  uint16_t half;
-  std::memcpy(&half, at, sizeof(half));
-  return tensor.dtype == DType::kF16 ? f16_to_f32(half) : bf16_to_f32(half);
-}
 
 // Reads parts of a checkpoint as f32.
 class Reader {
@@ -41,9 +29,8 @@ class Reader {
     return view;
   }
   std::vector<float> values(const std::string& name, int64_t first, int64_t count) const {
-    const io::TensorView& view = tensor(name);
     std::vector<float> result(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) result[static_cast<size_t>(i)] = element(view, first + i);
+    widen(tensor(name), first, count, result.data());
     return result;
   }
   std::vector<float> vector(const std::string& name) const {
@@ -74,21 +61,37 @@ class Reader {
   }
 
  private:
+  static void widen(const io::TensorView& view, int64_t first, int64_t count, float* to) {
+    const auto size = static_cast<int64_t>(dtype_size(view.dtype));
+    kernels::widen_row(view.bytes.data() + first * size, count, view.dtype, nullptr, to);
+  }
+
   void copy_rows(const families::LinearSource& part, int64_t first_output,
                  kernels::PackedWeights& to) const {
     const io::TensorView& view = tensor(part.weight);
-    // A tensor stored as [in, out] has all outputs, of this part or not, side by side.
-    const int64_t width = part.transposed ? view.shape[1] : 1;
-    const int64_t columns = part.columns;
+    if (part.transposed) return copy_columns(view, part, first_output, to);
     parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
-      std::vector<float> row(static_cast<size_t>(columns));
+      std::vector<float> row(static_cast<size_t>(part.columns));
       for (int64_t r = begin; r < end; ++r) {
-        const int64_t base = part.transposed ? part.first + r : (part.first + r) * columns;
-        for (int64_t i = 0; i < columns; ++i) {
-          row[static_cast<size_t>(i)] = element(view, base + i * width);
-        }
+        widen(view, (part.first + r) * part.columns, part.columns, row.data());
         to.set_rows(first_output + r, 1, row.data());
       }
+    });
+  }
+
+  // A tensor stored as [in, out] has all outputs, of this part or not, side by side: a block of
+  // them is widened and turned at a time.
+  void copy_columns(const io::TensorView& view, const families::LinearSource& part,
+                    int64_t first_output, kernels::PackedWeights& to) const {
+    const int64_t width = view.shape[1], columns = part.columns;
+    parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
+      const int64_t count = end - begin;
+      std::vector<float> strip(static_cast<size_t>(count)), rows(strip.size() * columns);
+      for (int64_t i = 0; i < columns; ++i) {
+        widen(view, i * width + part.first + begin, count, strip.data());
+        for (int64_t r = 0; r < count; ++r) rows[r * columns + i] = strip[r];
+      }
+      to.set_rows(first_output + begin, count, rows.data());
     });
   }
 

@@ -202,6 +202,15 @@ HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& q
   }
 }
 
+// Multiplies the columns of a run, in rows [group][kStretch], by its slots' scales.
+HWY_INLINE void scale_slots(const float* HWY_RESTRICT scales, const Run& run, int group,
+                            float* HWY_RESTRICT rows) {
+  for (int g = 0; g < group; ++g) {
+    float* const row = rows + g * kStretch + run.offset;
+    for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
+  }
+}
+
 template <int kDim, class T, class Queries>
 HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries& queries, int group,
                             const std::byte* ahead, float* scores) {
@@ -215,12 +224,7 @@ HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries&
   for (; g < group; ++g) {
     score_run<kDim, 1, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
   }
-  if (!pool.format.scaled()) return;
-  const float* const scales = pool.key_scales(run.page, run.slot);
-  for (g = 0; g < group; ++g) {
-    float* const row = scores + g * kStretch + run.offset;
-    for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
-  }
+  if (pool.format.scaled()) scale_slots(pool.key_scales(run.page, run.slot), run, group, scores);
 }
 
 // out[g] += sum_s weights[g][s] * value_s over a run.
@@ -229,11 +233,7 @@ HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights,
                            float* out) {
   const int d = kDim > 0 ? kDim : pool.format.head_dim;
   if (pool.format.scaled()) {
-    const float* const scales = pool.value_scales(run.page, run.slot);
-    for (int g = 0; g < group; ++g) {
-      float* const row = weights + g * kStretch + run.offset;
-      for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
-    }
+    scale_slots(pool.value_scales(run.page, run.slot), run, group, weights);
   }
   product(Left<float>{weights + run.offset, kStretch}, pool.values<const T>(run.page, run.slot), d,
           group, run.count, out, d, d, /*add=*/true);
@@ -265,11 +265,12 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
       }
       take_scores(&scores[g * kStretch], stretch, d, &states[g], out + g * d);
     }
-    const int64_t ahead = last + stretch < slots.last ? last : slots.first;
     for (size_t n = 0; n < count; ++n) {
-      const int64_t slot = ahead + runs[n].offset;
-      prefetch(pool.keys<std::byte>(slots.pages[slot / P], slot % P),
-               runs[n].count * pool.format.row_bytes());
+      const int64_t ahead = last + runs[n].offset;  // the next stretch's runs are like this one's
+      if (ahead < slots.last) {
+        prefetch(pool.keys<std::byte>(slots.pages[ahead / P], ahead % P),
+                 runs[n].count * pool.format.row_bytes());
+      }
       add_values<kDim, T>(pool, runs[n], scores.data(), group, out);
     }
     first = last;

@@ -1,0 +1,74 @@
+#include "kernels/rounding.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace dmc::kernels {
+namespace {
+
+constexpr float kLargestF16 = 65504.0f;
+
+template <float (*kWiden)(uint16_t)>
+void widen_halves(const std::byte* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) {
+    uint16_t half;
+    std::memcpy(&half, from + i * int64_t{sizeof(half)}, sizeof(half));
+    to[i] = kWiden(half);
+  }
+}
+
+void round_to_i8(const float* from, int64_t n, int8_t* to, float* scale) {
+  float largest = 0.0f;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(from[i]));
+  *scale = largest / 127.0f;
+  const float factor = largest > 0.0f ? 127.0f / largest : 0.0f;
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<int8_t>(std::lrint(from[i] * factor));
+}
+
+}  // namespace
+
+void round_row(const float* from, int64_t n, DType type, std::byte* to, float* scale) {
+  auto* const half = reinterpret_cast<uint16_t*>(to);
+  switch (type) {
+    case DType::kF32:
+      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+      return;
+    case DType::kBF16:
+      for (int64_t i = 0; i < n; ++i) half[i] = f32_to_bf16(from[i]);
+      return;
+    case DType::kF16:
+      for (int64_t i = 0; i < n; ++i) {
+        half[i] = f32_to_f16(std::clamp(from[i], -kLargestF16, kLargestF16));
+      }
+      return;
+    case DType::kI8:
+      round_to_i8(from, n, reinterpret_cast<int8_t*>(to), scale);
+      return;
+    default:
+      DMC_CHECK(!"a type that slots and weights have");
+  }
+}
+
+void widen_row(const std::byte* from, int64_t n, DType type, const float* scale, float* to) {
+  switch (type) {
+    case DType::kF32:
+      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+      return;
+    case DType::kBF16:
+      return widen_halves<bf16_to_f32>(from, n, to);
+    case DType::kF16:
+      return widen_halves<f16_to_f32>(from, n, to);
+    case DType::kI8:
+      for (int64_t i = 0; i < n; ++i) {
+        to[i] = *scale * static_cast<float>(static_cast<int8_t>(from[i]));
+      }
+      return;
+    default:
+      DMC_CHECK(!"a type that slots and weights have");
+  }
+}
+
+}  // namespace dmc::kernels
