@@ -10,7 +10,8 @@ std::vector<int32_t> bench_text(const std::vector<std::filesystem::path>& data,
   const io::Tokenizer tokenizer(model_dir);
   const io::Corpus corpus(data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : data,
                           io::Split::kHeldOut);
-  io::TokenFeed feed(corpus, tokenizer, separator(model, model_dir), /*seed=*/1);
+  io::TokenFeed feed(corpus, tokenizer, io::document_separator(model.config, model_dir),
+                     /*seed=*/1);
   std::vector<int32_t> text(static_cast<size_t>(count));
   feed.read(text);
   return text;

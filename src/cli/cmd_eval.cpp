@@ -18,7 +18,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr const char* kText = "text";  // not in eval's table: it is scored on LibTorch in one go
+constexpr const char* kText = "text";  // not in eval's table: its windows need no task file
 
 struct EvalCommand {
   ModelOptions model;

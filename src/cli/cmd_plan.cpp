@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/human.h"
 #include "base/table.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "engine/plan.h"
 #include "families/config_file.h"
 #include "families/family.h"
@@ -27,9 +27,6 @@ struct PlanCommand {
   int gpus = 1;
   bool json = false;
 };
-
-const std::map<std::string, DType> kTypes = {
-    {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
 
 io::ModelConfig find_model(const std::string& model) {
   if (std::filesystem::is_directory(model)) return families::read_model_config(model);
@@ -97,9 +94,9 @@ int run(PlanCommand command) {
   engine::PlanRequest& r = command.request;
   if (r.context == 0) r.context = config.context();
   r.cr = command.cr > 0.0 ? command.cr : config.dmc ? config.dmc->target_cr : 1.0;
-  r.weights = kTypes.at(command.weights);
-  r.slots = kTypes.at(command.slots);
-  r.training = kTypes.at(command.training);
+  r.weights = precision(command.weights);
+  r.slots = precision(command.slots);
+  r.training = precision(command.training);
   const double parameters = families::parameter_count(families::decoder_layout(config));
   const engine::Plan plan = engine::plan(config, parameters, r);
   if (command.json) {
@@ -114,11 +111,6 @@ int run(PlanCommand command) {
 
 std::function<int()> setup_plan(CLI::App& app) {
   auto command = std::make_shared<PlanCommand>();
-  const auto add_type = [&app](const char* flag, std::string& type, const char* what) {
-    app.add_option(flag, type, what)
-        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
-        ->capture_default_str();
-  };
   app.add_option(
          "-m,--model", command->model,
          "model directory (config.json is enough), or one of " + families::published_names())
@@ -136,8 +128,9 @@ std::function<int()> setup_plan(CLI::App& app) {
   app.add_option("--gpus", command->gpus, "devices that share all of it evenly")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  add_type("--weights", command->weights, "type of the weights when served");
-  add_type("--kv", command->slots, "type of the cache's slots");
+  add_precision(app, "--weights", command->weights, "type of the weights when served")
+      ->capture_default_str();
+  add_precision(app, "--kv", command->slots, "type of the cache's slots")->capture_default_str();
   app.add_option("--train", command->training,
                  "type that training computes in; bf16 keeps a copy in f32 beside")
       ->check(CLI::IsMember({"f32", "bf16"}))

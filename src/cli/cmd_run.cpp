@@ -63,7 +63,7 @@ Statistics statistics(const runtime::DecoderRunner& runner, engine::SequenceId s
           streams,
           runner.cache().bytes().total(),
           prompt_tokens,
-          static_cast<double>(tokens * streams) / static_cast<double>(slots),
+          runner.compression_ratio(sequence),
           per_second(prompt_tokens, generation.prefill_seconds),
           per_second(steps, generation.decode_seconds)};
 }

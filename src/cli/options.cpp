@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "base/parallel.h"
 #include "policy/policy.h"
 
@@ -14,21 +15,23 @@ namespace {
 const std::map<std::string, DType> kPrecisions = {
     {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
 
-// CLI11 has checked the name.
-DType precision(const std::string& name) { return kPrecisions.at(name); }
-
 std::string list_of_policies() {
-  std::string list;
-  for (const policy::Policy& policy : policy::policies()) {
-    list +=
-        (list.empty() ? "" : "; ") + std::string(policy.name) + ": " + std::string(policy.summary);
-  }
-  return list;
+  return join(policy::policies(), "; ", [](const policy::Policy& policy) {
+    return std::string(policy.name) + ": " + std::string(policy.summary);
+  });
 }
 
-CLI::IsMember precision_names() { return CLI::IsMember({"f32", "f16", "bf16", "int8"}); }
-
 }  // namespace
+
+CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what) {
+  return app.add_option(flag, name, what)->check([](const std::string& given) {
+    if (kPrecisions.contains(given)) return std::string();
+    return "\"" + given + "\" is not one of " +
+           join(kPrecisions, ", ", [](const auto& entry) { return entry.first; });
+  });
+}
+
+DType precision(const std::string& name) { return kPrecisions.at(name); }
 
 fs::path shipped_model(const std::string& name) {
   const fs::path here = fs::path("models") / name;
@@ -56,11 +59,9 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
     app.add_option("--policy", options.policy,
                    list_of_policies() + " (default: dmc if the model was retrofitted, else dense)");
   }
-  app.add_option("--weights", options.weights,
-                 "precision of the weights in memory (default: the checkpoint's)")
-      ->check(precision_names());
-  app.add_option("--kv", options.kv, "precision of the cache's closed slots")
-      ->check(precision_names())
+  add_precision(app, "--weights", options.weights,
+                "precision of the weights in memory (default: the checkpoint's)");
+  add_precision(app, "--kv", options.kv, "precision of the cache's closed slots")
       ->capture_default_str();
   app.add_option("--budget", options.budget, "slots a head may keep, for policies that drop tokens")
       ->check(CLI::Range(2, 1 << 24));
@@ -94,14 +95,6 @@ runtime::RunnerOptions runner_options(const ModelOptions& options) {
   return result;
 }
 
-int32_t separator(const runtime::Model& model, const fs::path& dir) {
-  if (model.config.eos_token_ids.empty()) {
-    throw data_error((dir / "config.json").string() +
-                     ": eos_token_id is needed to separate documents, found none");
-  }
-  return static_cast<int32_t>(model.config.eos_token_ids.front());
-}
-
 void add_text_options(CLI::App& app, TextOptions& options) {
   app.add_option("--data", options.data,
                  "text files or folders (default: the held-out files of the built-in corpus)");
@@ -115,17 +108,13 @@ void add_text_options(CLI::App& app, TextOptions& options) {
 
 io::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
                                  const fs::path& model_dir) {
-  if (options.length > model.config.context()) {
-    throw usage_error("--length: " + std::to_string(options.length) +
-                      " tokens are more than the model's context of " +
-                      std::to_string(model.config.context()));
-  }
+  io::require_context(model.config, "--length", options.length);
   const io::Tokenizer tokenizer(model_dir);
   const io::Corpus corpus(
       options.data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : options.data,
       io::Split::kHeldOut);
-  return io::eval_windows(corpus, tokenizer, separator(model, model_dir), options.length,
-                          options.windows);
+  return io::eval_windows(corpus, tokenizer, io::document_separator(model.config, model_dir),
+                          options.length, options.windows);
 }
 
 }  // namespace dmc::cli

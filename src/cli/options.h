@@ -27,6 +27,10 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
 // How inference runs: --weights, --kv, --force-cr and, if `with_policy`, --policy.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
 
+// A flag that takes f32, f16, bf16 or int8, and what its name means.
+CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what);
+DType precision(const std::string& name);
+
 // The model directory models/NAME that comes with the program: under the working directory, or
 // beside the build the program lies in.
 std::filesystem::path shipped_model(const std::string& name);
@@ -37,9 +41,6 @@ void require_model(const ModelOptions& options);
 // The model for inference, on the threads asked for.
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options);
 runtime::RunnerOptions runner_options(const ModelOptions& options);
-
-// The id that separates documents of a corpus for this model; Error(kData) if it has none.
-int32_t separator(const runtime::Model& model, const std::filesystem::path& dir);
 
 struct TextOptions {
   std::vector<std::filesystem::path> data;  // empty: the built-in held-out files

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/join.h"
 #include "base/progress.h"
 #include "cli/interrupt.h"
 #include "ops/threads.h"
@@ -45,11 +46,9 @@ std::string shell_quoted(const std::string& word) {
 // This process's own, as one could type it again.
 std::string command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
-  std::string line;
-  for (std::string word; std::getline(in, word, '\0');) {
-    line += (line.empty() ? "" : " ") + shell_quoted(word);
-  }
-  return line;
+  std::vector<std::string> words;
+  for (std::string word; std::getline(in, word, '\0');) words.push_back(word);
+  return join(words, " ", shell_quoted);
 }
 
 std::string fields(const train::StepRecord& r) {

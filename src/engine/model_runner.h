@@ -1,5 +1,5 @@
-// What the engine needs of a model: take tokens in, give logits back. Implemented on LibTorch in
-// src/runtime, by fakes in tests.
+// What the engine needs of a model: take tokens in, give logits back. Implemented in
+// runtime/decoder_runner.h, by fakes in tests.
 #pragma once
 
 #include <cstdint>

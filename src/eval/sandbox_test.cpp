@@ -1,6 +1,7 @@
 // What generated code must not be able to do. Each attack asserts that it was stopped by counting
 // as a failure; what it tried to reach is real.
 #include "eval/sandbox.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -101,8 +102,8 @@ TEST_F(Sandbox, ReachesNoNetwork) {
 
 // Files and environment of this very process.
 TEST_F(Sandbox, NeitherReadsNorWritesFiles) {
-  const fs::path folder = fs::temp_directory_path() / ("dmc_sandbox_" + std::to_string(getpid()));
-  fs::create_directories(folder);
+  const TempFolder temp;
+  const fs::path folder = temp.path();
   std::ofstream(folder / "secret") << "secret";
   const std::string name = (folder / "secret").string();
   const std::string pid = std::to_string(getpid());
@@ -138,7 +139,6 @@ TEST_F(Sandbox, NeitherReadsNorWritesFiles) {
   EXPECT_TRUE(fs::exists(name));
   EXPECT_EQ(fs::file_size(name), 6u);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1);
-  fs::remove_all(folder);
 }
 
 TEST_F(Sandbox, KnowsNothingOfItsParent) {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "families/family.h"
 #include "io/json.h"
 #include "io/json_fields.h"
@@ -23,10 +24,7 @@ const Family& read_family(const JsonFields& fields) {
   const std::string type = fields.text("model_type");
   const Family* family = find_family(type);
   if (family != nullptr) return *family;
-  std::string known;
-  for (const Family& f : families())
-    known += (known.empty() ? "" : ", ") + std::string(f.model_type);
-  throw fields.wrong("model_type", "one of " + known);
+  throw fields.wrong("model_type", "one of " + join(families(), ", ", &Family::model_type));
 }
 
 std::string read_architecture(const JsonFields& fields, const Family& family) {

@@ -1,4 +1,5 @@
 #include "families/config_file.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -16,12 +17,6 @@ using nlohmann::json;
 
 class ModelConfigTest : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_config_test_" + std::to_string(::getpid()));
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   io::ModelConfig read(const std::string& text) const {
     std::ofstream(dir_ / "config.json") << text;
     return read_model_config(dir_);
@@ -35,7 +30,8 @@ class ModelConfigTest : public testing::Test {
     }
     return "";
   }
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 json good() {

@@ -1,5 +1,7 @@
 #include "families/config_keys.h"
 
+#include "base/join.h"
+
 #include <algorithm>
 
 namespace dmc::families {
@@ -59,13 +61,13 @@ void write_sizes(const io::ModelConfig& config, std::span<const SizeKey> keys,
 Activation read_activation(const JsonFields& fields, const std::string& key,
                            std::span<const Activation> allowed) {
   const std::string text = fields.text(key);
-  std::string known;
+  std::vector<std::string> known;
   for (const auto& [name, activation] : kActivations) {
     if (std::ranges::find(allowed, activation) == allowed.end()) continue;
     if (text == name) return activation;
-    known += (known.empty() ? "" : " or ") + std::string(name);
+    known.emplace_back(name);
   }
-  throw fields.wrong(key, known);
+  throw fields.wrong(key, join(known, " or "));
 }
 
 const char* activation_name(Activation activation) {

@@ -1,5 +1,6 @@
 // What holds for every family in the table.
 #include "families/family.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -19,11 +20,9 @@ namespace fs = std::filesystem;
 
 // `config` written to a config.json and read back, which fills in what makes the family.
 io::ModelConfig reread(const io::ModelConfig& config) {
-  const fs::path dir =
-      fs::temp_directory_path() / ("dmc_family_test_" + std::to_string(::getpid()));
-  fs::create_directories(dir);
-  std::ofstream(dir / "config.json") << model_config_json(config);
-  return read_model_config(dir);
+  const TempFolder folder;
+  std::ofstream(folder.path() / "config.json") << model_config_json(config);
+  return read_model_config(folder.path());
 }
 
 io::ModelConfig tiny_config(const Family& family) {

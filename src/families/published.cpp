@@ -1,5 +1,7 @@
 #include "families/published.h"
 
+#include "base/join.h"
+
 namespace dmc::families {
 namespace {
 
@@ -42,10 +44,6 @@ std::optional<io::ModelConfig> published_model(std::string_view name) {
   return std::nullopt;
 }
 
-std::string published_names() {
-  std::string names;
-  for (const Row& row : kRows) names += (names.empty() ? "" : ", ") + std::string(row.name);
-  return names;
-}
+std::string published_names() { return join(kRows, ", ", &Row::name); }
 
 }  // namespace dmc::families

@@ -1,4 +1,5 @@
 #include "families/published.h"
+#include "base/join.h"
 
 #include <gtest/gtest.h>
 
@@ -28,9 +29,7 @@ TEST(Published, ParameterCountsAreThoseOfTheCheckpoints) {
 }
 
 TEST(Published, EveryNameIsCheckedAbove) {
-  std::string names;
-  for (const Known& known : kKnown) names += (names.empty() ? "" : ", ") + std::string(known.name);
-  EXPECT_EQ(published_names(), names);
+  EXPECT_EQ(published_names(), join(kKnown, ", ", &Known::name));
   EXPECT_FALSE(published_model("llama-2"));
 }
 

@@ -1,6 +1,7 @@
 // Parity with Jinja2 is tested in tests/parity/test_chat_template.py; here are the limits and what
 // is read from a model's directory.
 #include "io/chat_template.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -94,11 +95,6 @@ TEST(ChatTemplate, HugeMessagesAreNoTrap) {
 
 class ChatTemplateFile : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_chat_template_test_" + std::to_string(::getpid()));
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
   void write(const char* name, const std::string& text) const {
     std::ofstream(dir_ / name) << text;
   }
@@ -106,7 +102,8 @@ class ChatTemplateFile : public testing::Test {
     const auto chat = ChatTemplate::find(dir_);
     return chat ? chat->render(ordered_json::array(), true).text : "none";
   }
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 TEST_F(ChatTemplateFile, IsLookedForInTurn) {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "base/rng.h"
 #include "io/safetensors.h"
 #include "io/utf8.h"
@@ -56,10 +57,8 @@ uint64_t character_start(std::string_view text, uint64_t position) {
   return position;
 }
 
-std::string join(const std::vector<fs::path>& paths) {
-  std::string text;
-  for (const fs::path& path : paths) text += (text.empty() ? "" : ", ") + path.string();
-  return text;
+std::string list_of(const std::vector<fs::path>& paths) {
+  return join(paths, ", ", [](const fs::path& path) { return path.string(); });
 }
 
 fs::path from_environment(const char* variable, const char* built_in) {
@@ -99,7 +98,8 @@ Corpus::Corpus(std::vector<fs::path> sources, Split split) {
   }
   for (const Document& document : documents_) bytes_ += document.length;
   if (bytes_ == 0) {
-    throw data_error(join(sources) + ": no " + (split == Split::kTrain ? "training" : "held-out") +
+    throw data_error(list_of(sources) + ": no " +
+                     (split == Split::kTrain ? "training" : "held-out") +
                      " text found; expected .py, .txt or .md files in UTF-8");
   }
 }

@@ -1,4 +1,5 @@
 #include "io/corpus.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -22,13 +23,6 @@ const Tokenizer& builtin() {
 
 class CorpusTest : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_corpus_test_" + std::to_string(::getpid()));
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   fs::path write(const fs::path& name, const std::string& text) const {
     fs::create_directories((dir_ / name).parent_path());
     std::ofstream(dir_ / name, std::ios::binary) << text;
@@ -41,7 +35,8 @@ class CorpusTest : public testing::Test {
       write(folder / (number + ".py"), "value = " + number + "\n");
     }
   }
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 std::vector<std::string> texts(const Corpus& corpus) {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dmc::io {
@@ -75,5 +77,12 @@ struct ModelConfig {
     return sliding_window ? std::min(max_positions, *sliding_window) : max_positions;
   }
 };
+
+// Error(kUsage) naming `flag` if a text of so many tokens is longer than the context.
+void require_context(const ModelConfig& config, std::string_view flag, int64_t tokens);
+
+// The token that separates documents; Error(kData), naming the config.json in `dir`, if the model
+// has none.
+int32_t document_separator(const ModelConfig& config, const std::filesystem::path& dir);
 
 }  // namespace dmc::io

@@ -1,4 +1,5 @@
 #include "io/model_files.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -13,12 +14,8 @@ namespace fs = std::filesystem;
 
 class ModelFiles : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_model_files_test_" + std::to_string(::getpid()));
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 TEST_F(ModelFiles, EveryTensorIsInOneShardWithinTheLimit) {

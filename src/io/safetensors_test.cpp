@@ -1,4 +1,5 @@
 #include "io/safetensors.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -18,13 +19,6 @@ namespace fs = std::filesystem;
 
 class SafetensorsTest : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_safetensors_test_" + std::to_string(::getpid()));
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   fs::path write(const std::string& name, const std::string& bytes) const {
     std::ofstream(dir_ / name, std::ios::binary) << bytes;
     return dir_ / name;
@@ -37,7 +31,8 @@ class SafetensorsTest : public testing::Test {
     return write("x.safetensors", bytes + header + std::string(data_bytes, 'x'));
   }
 
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 // The sentence of the Error that `fn` throws, which must name `file` and be about data.

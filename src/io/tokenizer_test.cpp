@@ -1,4 +1,5 @@
 #include "io/tokenizer.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -112,11 +113,6 @@ TEST(Tokenizer, LongRunsOfOneCharacterAreNoTrap) {
 
 class TokenizerFile : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_tokenizer_test_" + std::to_string(::getpid()));
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
   static nlohmann::json builtin_json() {
     return nlohmann::json::parse(std::ifstream("models/builtin/tokenizer.json"));
   }
@@ -124,7 +120,8 @@ class TokenizerFile : public testing::Test {
     std::ofstream(dir_ / "tokenizer.json") << root;
     return Tokenizer(dir_);
   }
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 TEST_F(TokenizerFile, BothFormsOfMergesAreTheSame) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "kernels/cpu/attention_cpu.h"
 #include "kernels/cpu/linear_cpu.h"
 #include "kernels/ref/attention_ref.h"
@@ -20,12 +21,11 @@ constexpr Backend kBackends[] = {
 const Backend& choose() {
   const char* wanted = std::getenv("DMC_BACKEND");
   if (wanted == nullptr) return kBackends[0];
-  std::string names;
   for (const Backend& candidate : kBackends) {
     if (candidate.name == wanted) return candidate;
-    names += (names.empty() ? "" : ", ") + std::string(candidate.name);
   }
-  throw usage_error(std::string("DMC_BACKEND: \"") + wanted + "\" is not one of " + names);
+  throw usage_error(std::string("DMC_BACKEND: \"") + wanted + "\" is not one of " +
+                    join(kBackends, ", ", &Backend::name));
 }
 
 }  // namespace

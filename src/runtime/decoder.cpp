@@ -76,9 +76,13 @@ void add(std::vector<float>& sum, const std::vector<float>& part) {
 
 }  // namespace
 
-int64_t Decoder::position(const Batch& batch, int64_t row) const {
-  return batch.decode ? cache_.length(batch.sequences[static_cast<size_t>(row)])
-                      : cache_.length(batch.sequences[0]) + row;
+void Decoder::find_positions(const Batch& batch) {
+  positions_.resize(static_cast<size_t>(rows_));
+  for (int64_t row = 0; row < rows_; ++row) {
+    positions_[static_cast<size_t>(row)] =
+        batch.decode ? cache_.length(batch.sequences[static_cast<size_t>(row)])
+                     : cache_.length(batch.sequences[0]) + row;
+  }
 }
 
 void Decoder::embed(const Batch& batch) {
@@ -88,7 +92,8 @@ void Decoder::embed(const Batch& batch) {
     float* const x = &x_[static_cast<size_t>(row * D)];
     weights_.embedding->get_row(batch.tokens[static_cast<size_t>(row)], x);
     if (!weights_.positions.empty()) {
-      const float* const p = &weights_.positions[static_cast<size_t>(position(batch, row) * D)];
+      const float* const p =
+          &weights_.positions[static_cast<size_t>(positions_[static_cast<size_t>(row)] * D)];
       for (int64_t i = 0; i < D; ++i) x[i] += p[i];
     }
     if (!weights_.token_type.empty()) {
@@ -100,7 +105,7 @@ void Decoder::embed(const Batch& batch) {
 
 // From projected rows [q | k | v] to what the cache takes: decisions made, the decision channel
 // zeroed, queries rotated.
-void Decoder::split_heads(int layer, const Batch& batch) {
+void Decoder::split_heads(int layer) {
   const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
   const int64_t G = config_.group_size(), width = (H + 2 * K) * d;
   q_.resize(static_cast<size_t>(rows_ * H * d));
@@ -120,7 +125,7 @@ void Decoder::split_heads(int layer, const Batch& batch) {
         norm_row(config_, w.k_norm, from + h * d, d, from + h * d);
       }
     }
-    const int64_t at = position(batch, row);
+    const int64_t at = positions_[static_cast<size_t>(row)];
     for (int64_t head = 0; head < K; ++head) {
       float mean = 0.0f;
       for (int64_t g = 0; g < G; ++g) mean += from[(head * G + g) * d + d - 1];
@@ -155,7 +160,7 @@ void Decoder::attention(int layer, const Batch& batch) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   projected_.resize(static_cast<size_t>(rows_ * w.qkv.weights.outputs()));
   w.qkv.apply(normed_.data(), rows_, projected_.data());
-  split_heads(layer, batch);
+  split_heads(layer);
   mixed_.resize(q_.size());
   const cache::LayerTokens tokens{rows_,         q_.data(),          k_.data(),    v_.data(),
                                   merge_.data(), importance_.data(), mixed_.data()};
@@ -187,6 +192,7 @@ void Decoder::mlp(int layer) {
 std::span<const float> Decoder::hidden(const Batch& batch) {
   rows_ = static_cast<int64_t>(batch.tokens.size());
   for (int32_t token : batch.tokens) DMC_CHECK(token >= 0 && token < config_.vocab_size);
+  find_positions(batch);
   embed(batch);
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];

@@ -38,8 +38,8 @@ class Decoder {
   void embed(const Batch& batch);
   void attention(int layer, const Batch& batch);
   void mlp(int layer);
-  void split_heads(int layer, const Batch& batch);
-  int64_t position(const Batch& batch, int64_t row) const;
+  void split_heads(int layer);
+  void find_positions(const Batch& batch);
 
   const io::ModelConfig& config_;
   const DecoderWeights& weights_;
@@ -47,7 +47,8 @@ class Decoder {
   cache::KvCache& cache_;
   double forced_cr_ = 1.0;
 
-  int64_t rows_ = 0;
+  int64_t rows_ = 0;                // of the batch in hand
+  std::vector<int64_t> positions_;  // [rows]
   std::vector<float> x_, normed_, projected_, inner_;
   std::vector<float> q_, k_, v_, mixed_;
   std::vector<uint8_t> merge_;

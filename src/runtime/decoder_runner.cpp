@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "families/rope_frequencies.h"
 
 namespace dmc::runtime {
@@ -13,11 +14,8 @@ const policy::Policy& choose_policy(const io::ModelConfig& config, const RunnerO
   if (name.empty()) name = options.forced_cr > 1.0 ? "forced" : config.dmc ? "dmc" : "dense";
   const policy::Policy* policy = policy::find_policy(name);
   if (policy == nullptr) {
-    std::string names;
-    for (const policy::Policy& p : policy::policies()) {
-      names += (names.empty() ? "" : ", ") + std::string(p.name);
-    }
-    throw usage_error("--policy: \"" + name + "\" is not one of " + names);
+    throw usage_error("--policy: \"" + name + "\" is not one of " +
+                      join(policy::policies(), ", ", &policy::Policy::name));
   }
   if (policy->needs_dmc_config && !config.dmc) {
     throw usage_error("--policy: " + name +
@@ -75,6 +73,14 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOpt
   decoder_.set_forced_cr(options.forced_cr);
 }
 
+std::vector<std::span<const int32_t>> DecoderRunner::chunks(std::span<const int32_t> tokens) const {
+  std::vector<std::span<const int32_t>> result;
+  for (; !tokens.empty(); tokens = tokens.subspan(result.back().size())) {
+    result.push_back(tokens.first(std::min(tokens.size(), static_cast<size_t>(chunk_))));
+  }
+  return result;
+}
+
 std::span<const float> DecoderRunner::prefill_hidden(engine::SequenceId sequence,
                                                      std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
@@ -91,11 +97,7 @@ std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
                                           std::span<const int32_t> tokens) {
   DMC_CHECK(!tokens.empty());
   std::span<const float> hidden;
-  while (!tokens.empty()) {
-    const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
-    hidden = prefill_hidden(sequence, tokens.first(count));
-    tokens = tokens.subspan(count);
-  }
+  for (const auto chunk : chunks(tokens)) hidden = prefill_hidden(sequence, chunk);
   return decoder_.logits(hidden.last(static_cast<size_t>(model_->config.hidden_size)).data(), 1);
 }
 
@@ -103,12 +105,10 @@ std::vector<float> DecoderRunner::prefill_logits(engine::SequenceId sequence,
                                                  std::span<const int32_t> tokens) {
   std::vector<float> logits;
   logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
-  while (!tokens.empty()) {
-    const auto count = std::min(tokens.size(), static_cast<size_t>(chunk_));
-    const std::span<const float> hidden = prefill_hidden(sequence, tokens.first(count));
-    const std::vector<float> rows = decoder_.logits(hidden.data(), static_cast<int64_t>(count));
+  for (const auto chunk : chunks(tokens)) {
+    const std::span<const float> hidden = prefill_hidden(sequence, chunk);
+    const auto rows = decoder_.logits(hidden.data(), static_cast<int64_t>(chunk.size()));
     logits.insert(logits.end(), rows.begin(), rows.end());
-    tokens = tokens.subspan(count);
   }
   return logits;
 }

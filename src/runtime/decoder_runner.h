@@ -41,6 +41,7 @@ class DecoderRunner : public engine::ModelRunner {
   const cache::KvCache& cache() const { return cache_; }
 
  private:
+  std::vector<std::span<const int32_t>> chunks(std::span<const int32_t> tokens) const;
   // One chunk of a prompt: the last hidden states of its tokens.
   std::span<const float> prefill_hidden(engine::SequenceId sequence,
                                         std::span<const int32_t> tokens);

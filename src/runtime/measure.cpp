@@ -44,10 +44,7 @@ Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t
   Timing timing;
   const auto sequences = fill_batch(runner, prompt, batch, &timing.prefill_seconds);
   out->cache_bytes = runner.cache().bytes().total();
-  const cache::CacheConfig& config = runner.cache().config();
-  out->compression_ratio =
-      static_cast<double>(static_cast<int64_t>(prompt.size()) * config.layers * config.kv_heads) /
-      static_cast<double>(runner.cache().slots(sequences[0]));
+  out->compression_ratio = runner.compression_ratio(sequences[0]);
   std::vector<int32_t> next(sequences.size());
   const auto start = Clock::now();
   for (int64_t step = 0; step < options.decode_tokens; ++step) {

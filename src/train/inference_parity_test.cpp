@@ -1,5 +1,6 @@
 // What inference computes, on packed weights and kernels alone, against the models that training
 // runs on.
+#include "base/temp_folder.h"
 #include "runtime/decoder_runner.h"
 
 #include <gtest/gtest.h>
@@ -30,12 +31,9 @@ io::ModelConfig tiny_config(int64_t window) {
 
 // The same weights for inference, by way of a model directory.
 std::shared_ptr<const Model> packed(const models::Decoder& model, DType type = DType::kF32) {
-  const std::filesystem::path dir =
-      std::filesystem::temp_directory_path() / ("dmc-inference-parity-" + std::to_string(getpid()));
-  model.save(dir, at::kFloat);
-  const auto result = load_model(dir, type);
-  std::filesystem::remove_all(dir);
-  return result;
+  const TempFolder folder;
+  model.save(folder.path(), at::kFloat);
+  return load_model(folder.path(), type);
 }
 
 std::shared_ptr<const Model> tiny_model(int64_t window) {

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "base/rng.h"
 #include "families/config_file.h"
 #include "io/corpus.h"
@@ -78,21 +79,6 @@ models::Decoder initial_model(const TrainOptions& options) {
   return models::Decoder::create(config, options.seed);
 }
 
-void require_context(const io::ModelConfig& config, int64_t length) {
-  if (length <= config.context()) return;
-  throw usage_error("--length: " + std::to_string(length) +
-                    " tokens are more than the model's context of " +
-                    std::to_string(config.context()));
-}
-
-int32_t separator_of(const io::ModelConfig& config, const fs::path& dir) {
-  if (config.eos_token_ids.empty()) {
-    throw data_error((dir / "config.json").string() +
-                     ": eos_token_id is needed to separate documents, found none");
-  }
-  return static_cast<int32_t>(config.eos_token_ids.front());
-}
-
 // Each row of a batch reads its own stream of documents: neighbouring rows of one stream would be
 // parts of one file, and a batch that much alike makes a poor gradient.
 std::vector<io::TokenFeed> make_feeds(const io::Corpus& corpus, const io::Tokenizer& tokenizer,
@@ -126,9 +112,9 @@ class Trainer {
         tokenizer_(options.model_dir),
         corpus_(options.data.empty() ? io::builtin_corpus(io::Split::kTrain) : options.data,
                 io::Split::kTrain),
-        feeds_(make_feeds(corpus_, tokenizer_, separator_of(model_.config(), options.model_dir),
-                          options)) {
-    require_context(model_.config(), options.length);
+        feeds_(make_feeds(corpus_, tokenizer_,
+                          io::document_separator(model_.config(), options.model_dir), options)) {
+    io::require_context(model_.config(), "--length", options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
@@ -233,10 +219,9 @@ class Trainer {
     ModelCard card;
     card.base_model = options_.model_dir.lexically_normal().filename().string();
     card.architecture = families::find_family(model_.config().model_type)->dmc_architecture;
-    for (const fs::path& path : options_.data) {
-      card.data += (card.data.empty() ? "" : ", ") + path.string();
-    }
-    if (card.data.empty()) card.data = "the built-in corpus of Python sources";
+    card.data = options_.data.empty()
+                    ? "the built-in corpus of Python sources"
+                    : join(options_.data, ", ", [](const fs::path& path) { return path.string(); });
     card.target_cr = options_.retrofit.target_cr;
     card.measured_cr = last_.cr;
     card.window = options_.retrofit.window;

@@ -1,4 +1,5 @@
 #include "train/trainer.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 
@@ -26,8 +27,6 @@ namespace fs = std::filesystem;
 class TrainerTest : public testing::Test {
  protected:
   void SetUp() override {
-    root_ = fs::temp_directory_path() / ("dmc_trainer_test_" + std::to_string(::getpid()));
-    fs::remove_all(root_);
     io::ModelConfig config = families::read_model_config("models/builtin");
     config.hidden_size = 32;
     config.intermediate_size = 48;
@@ -38,7 +37,6 @@ class TrainerTest : public testing::Test {
     models::Decoder::create(config, 1).save(root_ / "model", at::kFloat);
     fs::copy_file("models/builtin/tokenizer.json", root_ / "model/tokenizer.json");
   }
-  void TearDown() override { fs::remove_all(root_); }
 
   TrainOptions options(const std::string& out) const {
     TrainOptions o;
@@ -56,7 +54,8 @@ class TrainerTest : public testing::Test {
     return o;
   }
 
-  fs::path root_;
+  const TempFolder folder_of_test_;
+  const fs::path root_ = folder_of_test_.path();
 };
 
 // What must be equal between two runs of the same thing: all but the clock.

@@ -1,5 +1,6 @@
 // Prompts, choices and answers of each form of each data set, from small files of our own.
 #include "eval/tasks/readers.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -16,12 +17,6 @@ using Texts = std::vector<std::string>;
 
 class Readers : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("dmc_readers_" + std::to_string(getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   fs::path write(const std::string& name, const std::string& content) {
     fs::create_directories((folder_ / name).parent_path());
     std::ofstream(folder_ / name, std::ios::binary) << content;
@@ -42,7 +37,8 @@ class Readers : public testing::Test {
     }
   }
 
-  fs::path folder_;
+  const TempFolder folder_of_test_;
+  const fs::path folder_ = folder_of_test_.path();
 };
 
 TEST_F(Readers, Piqa) {

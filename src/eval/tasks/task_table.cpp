@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/join.h"
 #include "eval/tasks/agreement.h"
 #include "eval/tasks/humaneval.h"
 #include "eval/tasks/needle.h"
@@ -90,12 +91,12 @@ const Task& find_task(std::string_view name) {
 
 fs::path find_file(const Task& task, const fs::path& data_dir) {
   if (task.files.empty()) return {};
-  std::string names;
+  std::vector<std::string> paths;
   for (std::string_view name : task.files) {
-    if (fs::exists(data_dir / name)) return data_dir / name;
-    names += (names.empty() ? "" : " or ") + (data_dir / name).string();
+    paths.push_back((data_dir / name).string());
+    if (fs::exists(paths.back())) return paths.back();
   }
-  throw usage_error("task " + std::string(task.name) + " needs " + names +
+  throw usage_error("task " + std::string(task.name) + " needs " + join(paths, " or ") +
                     ", found none; put it there or give another --data-dir" +
                     (task.any_text ? ", or any text file as --data" : ""));
 }

@@ -1,6 +1,7 @@
 // tokenizer.model files, made here. Parity with sentencepiece and tiktoken is tested in
 // tests/parity/test_tokenizer.py.
 #include "io/tokenizer/tokenizer_model.h"
+#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -68,16 +69,12 @@ std::string model_of(int algorithm, bool byte_fallback, const std::string& more_
 
 class TokenizerModel : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("dmc_tokenizer_model_test_" + std::to_string(::getpid()));
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
   Tokenizer read(const std::string& bytes) const {
     std::ofstream(dir_ / "tokenizer.model", std::ios::binary) << bytes;
     return Tokenizer(dir_);
   }
-  fs::path dir_;
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
 };
 
 TEST_F(TokenizerModel, TextComesBack) {
