@@ -30,6 +30,51 @@ struct Run {
   int64_t slot, count, offset;  // offset: of its first slot in the stretch
 };
 
+struct Stretch {
+  int64_t first, size;  // slots; size is 0 behind the last one
+  size_t count;         // runs
+  std::array<Run, kStretch> runs;
+
+  void cut(const SlotRange& slots, int64_t page_slots, int64_t begin) {
+    first = begin;
+    size = std::min(kStretch, slots.last - begin);
+    count = 0;
+    for (int64_t slot = first; slot < first + size; slot += runs[count++].count) {
+      const int64_t at = slot % page_slots;
+      runs[count] = {slots.pages[slot / page_slots], at,
+                     std::min(page_slots - at, first + size - slot), slot - first};
+    }
+  }
+};
+
+// Asks memory for what will be needed later; from: null for nothing. Pages lie anywhere, so the
+// hardware cannot guess the next one. Loops ask for a few lines in each round: all at once would
+// stop them until the lines came.
+HWY_INLINE void ask_for(const void* from, int64_t bytes) {
+  constexpr int64_t kLine = 64;
+  if (from == nullptr) return;
+  for (int64_t i = 0; i < bytes; i += kLine) {
+    hwy::Prefetch(static_cast<const std::byte*>(from) + i);
+  }
+}
+
+// `offset` further, where there is anything to ask for.
+HWY_INLINE const std::byte* further(const std::byte* from, int64_t offset) {
+  return from == nullptr ? nullptr : from + offset;
+}
+
+HWY_INLINE void ask_for_scales(const PoolView& pool, const Run& run) {
+  const int64_t bytes = run.count * int64_t{sizeof(float)};
+  ask_for(pool.key_scales(run.page, run.slot), bytes);
+  ask_for(pool.value_scales(run.page, run.slot), bytes);
+}
+
+// At once, where there is nothing to compute meanwhile.
+HWY_INLINE void ask_for_keys(const PoolView& pool, const Run& run) {
+  ask_for(pool.keys<std::byte>(run.page, run.slot), run.count * pool.format.row_bytes());
+  if (pool.format.scaled()) ask_for_scales(pool, run);
+}
+
 // kDim is the head size where it is known when compiling, else 0.
 
 // --- scores of queries and keys in f32, bf16, f16 ----------------------------------------------
@@ -42,30 +87,39 @@ struct FloatQueries {
 // scores[g][s] = scale * q_g . key_s for kQueries queries and kKeys keys, one product a lane.
 template <int kDim, int kQueries, int kKeys, class T>
 HWY_INLINE void score_tile(const FloatQueries& queries, int first_query, const T* HWY_RESTRICT keys,
-                           int head_dim, float* HWY_RESTRICT scores, int64_t stride) {
+                           int head_dim, const std::byte* ahead, float* HWY_RESTRICT scores,
+                           int64_t stride) {
   static_assert(kQueries * kKeys == kLanes);
   const Tag tag;
   const int d = kDim > 0 ? kDim : head_dim;
   const float* const q = queries.rows + first_query * d;
-  Vec sums[kQueries * kKeys];
-  for (Vec& sum : sums) sum = hn::Zero(tag);
-  int i = 0;
-  for (; i + kLanes <= d; i += kLanes) {
-    Vec key[kKeys];
-    for (int s = 0; s < kKeys; ++s) key[s] = load(keys + s * d + i);
-    for (int g = 0; g < kQueries; ++g) {
-      const Vec part = load(q + g * d + i);
-      for (int s = 0; s < kKeys; ++s) {
-        sums[g * kKeys + s] = hn::MulAdd(part, key[s], sums[g * kKeys + s]);
+  Vec products[kQueries * kKeys];  // apart from `sums`, or the compiler keeps them in memory
+  DMC_UNROLL for (Vec& sum : products) sum = hn::Zero(tag);
+  const int whole = d - d % kLanes;
+  constexpr int kRows = kKeys < 4 ? kKeys : 4;  // read side by side: memory likes few streams
+  DMC_UNROLL for (int first = 0; first < kKeys; first += kRows) {
+    for (int i = 0; i < whole; i += kLanes) {
+      ask_for(further(ahead, (first * d + i * kRows) * int64_t{sizeof(T)}),
+              kRows * kLanes * sizeof(T));
+      Vec part[kQueries];
+      DMC_UNROLL for (int g = 0; g < kQueries; ++g) part[g] = load(q + g * d + i);
+      DMC_UNROLL for (int s = first; s < first + kRows; ++s) {
+        const Vec key = load(keys + s * d + i);
+        DMC_UNROLL for (int g = 0; g < kQueries; ++g) {
+          products[g * kKeys + s] = hn::MulAdd(part[g], key, products[g * kKeys + s]);
+        }
       }
     }
   }
+  Vec sums[kQueries * kKeys];
+  DMC_UNROLL for (int n = 0; n < kQueries * kKeys; ++n) sums[n] = products[n];
   HWY_ALIGN float totals[kLanes];
   hn::Store(sums_of(sums), tag, totals);
   for (int g = 0; g < kQueries; ++g) {
     for (int s = 0; s < kKeys; ++s) {
       float total = totals[g * kKeys + s];
-      for (int tail = i; tail < d; ++tail) total += q[g * d + tail] * load_one(keys + s * d + tail);
+      for (int tail = whole; tail < d; ++tail)
+        total += q[g * d + tail] * load_one(keys + s * d + tail);
       scores[g * stride + s] = queries.scale * total;
     }
   }
@@ -99,7 +153,7 @@ IntegerQueries to_integers(const float* q, int group, int d, float scale) {
 #if HWY_TARGET != HWY_SCALAR
 template <int kDim, int kQueries, int kKeys>
 HWY_INLINE void score_tile(const IntegerQueries& queries, int first_query,
-                           const int8_t* HWY_RESTRICT keys, int head_dim,
+                           const int8_t* HWY_RESTRICT keys, int head_dim, const std::byte* ahead,
                            float* HWY_RESTRICT scores, int64_t stride) {
   const Tag tag;
   const hn::RebindToSigned<Tag> sums_tag;
@@ -109,23 +163,24 @@ HWY_INLINE void score_tile(const IntegerQueries& queries, int first_query,
   const int d = kDim > 0 ? kDim : head_dim;
   const int16_t* const q = queries.rows.data() + first_query * d;
   Sum low[kQueries * kKeys], high[kQueries * kKeys];
-  for (int n = 0; n < kQueries * kKeys; ++n) low[n] = high[n] = hn::Zero(sums_tag);
+  DMC_UNROLL for (int n = 0; n < kQueries * kKeys; ++n) low[n] = high[n] = hn::Zero(sums_tag);
   int i = 0;
   for (; i + 2 * kLanes <= d; i += 2 * kLanes) {
+    ask_for(further(ahead, i * kKeys), 2 * kKeys * kLanes);
     hn::Vec<decltype(wide_tag)> key[kKeys];
-    for (int s = 0; s < kKeys; ++s) {
+    DMC_UNROLL for (int s = 0; s < kKeys; ++s) {
       key[s] = hn::PromoteTo(wide_tag, hn::LoadU(narrow_tag, keys + s * d + i));
     }
-    for (int g = 0; g < kQueries; ++g) {
+    DMC_UNROLL for (int g = 0; g < kQueries; ++g) {
       const auto part = hn::LoadU(wide_tag, q + g * d + i);
-      for (int s = 0; s < kKeys; ++s) {
+      DMC_UNROLL for (int s = 0; s < kKeys; ++s) {
         const int n = g * kKeys + s;
         low[n] = hn::ReorderWidenMulAccumulate(sums_tag, part, key[s], low[n], high[n]);
       }
     }
   }
   Vec sums[kQueries * kKeys];
-  for (int n = 0; n < kQueries * kKeys; ++n) {
+  DMC_UNROLL for (int n = 0; n < kQueries * kKeys; ++n) {
     sums[n] = hn::ConvertTo(tag, hn::Add(low[n], high[n]));
   }
   HWY_ALIGN float totals[kLanes];
@@ -172,13 +227,6 @@ HWY_INLINE auto make_queries(const float* q, int group, int d, float scale) {
   }
 }
 
-// Asks for what lies `bytes` further. Pages lie anywhere, so the hardware cannot guess the next
-// one.
-HWY_INLINE void prefetch(const std::byte* from, int64_t bytes) {
-  constexpr int64_t kLine = 64;
-  for (int64_t i = 0; i < bytes; i += kLine) hwy::Prefetch(from + i);
-}
-
 // Scores of kQueries queries with the keys of a run. `ahead`: the rows to be asked for meanwhile.
 template <int kDim, int kQueries, class T, class Queries>
 HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& queries,
@@ -190,9 +238,9 @@ HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& q
   if constexpr (kLanes > 1 && kKeys > 0) {
     const int64_t row_bytes = pool.format.row_bytes();
     for (; s + kKeys <= run.count; s += kKeys) {
-      if (ahead != nullptr) prefetch(ahead + s * row_bytes, kKeys * row_bytes);
       score_tile<kDim, kQueries, kKeys>(queries, first_query, keys + s * d, d,
-                                        scores + run.offset + s, kStretch);
+                                        further(ahead, s * row_bytes), scores + run.offset + s,
+                                        kStretch);
     }
   }
   for (; s < run.count; ++s) {
@@ -227,16 +275,75 @@ HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries&
   if (pool.format.scaled()) scale_slots(pool.key_scales(run.page, run.slot), run, group, scores);
 }
 
+// out[g][c..] += sum_s weights[g][s] * value_s[c..] for kQueries queries and kWidth vectors of
+// channels from c on.
+template <int kQueries, int kWidth, class T>
+HWY_INLINE void value_tile(const float* HWY_RESTRICT weights, const T* HWY_RESTRICT values, int d,
+                           int64_t count, const std::byte* ahead, float* HWY_RESTRICT out) {
+  const Tag tag;
+  Vec sums[kQueries][kWidth];
+  DMC_UNROLL for (int g = 0; g < kQueries; ++g) {
+    DMC_UNROLL for (int w = 0; w < kWidth; ++w) sums[g][w] = load(out + g * d + w * kLanes);
+  }
+  for (int64_t s = 0; s < count; ++s) {
+    ask_for(further(ahead, s * d * int64_t{sizeof(T)}), kWidth * kLanes * sizeof(T));
+    Vec factors[kQueries];
+    DMC_UNROLL for (int g = 0; g < kQueries; ++g) factors[g] =
+        hn::Set(tag, weights[g * kStretch + s]);
+    DMC_UNROLL for (int w = 0; w < kWidth; ++w) {
+      const Vec value = load(values + s * d + w * kLanes);
+      DMC_UNROLL for (int g = 0; g < kQueries; ++g) sums[g][w] =
+          hn::MulAdd(factors[g], value, sums[g][w]);
+    }
+  }
+  DMC_UNROLL for (int g = 0; g < kQueries; ++g) {
+    DMC_UNROLL for (int w = 0; w < kWidth; ++w)
+        hn::StoreU(sums[g][w], tag, out + g * d + w * kLanes);
+  }
+}
+
+// All channels of kQueries queries.
+template <int kDim, int kQueries, class T>
+HWY_INLINE void add_rows(const float* weights, const T* values, int head_dim, int64_t count,
+                         const std::byte* ahead, float* out) {
+  constexpr int kWidth = kQueries == 1 ? 8 : HWY_MAX_BYTES >= 64 ? 16 / kQueries : 8 / kQueries;
+  const int d = kDim > 0 ? kDim : head_dim;
+  int c = 0;
+  for (; c + kWidth * kLanes <= d; c += kWidth * kLanes) {
+    value_tile<kQueries, kWidth>(weights, values + c, d, count,
+                                 further(ahead, c * int64_t{sizeof(T)}), out + c);
+  }
+  for (; c + kLanes <= d; c += kLanes) {
+    value_tile<kQueries, 1>(weights, values + c, d, count, nullptr, out + c);
+  }
+  for (; c < d; ++c) {
+    for (int g = 0; g < kQueries; ++g) {
+      for (int64_t s = 0; s < count; ++s) {
+        out[g * d + c] += weights[g * kStretch + s] * load_one(values + s * d + c);
+      }
+    }
+  }
+}
+
 // out[g] += sum_s weights[g][s] * value_s over a run.
 template <int kDim, class T>
 HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights, int group,
-                           float* out) {
-  const int d = kDim > 0 ? kDim : pool.format.head_dim;
+                           const std::byte* ahead, float* out) {
   if (pool.format.scaled()) {
     scale_slots(pool.value_scales(run.page, run.slot), run, group, weights);
   }
-  product(Left<float>{weights + run.offset, kStretch}, pool.values<const T>(run.page, run.slot), d,
-          group, run.count, out, d, d, /*add=*/true);
+  const int d = pool.format.head_dim;
+  const T* const values = pool.values<const T>(run.page, run.slot);
+  const auto add = [&](auto queries, int g) HWY_ATTR {
+    constexpr int kQueries = decltype(queries)::value;
+    add_rows<kDim, kQueries>(weights + g * kStretch + run.offset, values, d, run.count,
+                             g == 0 ? ahead : nullptr, out + g * d);
+    return g + kQueries;
+  };
+  int g = 0;
+  while (g + 4 <= group) g = add(std::integral_constant<int, 4>(), g);
+  while (g + 2 <= group) g = add(std::integral_constant<int, 2>(), g);
+  while (g < group) g = add(std::integral_constant<int, 1>(), g);
 }
 
 template <int kDim, class T>
@@ -246,34 +353,32 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
   const int64_t P = pool.format.page_slots;
   const auto queries = make_queries<T>(q, group, d, scale);
   std::vector<float> scores(static_cast<size_t>(group) * kStretch);
-  std::array<Run, kStretch> runs;
-  for (int64_t first = slots.first; first < slots.last;) {
-    const int64_t last = std::min(first + kStretch, slots.last);
-    const int64_t stretch = last - first;
-    size_t count = 0;
-    for (int64_t slot = first; slot < last;) {
-      const int64_t here = std::min(P - slot % P, last - slot);
-      Run& run = runs[count++];
-      run = {slots.pages[slot / P], slot % P, here, slot - first};
+  std::array<Stretch, 2> stretches;
+  Stretch *now = &stretches[0], *next = &stretches[1];
+  now->cut(slots, P, slots.first);
+  for (size_t n = 0; n < now->count; ++n) ask_for_keys(pool, now->runs[n]);
+  for (; now->size > 0; std::swap(now, next)) {
+    for (size_t n = 0; n < now->count; ++n) {
+      const Run& run = now->runs[n];
       score_group<kDim, T>(pool, run, queries, group, pool.values<std::byte>(run.page, run.slot),
                            scores.data());
-      slot += here;
     }
     for (int g = 0; g < group; ++g) {
+      float* const row = &scores[g * kStretch];
       if (slots.scores != nullptr) {
-        std::copy_n(&scores[g * kStretch], stretch, slots.scores + g * slots.score_stride + first);
+        std::copy_n(row, now->size, slots.scores + g * slots.score_stride + now->first);
       }
-      take_scores(&scores[g * kStretch], stretch, d, &states[g], out + g * d);
+      take_scores(row, now->size, d, &states[g], out + g * d);
     }
-    for (size_t n = 0; n < count; ++n) {
-      const int64_t ahead = last + runs[n].offset;  // the next stretch's runs are like this one's
-      if (ahead < slots.last) {
-        prefetch(pool.keys<std::byte>(slots.pages[ahead / P], ahead % P),
-                 runs[n].count * pool.format.row_bytes());
+    next->cut(slots, P, now->first + now->size);
+    for (size_t n = 0; n < now->count; ++n) {
+      const std::byte* keys = nullptr;
+      if (n < next->count) {
+        keys = pool.keys<std::byte>(next->runs[n].page, next->runs[n].slot);
+        if (pool.format.scaled()) ask_for_scales(pool, next->runs[n]);
       }
-      add_values<kDim, T>(pool, runs[n], scores.data(), group, out);
+      add_values<kDim, T>(pool, now->runs[n], scores.data(), group, keys, out);
     }
-    first = last;
   }
 }
 

@@ -20,6 +20,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Tag = hn::ScalableTag<float>;
 using Vec = hn::Vec<Tag>;
+
+// Before a loop over an array of sums that shall stay in registers: gcc keeps some such loops, and
+// with them the array in memory.
+#undef DMC_UNROLL
+#define DMC_UNROLL _Pragma("GCC unroll 16")
+
 constexpr int kLanes = HWY_LANES(float);  // vectors of our targets have one size; scalar code: 1
 
 // Element types in memory; what lies there as 16 bits is read as f32.
