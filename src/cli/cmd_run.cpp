@@ -78,10 +78,11 @@ void print_statistics(const Statistics& s, engine::StopReason stop) {
             << " tok/s; stopped: " << reason_name(stop) << "\n";
 }
 
-nlohmann::ordered_json to_json(const Statistics& s, engine::StopReason stop,
+nlohmann::ordered_json to_json(const Statistics& s, const engine::Generation& generation,
                                const std::string& text) {
   return {{"text", text},
-          {"stop", reason_name(stop)},
+          {"token_ids", generation.tokens},
+          {"stop", reason_name(generation.stop)},
           {"prompt_tokens", s.prompt_tokens},
           {"tokens", s.tokens},
           {"slots", s.slots},
@@ -119,7 +120,7 @@ int run(const RunCommand& command) {
 
   const Statistics s = statistics(runner, sequence, static_cast<int64_t>(ids.size()), generation);
   if (command.json) {
-    std::cout << to_json(s, generation.stop, text).dump() << "\n";
+    std::cout << to_json(s, generation, text).dump() << "\n";
   } else {
     std::cout << std::endl;
     print_statistics(s, generation.stop);

@@ -14,4 +14,15 @@ const io::TensorView& Checkpoint::tensor(const std::string& name) const {
   return weights_.require(name, shape);
 }
 
+CheckpointFacts Checkpoint::check() const {
+  CheckpointFacts facts;
+  for (const auto& [name, shape] : layout_.shapes) {
+    const io::TensorView& view = tensor(name);
+    ++facts.tensors;
+    facts.bytes += static_cast<int64_t>(view.bytes.size());
+    facts.dtypes.insert(view.dtype);
+  }
+  return facts;
+}
+
 }  // namespace dmc::families
