@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/join.h"
 #include "families/family.h"
+#include "families/quantization.h"
 #include "io/json.h"
 #include "io/json_fields.h"
 #include "io/safetensors.h"
@@ -114,6 +115,7 @@ ModelConfig read_model_config(const std::filesystem::path& dir) {
   config.architecture = read_architecture(fields, family);
   config.eos_token_ids = read_eos(fields);
   if (fields.has("bos_token_id")) config.bos_token_id = fields.size("bos_token_id", 0);
+  config.int8_weights = read_int8_weights(fields);
   if (fields.has("dmc_config")) config.dmc = read_dmc(fields);
   require_consistent(config, family, fields);
   return config;
@@ -131,6 +133,8 @@ std::string model_config_json(const ModelConfig& config, const std::string& weig
   if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently
     root[root.contains("torch_dtype") ? "torch_dtype" : "dtype"] = weights_dtype;
   }
+  root.erase("quantization_config");
+  if (config.int8_weights) root["quantization_config"] = int8_quantization(decoder_layout(config));
   root.erase("dmc_config");
   if (config.dmc) root["dmc_config"] = to_json(*config.dmc);
   return root.dump(2) + "\n";

@@ -64,6 +64,7 @@ struct ModelConfig {
   bool attention_bias = false;  // of q, k and v where the family leaves it open
   int64_t token_types = 0;      // rows of the token-type embedding, of which row 0 is used
   bool tie_embeddings = false;
+  bool int8_weights = false;  // the files hold matrices in 8 bits, see families/quantization.h
 
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> bos_token_id;

@@ -202,7 +202,7 @@ class Trainer {
   void write_model() {
     const std::string stage(options_.stages.back().stage->name);
     if (stage != "dense") finish_retrofit(stage);
-    model_.save(options_.out_dir, nn::float_type(options_.weights_dtype));
+    model_.save(options_.out_dir, {nn::float_type(options_.weights_dtype)});
     io::copy_companions(options_.model_dir, options_.out_dir);
   }
 
