@@ -49,6 +49,11 @@ void make_plain(models::Decoder& model) {
   if (!model.config().dmc) {
     throw usage_error("--plain: the model has no dmc_config, so there are no decisions to remove");
   }
+  if (model.config().dmc->zero_after_rope) {
+    throw usage_error(
+        "--plain: the model's decision channel is 0 behind the rotary embedding, too "
+        "(zero_after_rope in dmc_config), which no dense model can be");
+  }
   models::scale_decision_channel(model, 0.0);
   model.config().dmc.reset();
 }
