@@ -8,6 +8,7 @@
 #include "cli/options.h"
 #include "families/checkpoint.h"
 #include "families/config_file.h"
+#include "families/quantization.h"
 #include "io/model_files.h"
 #include "models/decision_channel.h"
 #include "models/kv_heads.h"
@@ -22,15 +23,18 @@ namespace fs = std::filesystem;
 struct ConvertCommand {
   ModelOptions model;
   fs::path out;
-  std::string dtype;     // empty: as it is
+  std::string dtype;  // empty: as it is
+  bool int8 = false;
   int64_t kv_heads = 0;  // 0: as many as there are
   bool plain = false;
   double shard_gigabytes = static_cast<double>(io::kShardBytes) / 1e9;
 };
 
+// Of the weights as they are; what 8 bits and a scale stand for fits into f32 alone.
 at::ScalarType stored_dtype(const fs::path& dir) {
-  const families::Checkpoint checkpoint(dir,
-                                        families::decoder_layout(families::read_model_config(dir)));
+  const io::ModelConfig config = families::read_model_config(dir);
+  if (config.int8_weights) return at::kFloat;
+  const families::Checkpoint checkpoint(dir, families::decoder_layout(config));
   return nn::scalar_type(checkpoint.tensor(checkpoint.layout().token_embedding).dtype);
 }
 
@@ -45,8 +49,26 @@ void make_plain(models::Decoder& model) {
   if (!model.config().dmc) {
     throw usage_error("--plain: the model has no dmc_config, so there are no decisions to remove");
   }
+  if (model.config().dmc->zero_after_rope) {
+    throw usage_error(
+        "--plain: the model's decision channel is 0 behind the rotary embedding, too "
+        "(zero_after_rope in dmc_config), which no dense model can be");
+  }
   models::scale_decision_channel(model, 0.0);
   model.config().dmc.reset();
+}
+
+nn::WeightForm weight_form(const ConvertCommand& command, const models::Decoder& model,
+                           at::ScalarType dtype) {
+  nn::WeightForm form{dtype, {}, static_cast<int64_t>(command.shard_gigabytes * 1e9)};
+  if (!command.int8) return form;
+  form.int8 = families::int8_matrices(model.layout());
+  if (form.int8.empty()) {
+    throw usage_error("--weights: a " + model.config().model_type +
+                      " model stores its matrices transposed, for which there is no common form "
+                      "in 8 bits; `dmc run --weights int8` rounds them when it loads");
+  }
+  return form;
 }
 
 int run(const ConvertCommand& command) {
@@ -59,7 +81,7 @@ int run(const ConvertCommand& command) {
   models::Decoder model = models::Decoder::load(from, dtype);
   if (command.plain) make_plain(model);
   if (command.kv_heads > 0) model = models::pool_kv_heads(model, command.kv_heads);
-  model.save(command.out, dtype, static_cast<int64_t>(command.shard_gigabytes * 1e9));
+  model.save(command.out, weight_form(command, model, dtype));
   io::copy_companions(from, command.out);
   std::cerr << "the model is in " << command.out.string() << ": "
             << human_count(static_cast<double>(model.parameter_count())) << " parameters\n";
@@ -74,6 +96,10 @@ std::function<int()> setup_convert(CLI::App& app) {
   app.add_option("-o,--out", command->out, "new folder for the converted model")->required();
   app.add_option("--dtype", command->dtype, "of the weights: f32, f16 or bf16 (default: as it is)")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  app.add_option_function<std::string>(
+         "--weights", [command](const std::string&) { command->int8 = true; },
+         "int8: matrices in 8 bits with a scale for each output; --dtype is then of the rest")
+      ->check(CLI::IsMember({"int8"}));
   app.add_option("--kv-heads", command->kv_heads,
                  "so many KV heads, each the mean of several (train a little afterwards)")
       ->check(CLI::Range(1, 1 << 20));
@@ -85,6 +111,7 @@ std::function<int()> setup_convert(CLI::App& app) {
   app.footer(
       "Examples:\n"
       "  dmc convert -m my-4x -o my-4x-bf16 --dtype bf16\n"
+      "  dmc convert -m my-4x -o my-4x-int8 --weights int8\n"
       "  dmc convert -m my-4x -o my-plain --plain\n"
       "  dmc convert -m ~/models/Llama-2-7b -o llama-gqa --kv-heads 8");
   return [command] { return run(*command); };

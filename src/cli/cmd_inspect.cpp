@@ -9,6 +9,8 @@
 #include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "families/checkpoint.h"
+#include "families/config_file.h"
 #include "runtime/score.h"
 
 namespace dmc::cli {
@@ -17,23 +19,17 @@ namespace {
 struct InspectCommand {
   ModelOptions model;
   TextOptions text;
+  bool check = false;
   bool json = false;
 };
 
-nlohmann::ordered_json to_json(const runtime::Model& model, const runtime::Score& score) {
-  const io::ModelConfig& c = model.config;
-  nlohmann::ordered_json json = {{"architecture", c.architecture},
-                                 {"parameters", model.parameters},
-                                 {"layers", c.num_layers},
-                                 {"hidden_size", c.hidden_size},
-                                 {"heads", c.num_heads},
-                                 {"kv_heads", c.num_kv_heads},
-                                 {"head_dim", c.head_dim},
-                                 {"vocab_size", c.vocab_size},
-                                 {"context", c.context()},
-                                 {"tokens", score.tokens},
-                                 {"compression_ratio", score.compression_ratio},
-                                 {"cr_by_head", score.cr_by_head}};
+nlohmann::ordered_json to_json(const io::ModelConfig& c, double parameters) {
+  nlohmann::ordered_json json = {
+      {"architecture", c.architecture}, {"parameters", static_cast<int64_t>(parameters)},
+      {"layers", c.num_layers},         {"hidden_size", c.hidden_size},
+      {"heads", c.num_heads},           {"kv_heads", c.num_kv_heads},
+      {"head_dim", c.head_dim},         {"vocab_size", c.vocab_size},
+      {"context", c.context()}};
   if (c.dmc) {
     json["dmc"] = {{"target_cr", c.dmc->target_cr},
                    {"window", c.dmc->window},
@@ -45,12 +41,11 @@ nlohmann::ordered_json to_json(const runtime::Model& model, const runtime::Score
   return json;
 }
 
-void print(const runtime::Model& model, const runtime::Score& score) {
-  const io::ModelConfig& c = model.config;
-  std::cout << c.architecture << ", " << human_count(static_cast<double>(model.parameters))
-            << " parameters: " << c.num_layers << " layers, hidden " << c.hidden_size << ", "
-            << c.num_heads << " heads, " << c.num_kv_heads << " KV heads of " << c.head_dim
-            << ", vocabulary " << c.vocab_size << ", context " << c.context() << "\n";
+void print(const io::ModelConfig& c, double parameters) {
+  std::cout << c.architecture << ", " << human_count(parameters) << " parameters: " << c.num_layers
+            << " layers, hidden " << c.hidden_size << ", " << c.num_heads << " heads, "
+            << c.num_kv_heads << " KV heads of " << c.head_dim << ", vocabulary " << c.vocab_size
+            << ", context " << c.context() << "\n";
   if (c.dmc) {
     std::cout << "DMC: trained for CR " << fixed(c.dmc->target_cr, 2) << " on "
               << human_count(static_cast<double>(c.dmc->trained_tokens)) << " tokens of up to "
@@ -59,6 +54,9 @@ void print(const runtime::Model& model, const runtime::Score& score) {
   } else {
     std::cout << "no dmc_config: the model is dense; `dmc retrofit` teaches it to compress\n";
   }
+}
+
+void print(const runtime::Score& score) {
   double largest = 2.0;
   for (const auto& layer : score.cr_by_head) largest = std::max(largest, std::ranges::max(layer));
   std::cout << "\n";
@@ -69,7 +67,32 @@ void print(const runtime::Model& model, const runtime::Score& score) {
       color_enabled(std::cout));
 }
 
+int check_files(const InspectCommand& command) {
+  require_model(command.model);
+  const io::ModelConfig config = families::read_model_config(command.model.dir);
+  const families::Checkpoint checkpoint(command.model.dir, families::decoder_layout(config));
+  const families::CheckpointFacts facts = checkpoint.check();
+  std::vector<std::string> dtypes;
+  for (DType dtype : facts.dtypes) dtypes.emplace_back(dtype_name(dtype));
+  const double parameters = families::parameter_count(checkpoint.layout());
+  if (command.json) {
+    nlohmann::ordered_json json = to_json(config, parameters);
+    json["tensors"] = facts.tensors;
+    json["bytes"] = facts.bytes;
+    json["dtypes"] = dtypes;
+    std::cout << json.dump() << "\n";
+    return 0;
+  }
+  print(config, parameters);
+  std::string list;
+  for (const std::string& name : dtypes) list += (list.empty() ? "" : ", ") + name;
+  std::cout << "weights: all " << facts.tensors << " tensors that config.json implies are there, "
+            << human_bytes(static_cast<double>(facts.bytes)) << " of " << list << "\n";
+  return 0;
+}
+
 int run(const InspectCommand& command) {
+  if (command.check) return check_files(command);
   const auto model = load_model(command.model);
   runtime::DecoderRunner runner(model, runner_options(command.model));
   const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
@@ -78,9 +101,14 @@ int run(const InspectCommand& command) {
       runtime::score(runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
   if (command.json) {
-    std::cout << to_json(*model, score).dump() << "\n";
+    nlohmann::ordered_json json = to_json(model->config, static_cast<double>(model->parameters));
+    json["tokens"] = score.tokens;
+    json["compression_ratio"] = score.compression_ratio;
+    json["cr_by_head"] = score.cr_by_head;
+    std::cout << json.dump() << "\n";
   } else {
-    print(*model, score);
+    print(model->config, static_cast<double>(model->parameters));
+    print(score);
   }
   return 0;
 }
@@ -93,8 +121,14 @@ std::function<int()> setup_inspect(CLI::App& app) {
   add_model_options(app, command->model, "builtin-4x");
   add_inference_options(app, command->model, /*with_policy=*/true);
   add_text_options(app, command->text);
+  app.add_flag("--check", command->check,
+               "only check that the weights are all there with the right shapes, without reading "
+               "them: takes no memory, however large the model");
   app.add_flag("--json", command->json, "print one JSON object instead");
-  app.footer("Example:\n  dmc inspect -m models/builtin-4x");
+  app.footer(
+      "Examples:\n"
+      "  dmc inspect -m models/builtin-4x\n"
+      "  dmc inspect -m ~/models/Llama-2-70b-hf --check");
   return [command] { return run(*command); };
 }
 

@@ -1,13 +1,14 @@
-// dmc run: continues a text and says what its cache took.
+// dmc run: continues a text, or answers as a chat model, and says what its cache took.
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/human.h"
+#include "cli/chat.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/run_statistics.h"
 #include "engine/generate.h"
 #include "io/safetensors.h"
 
@@ -20,6 +21,9 @@ struct RunCommand {
   std::filesystem::path prompt_file;
   int64_t chunk = 1024;
   engine::GenerateOptions generate;
+  bool has_text = false;  // a prompt or a file is given
+  bool chat = false;
+  std::string system;
   bool json = false;
 };
 
@@ -29,79 +33,10 @@ std::string read_prompt(const RunCommand& command) {
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
 
-const char* reason_name(engine::StopReason reason) {
-  switch (reason) {
-    case engine::StopReason::kLength:
-      return "length";
-    case engine::StopReason::kEndOfText:
-      return "end of text";
-    case engine::StopReason::kContextFull:
-      return "context full";
-    case engine::StopReason::kCancelled:
-      return "cancelled";
-  }
-  return "";
-}
-
-double per_second(int64_t count, double seconds) {
-  return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
-}
-
-struct Statistics {
-  int64_t tokens, slots, streams, bytes, prompt_tokens;
-  double cr, prefill_rate, decode_rate;
-};
-
-Statistics statistics(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
-                      int64_t prompt_tokens, const engine::Generation& generation) {
-  const cache::CacheConfig& config = runner.cache().config();
-  const int64_t streams = static_cast<int64_t>(config.layers) * config.kv_heads;
-  const int64_t tokens = runner.cache().length(sequence), slots = runner.cache().slots(sequence);
-  const int64_t steps = tokens - prompt_tokens;
-  return {tokens,
-          slots,
-          streams,
-          runner.cache().bytes().total(),
-          prompt_tokens,
-          runner.compression_ratio(sequence),
-          per_second(prompt_tokens, generation.prefill_seconds),
-          per_second(steps, generation.decode_seconds)};
-}
-
-void print_statistics(const Statistics& s, engine::StopReason stop) {
-  std::cerr << "\n"
-            << s.tokens << " tokens seen, "
-            << fixed(static_cast<double>(s.slots) / static_cast<double>(s.streams), 1)
-            << " slots kept a head, CR " << fixed(s.cr, 2) << ", cache "
-            << human_bytes(static_cast<double>(s.bytes)) << "; prefill "
-            << human_count(s.prefill_rate) << " tok/s, decode " << human_count(s.decode_rate)
-            << " tok/s; stopped: " << reason_name(stop) << "\n";
-}
-
-nlohmann::ordered_json to_json(const Statistics& s, engine::StopReason stop,
-                               const std::string& text) {
-  return {{"text", text},
-          {"stop", reason_name(stop)},
-          {"prompt_tokens", s.prompt_tokens},
-          {"tokens", s.tokens},
-          {"slots", s.slots},
-          {"streams", s.streams},
-          {"compression_ratio", s.cr},
-          {"cache_bytes", s.bytes},
-          {"prefill_tokens_per_second", s.prefill_rate},
-          {"decode_tokens_per_second", s.decode_rate}};
-}
-
-int run(const RunCommand& command) {
+int continue_text(const RunCommand& command, runtime::DecoderRunner& runner,
+                  const engine::GenerateOptions& options) {
   const std::string prompt = read_prompt(command);
-  const auto model = load_model(command.model);
   const io::Tokenizer tokenizer(command.model.dir);
-  runtime::RunnerOptions runner_setup = runner_options(command.model);
-  runner_setup.chunk = command.chunk;
-  runtime::DecoderRunner runner(model, runner_setup);
-  engine::GenerateOptions options = command.generate;
-  options.stop_ids = model->config.eos_token_ids;
-
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
   const engine::SequenceId sequence = runner.add_sequence();
@@ -119,12 +54,26 @@ int run(const RunCommand& command) {
 
   const Statistics s = statistics(runner, sequence, static_cast<int64_t>(ids.size()), generation);
   if (command.json) {
-    std::cout << to_json(s, generation.stop, text).dump() << "\n";
+    std::cout << to_json(s, generation, text).dump() << "\n";
   } else {
     std::cout << std::endl;
+    std::cerr << "\n";
     print_statistics(s, generation.stop);
   }
   return generation.stop == engine::StopReason::kCancelled ? kExitInterrupted : 0;
+}
+
+int run(const RunCommand& command) {
+  const auto model = load_model(command.model);
+  runtime::RunnerOptions runner_setup = runner_options(command.model);
+  runner_setup.chunk = command.chunk;
+  runtime::DecoderRunner runner(model, runner_setup);
+  engine::GenerateOptions options = command.generate;
+  options.stop_ids = model->config.eos_token_ids;
+  if (!command.chat) return continue_text(command, runner, options);
+  ChatOptions chat_options{command.system, std::nullopt, command.json};
+  if (command.has_text) chat_options.message = read_prompt(command);
+  return chat(runner, command.model.dir, options, chat_options);
 }
 
 }  // namespace
@@ -138,6 +87,11 @@ std::function<int()> setup_run(CLI::App& app) {
       app.add_option("-p,--prompt", command->prompt, "text to continue; - reads standard input");
   CLI::Option* file = app.add_option("-f,--file", command->prompt_file, "file with the text");
   prompt->excludes(file);
+  CLI::Option* chat = app.add_flag(
+      "--chat", command->chat,
+      "the text is a message to a chat model; without one, each line of standard input is");
+  app.add_option("--system", command->system, "message that tells a chat model how to answer")
+      ->needs(chat);
   app.add_option("-n,--tokens", command->generate.max_tokens, "tokens to write at most")
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
@@ -156,9 +110,11 @@ std::function<int()> setup_run(CLI::App& app) {
   app.footer(
       "Examples:\n"
       "  dmc run -p 'def read_file(path):' -n 100\n"
-      "  dmc run -m models/builtin-4x -f setup.py --temperature 0 --policy dense");
+      "  dmc run -m models/builtin-4x -f setup.py --temperature 0 --policy dense\n"
+      "  dmc run -m ~/models/Qwen2.5-0.5B-Instruct --chat --system 'Answer in one sentence.'");
   return [command, prompt, file] {
-    if (prompt->count() == 0 && file->count() == 0) {
+    command->has_text = prompt->count() + file->count() > 0;
+    if (!command->has_text && !command->chat) {
       throw usage_error("no text to continue; give -p TEXT or -f FILE");
     }
     return run(*command);

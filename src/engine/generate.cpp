@@ -19,8 +19,9 @@ void check_request(const ModelRunner& runner, std::span<const int32_t> prompt,
                    const GenerateOptions& options) {
   check_sampling_options(options.sampling);
   if (prompt.empty()) throw usage_error("the prompt is empty; give some text");
-  if (static_cast<int64_t>(prompt.size()) > runner.max_positions()) {
-    throw usage_error("the prompt has " + std::to_string(prompt.size()) +
+  const int64_t tokens = options.held_tokens + static_cast<int64_t>(prompt.size());
+  if (tokens > runner.max_positions()) {
+    throw usage_error("the prompt has " + std::to_string(tokens) +
                       " tokens, the model's context is " + std::to_string(runner.max_positions()) +
                       "; shorten the prompt");
   }
@@ -36,7 +37,7 @@ Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const in
   result.prefill_seconds = seconds_since(start);
 
   start = std::chrono::steady_clock::now();
-  int64_t position = static_cast<int64_t>(prompt.size());
+  int64_t position = options.held_tokens + static_cast<int64_t>(prompt.size());
   while (static_cast<int64_t>(result.tokens.size()) < options.max_tokens) {
     const int32_t token = sample(logits, options.sampling, position);
     if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) {
@@ -57,6 +58,7 @@ Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const in
     }
     logits = runner.decode(std::span(&sequence, 1), std::span(&token, 1));
     ++position;
+    ++result.taken_in;
   }
   result.decode_seconds = seconds_since(start);
   return result;

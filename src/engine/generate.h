@@ -16,11 +16,13 @@ struct GenerateOptions {
   int64_t max_tokens = 128;
   std::vector<int64_t> stop_ids;  // end-of-text tokens
   SamplingOptions sampling;
+  int64_t held_tokens = 0;  // that the sequence has taken in before the prompt
 };
 
 struct Generation {
   std::vector<int32_t> tokens;  // generated ones, without an end-of-text token
   StopReason stop = StopReason::kLength;
+  int64_t taken_in = 0;  // the first of them, which the sequence has seen: the last may not be
   double prefill_seconds = 0.0, decode_seconds = 0.0;
 };
 

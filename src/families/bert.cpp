@@ -81,7 +81,7 @@ DecoderLayout layout(const io::ModelConfig& c) {
   }
   result.head_transform = build.linear(head + "transform.dense", D, D, true);
   result.head_norm = build.layer_norm(head + "transform.LayerNorm", D);
-  result.head = build.head("", c);
+  result.head = build.head(head + "decoder", c);
   result.head.bias = build.vector(head + "bias", c.vocab_size);
   return result;
 }

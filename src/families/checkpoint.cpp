@@ -1,8 +1,48 @@
 #include "families/checkpoint.h"
 
+#include <array>
+
+#include "base/error.h"
+#include "families/quantization.h"
+#include "io/model_files.h"
+
 namespace dmc::families {
+namespace {
+
+bool is_float(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+Error wrong_dtype(const std::string& tensor, DType found, const char* expected) {
+  return data_error(tensor + " has dtype " + std::string(dtype_name(found)) + ", expected " +
+                    expected);
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const std::filesystem::path& dir, DecoderLayout layout)
+    : origin_(dir.string()),
+      weights_(dir),
+      layout_(std::move(layout)),
+      int8_matrices_(int8_matrices(layout_)) {}
 
 const io::TensorView& Checkpoint::tensor(const std::string& name) const {
+  const io::TensorView& view = find(name);
+  const bool may_be_int8 = int8_matrices_.contains(name);
+  if (is_float(view.dtype) || (may_be_int8 && view.dtype == DType::kI8)) return view;
+  throw wrong_dtype(origin_ + ": tensor " + name, view.dtype,
+                    may_be_int8 ? "F32, F16, BF16 or I8" : "F32, F16 or BF16");
+}
+
+const io::TensorView& Checkpoint::row_scales(const std::string& name) const {
+  const std::string scales = io::scale_name(name);
+  const std::array<int64_t, 2> shape = {layout_.shapes.at(name)[0], 1};
+  const io::TensorView& view = weights_.require(scales, shape);
+  if (is_float(view.dtype)) return view;
+  throw wrong_dtype(origin_ + ": tensor " + scales, view.dtype, "F32, F16 or BF16");
+}
+
+const io::TensorView& Checkpoint::find(const std::string& name) const {
   const std::vector<int64_t>& shape = layout_.shapes.at(name);
   for (const auto& [part, older] : layout_.older_names) {
     const size_t at = name.find(part);
@@ -12,6 +52,19 @@ const io::TensorView& Checkpoint::tensor(const std::string& name) const {
     if (weights_.tensors().contains(old_name)) return weights_.require(old_name, shape);
   }
   return weights_.require(name, shape);
+}
+
+CheckpointFacts Checkpoint::check() const {
+  CheckpointFacts facts;
+  for (const auto& [name, shape] : layout_.shapes) {
+    const io::TensorView& view = tensor(name);
+    ++facts.tensors;
+    facts.bytes += static_cast<int64_t>(view.bytes.size());
+    facts.dtypes.insert(view.dtype);
+    if (view.dtype == DType::kI8)
+      facts.bytes += static_cast<int64_t>(row_scales(name).bytes.size());
+  }
+  return facts;
 }
 
 }  // namespace dmc::families

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/join.h"
 #include "families/family.h"
+#include "families/quantization.h"
 #include "io/json.h"
 #include "io/json_fields.h"
 #include "io/safetensors.h"
@@ -38,20 +39,6 @@ std::string read_architecture(const JsonFields& fields, const Family& family) {
   return list[0];
 }
 
-std::vector<int64_t> read_eos(const JsonFields& fields) {
-  if (!fields.has("eos_token_id")) return {};
-  const json& value = fields.at("eos_token_id");
-  const json list = value.is_array() ? value : json::array({value});
-  std::vector<int64_t> ids;
-  for (const json& id : list) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t{io::kLargestSize}) {
-      throw fields.wrong("eos_token_id", "a token id, a list of them, or null");
-    }
-    ids.push_back(id.get<int64_t>());
-  }
-  return ids;
-}
-
 DmcConfig read_dmc(const JsonFields& fields) {
   const JsonFields dmc = fields.object("dmc_config");
   dmc.expect("format", 1);
@@ -65,20 +52,30 @@ DmcConfig read_dmc(const JsonFields& fields) {
   config.stage = dmc.text("stage");
   config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
   config.max_trained_length = dmc.size("max_trained_length", 0);
+  if (dmc.has("importance_epsilon")) {
+    config.importance_epsilon = dmc.positive("importance_epsilon");
+  }
+  config.zero_after_rope = dmc.boolean_or("zero_after_rope", false);
   return config;
 }
 
 json to_json(const DmcConfig& dmc) {
-  return {{"format", 1},
-          {"method", "dmc"},
-          {"target_cr", dmc.target_cr},
-          {"window", dmc.window},
-          {"decision_channel", -1},
-          {"decision_offset", dmc.decision_offset},
-          {"pool_before_rope", true},
-          {"stage", dmc.stage},
-          {"trained_tokens", dmc.trained_tokens},
-          {"max_trained_length", dmc.max_trained_length}};
+  json object = {{"format", 1},
+                 {"method", "dmc"},
+                 {"target_cr", dmc.target_cr},
+                 {"window", dmc.window},
+                 {"decision_channel", -1},
+                 {"decision_offset", dmc.decision_offset},
+                 {"pool_before_rope", true},
+                 {"stage", dmc.stage},
+                 {"trained_tokens", dmc.trained_tokens},
+                 {"max_trained_length", dmc.max_trained_length}};
+  const DmcConfig usual;
+  if (dmc.importance_epsilon != usual.importance_epsilon) {
+    object["importance_epsilon"] = dmc.importance_epsilon;
+  }
+  if (dmc.zero_after_rope) object["zero_after_rope"] = true;
+  return object;
 }
 
 void require_consistent(const ModelConfig& config, const Family& family, const JsonFields& fields) {
@@ -112,8 +109,9 @@ ModelConfig read_model_config(const std::filesystem::path& dir) {
   config.model_type = family.model_type;
   family.read(fields, &config);
   config.architecture = read_architecture(fields, family);
-  config.eos_token_ids = read_eos(fields);
+  config.eos_token_ids = fields.token_ids("eos_token_id");
   if (fields.has("bos_token_id")) config.bos_token_id = fields.size("bos_token_id", 0);
+  config.int8_weights = read_int8_weights(fields);
   if (fields.has("dmc_config")) config.dmc = read_dmc(fields);
   require_consistent(config, family, fields);
   return config;
@@ -131,6 +129,8 @@ std::string model_config_json(const ModelConfig& config, const std::string& weig
   if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently
     root[root.contains("torch_dtype") ? "torch_dtype" : "dtype"] = weights_dtype;
   }
+  root.erase("quantization_config");
+  if (config.int8_weights) root["quantization_config"] = int8_quantization(decoder_layout(config));
   root.erase("dmc_config");
   if (config.dmc) root["dmc_config"] = to_json(*config.dmc);
   return root.dump(2) + "\n";

@@ -52,7 +52,8 @@ struct DecoderLayout {
   // Logits are head(x), or head(head_norm(activation(head_transform(x)))).
   LinearSource head_transform;
   NormSource head_norm;
-  LinearSource head;  // a tied one names the token embedding
+  LinearSource head;        // a tied one names the token embedding
+  std::string head_module;  // what the head is called as a module, tied or not
 
   std::map<std::string, std::vector<int64_t>> shapes;  // of every tensor of the checkpoint
   // Parts of names and what older checkpoints have instead, e.g. {"LayerNorm.bias",

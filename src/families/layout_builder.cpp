@@ -36,6 +36,7 @@ LinearSource LayoutBuilder::conv1d(const std::string& module, int64_t rows, int6
 }
 
 LinearSource LayoutBuilder::head(const std::string& module, const io::ModelConfig& config) {
+  layout_.head_module = module;
   if (!config.tie_embeddings) return linear(module, config.vocab_size, config.hidden_size, false);
   return {layout_.token_embedding, "", false, 0, config.vocab_size, config.hidden_size};
 }

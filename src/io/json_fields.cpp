@@ -55,6 +55,20 @@ bool JsonFields::boolean_or(const std::string& key, bool otherwise) const {
   return has(key) ? boolean(key) : otherwise;
 }
 
+std::vector<int64_t> JsonFields::token_ids(const std::string& key) const {
+  if (!has(key)) return {};
+  const json& value = at(key);
+  const json list = value.is_array() ? value : json::array({value});
+  std::vector<int64_t> ids;
+  for (const json& id : list) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t{kLargestSize}) {
+      throw wrong(key, "a token id, a list of them, or null");
+    }
+    ids.push_back(id.get<int64_t>());
+  }
+  return ids;
+}
+
 void JsonFields::expect(const std::string& key, const json& value) const {
   if (at(key) != value) throw wrong(key, value.dump());
 }

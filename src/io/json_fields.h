@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -27,6 +28,8 @@ class JsonFields {
   double positive(const std::string& key) const;
   bool boolean(const std::string& key) const;
   std::string text(const std::string& key) const;
+  // A token id or a list of them; none where the key is absent or null.
+  std::vector<int64_t> token_ids(const std::string& key) const;
   // The same, or `otherwise` where the key is absent or null.
   int64_t size_or(const std::string& key, int64_t otherwise) const;
   bool boolean_or(const std::string& key, bool otherwise) const;

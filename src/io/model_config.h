@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cfloat>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -20,6 +21,12 @@ struct DmcConfig {
   std::string stage = "dense";     // training stage it stopped after: zero-out, retrofit, finetune
   int64_t trained_tokens = 0;      // tokens seen during the retrofit
   int64_t max_trained_length = 0;  // longest sequence seen during the retrofit
+
+  // What models from the published Megatron code do in another way (docs/formats.md):
+  double importance_epsilon = FLT_EPSILON;  // added to the importance, so that it is never 0
+  // The decision channel is 0 behind the rotary embedding, too, which otherwise turns a part of its
+  // partner, channel d/2 - 1, into it.
+  bool zero_after_rope = false;
 };
 
 enum class NormKind { kRms, kLayer };
@@ -64,6 +71,7 @@ struct ModelConfig {
   bool attention_bias = false;  // of q, k and v where the family leaves it open
   int64_t token_types = 0;      // rows of the token-type embedding, of which row 0 is used
   bool tie_embeddings = false;
+  bool int8_weights = false;  // the files hold matrices in 8 bits, see families/quantization.h
 
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> bos_token_id;

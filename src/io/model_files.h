@@ -10,6 +10,9 @@
 
 namespace dmc::io {
 
+// What the row scales of a matrix of 8 bits are called.
+inline std::string scale_name(const std::string& weight) { return weight + "_scale"; }
+
 constexpr int64_t kShardBytes = 5'000'000'000;  // what Hugging Face's tools split at
 
 struct Shard {

@@ -174,10 +174,15 @@ TEST_F(TokenizerFile, LongRunsOfAccentsAreNoTrap) {
 }
 
 TEST_F(TokenizerFile, WhatWouldChangeTheIdsIsRefused) {
-  const std::pair<const char*, nlohmann::json> kWrong[] = {
+  using nlohmann::json;
+  const json kScores = json::array({json::array({"a", -1.0})});
+  const std::pair<const char*, json> kWrong[] = {
       {"/model/continuing_subword_prefix", "##"},
       {"/model/end_of_word_suffix", "</w>"},
-      {"/model/type", "Unigram"},
+      {"/model/type", "WordLevel"},
+      {"/model", {{"type", "Unigram"}, {"vocab", kScores}}},  // without unk_id
+      {"/model", {{"type", "Unigram"}, {"vocab", kScores}, {"unk_id", 1}}},
+      {"/model", {{"type", "Unigram"}, {"vocab", kScores}, {"unk_id", 0}, {"byte_fallback", true}}},
       {"/model/vocab/a", 4294967296},
       {"/model/vocab/a", 1.5},
       {"/added_tokens/0/id", -1},

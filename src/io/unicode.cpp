@@ -93,6 +93,19 @@ std::string upper_case(std::string_view text) {
   return out;
 }
 
+size_t grapheme_length(std::string_view text) {
+  std::string_view rest = text;
+  utf8proc_int32_t state = 0;
+  auto last = static_cast<utf8proc_int32_t>(take_code_point(&rest));
+  while (!rest.empty()) {
+    const size_t end = text.size() - rest.size();
+    const auto next = static_cast<utf8proc_int32_t>(take_code_point(&rest));
+    if (utf8proc_grapheme_break_stateful(last, next, &state)) return end;
+    last = next;
+  }
+  return text.size();
+}
+
 bool is_white_space(char32_t c) {
   const auto kind = category(c);
   return (c >= '\t' && c <= '\r') || c == 0x85 || kind == UTF8PROC_CATEGORY_ZS ||

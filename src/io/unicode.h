@@ -15,6 +15,10 @@ std::string normalized(std::string_view text, NormalForm form);
 std::string lower_case(std::string_view text);
 std::string upper_case(std::string_view text);  // "ß" stays as it is
 
+// Bytes of the grapheme cluster (what a reader takes for one character) at the start of `text`,
+// valid UTF-8 and not empty.
+size_t grapheme_length(std::string_view text);
+
 bool is_white_space(char32_t c);      // the property White_Space
 bool is_punctuation(char32_t c);      // categories P*
 bool is_mark(char32_t c);             // categories M*

@@ -83,12 +83,18 @@ void PackedWeights::set_rows(int64_t first, int64_t count, const float* rows) {
   DMC_CHECK(first >= 0 && count >= 0 && first + count <= outputs_);
   std::vector<std::byte> rounded(static_cast<size_t>(inputs_) * dtype_size(type_));
   for (int64_t r = 0; r < count; ++r) {
-    round_row(rows + r * inputs_, inputs_, type_, rounded.data(), scale_of(first + r));
-    with_size_of(type_, [&](auto element) {
-      copy_apart(rounded.data(), sizeof(element), place(first + r), kBlock * sizeof(element),
-                 inputs_, element);
-    });
+    float scale = 1.0f;
+    round_row(rows + r * inputs_, inputs_, type_, rounded.data(), &scale);
+    set_rounded_row(first + r, rounded.data(), scale);
   }
+}
+
+void PackedWeights::set_rounded_row(int64_t row, const std::byte* rounded, float scale) {
+  DMC_CHECK(row >= 0 && row < outputs_);
+  if (float* const to = scale_of(row)) *to = scale;
+  with_size_of(type_, [&](auto element) {
+    copy_apart(rounded, sizeof(element), place(row), kBlock * sizeof(element), inputs_, element);
+  });
 }
 
 void PackedWeights::get_row(int64_t row, float* to) const {

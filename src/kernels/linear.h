@@ -24,6 +24,9 @@ class PackedWeights {
   // Rounds rows first..first+count-1, given as f32 [count][inputs], into place. Different rows may
   // be set from different threads.
   void set_rows(int64_t first, int64_t count, const float* rows);
+  // The same for one row that is rounded already, in the form that round_row() gives (`scale`
+  // counts for kI8 alone).
+  void set_rounded_row(int64_t row, const std::byte* rounded, float scale);
   // What output `row` holds, in f32 [inputs].
   void get_row(int64_t row, float* to) const;
 

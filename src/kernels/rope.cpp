@@ -34,6 +34,11 @@ RopeTable::RopeTable(int64_t position_count, std::span<const double> frequencies
 RopeTable::RopeTable(int64_t position_count, int64_t dim, double theta)
     : RopeTable(position_count, powers_of_theta(dim, theta)) {}
 
+void RopeTable::keep_last_zero() {
+  const size_t half = static_cast<size_t>(head_dim / 2);
+  for (size_t last = half - 1; last < sin.size(); last += half) sin[last] = 0.0f;
+}
+
 void rotate(const float* in, float* out, int64_t head_dim, const float* cos, const float* sin,
             float direction) {
   const int64_t half = head_dim / 2;

@@ -14,6 +14,8 @@ struct RopeTable {
   // theta's powers).
   RopeTable(int64_t position_count, std::span<const double> frequencies);
   RopeTable(int64_t position_count, int64_t dim, double theta);
+  // From now on a vector whose last channel is 0 keeps it 0 when it is rotated.
+  void keep_last_zero();
   int64_t positions, head_dim;
   std::vector<float> cos, sin;
   const float* cos_at(int64_t position) const { return cos.data() + position * (head_dim / 2); }

@@ -68,5 +68,22 @@ TEST(Rope, ScoresDependOnTheDistance) {
   EXPECT_GT(std::abs(score(30, 10) - score(40, 10)), 1e-3);
 }
 
+// Nothing but the last channel changes, and that one gets nothing of its partner.
+TEST(Rope, LastChannelStaysZero) {
+  const RopeTable usual(kPositions, kHeadDim, kTheta);
+  RopeTable table = usual;
+  table.keep_last_zero();
+  Rng rng(2);
+  for (int64_t position : {0, 1, 17, 4095}) {
+    std::vector<float> in = random_vector(rng);
+    in.back() = 0.0f;
+    std::vector<float> out(in.size()), expected(in.size());
+    rotate(in.data(), out.data(), kHeadDim, table.cos_at(position), table.sin_at(position));
+    rotate(in.data(), expected.data(), kHeadDim, usual.cos_at(position), usual.sin_at(position));
+    expected.back() = 0.0f;
+    EXPECT_EQ(out, expected) << "position " << position;
+  }
+}
+
 }  // namespace
 }  // namespace dmc::kernels

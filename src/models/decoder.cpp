@@ -18,7 +18,6 @@
 #include "base/error.h"
 #include "families/checkpoint.h"
 #include "families/config_file.h"
-#include "nn/weights.h"
 
 namespace dmc::models {
 namespace {
@@ -54,6 +53,14 @@ at::Tensor rows_of(const at::Tensor& stored, const LinearSource& source) {
   return stored.narrow(0, source.first, source.rows);
 }
 
+at::Tensor read_parameter(const families::Checkpoint& checkpoint, const std::string& name,
+                          at::ScalarType dtype) {
+  const io::TensorView& view = checkpoint.tensor(name);
+  if (view.dtype != DType::kI8) return nn::to_tensor(view, dtype);
+  const at::Tensor scales = nn::to_tensor(checkpoint.row_scales(name), at::kFloat);
+  return nn::to_tensor(view, at::kFloat).mul_(scales).to(dtype);
+}
+
 }  // namespace
 
 Decoder::Decoder(const io::ModelConfig& config, std::map<std::string, at::Tensor> parameters)
@@ -67,11 +74,12 @@ Decoder::Decoder(const io::ModelConfig& config, std::map<std::string, at::Tensor
 }
 
 Decoder Decoder::load(const std::filesystem::path& dir, at::ScalarType dtype) {
-  const io::ModelConfig config = families::read_model_config(dir);
+  io::ModelConfig config = families::read_model_config(dir);
   const families::Checkpoint checkpoint(dir, families::decoder_layout(config));
+  config.int8_weights = false;  // in memory there are none
   std::map<std::string, at::Tensor> parameters;
   for (const auto& [name, shape] : checkpoint.layout().shapes) {
-    parameters[name] = nn::to_tensor(checkpoint.tensor(name), dtype);
+    parameters[name] = read_parameter(checkpoint, name, dtype);
   }
   return {config, std::move(parameters)};
 }
@@ -94,10 +102,11 @@ Decoder Decoder::create(const io::ModelConfig& config, uint64_t seed) {
   return {config, std::move(parameters)};
 }
 
-void Decoder::save(const std::filesystem::path& dir, at::ScalarType dtype,
-                   int64_t shard_bytes) const {
-  const std::string config = families::model_config_json(config_, nn::float_type_name(dtype));
-  nn::save_model(dir, config, parameters_, dtype, shard_bytes);
+void Decoder::save(const std::filesystem::path& dir, const nn::WeightForm& form) const {
+  io::ModelConfig config = config_;
+  config.int8_weights = !form.int8.empty();
+  nn::save_model(dir, families::model_config_json(config, nn::float_type_name(form.dtype)),
+                 parameters_, form);
 }
 
 int64_t Decoder::parameter_count() const {

@@ -10,8 +10,8 @@
 
 #include "families/family.h"
 #include "io/model_config.h"
-#include "io/model_files.h"
 #include "nn/attention.h"
+#include "nn/weights.h"
 
 namespace dmc::models {
 
@@ -25,9 +25,8 @@ class Decoder {
   // Fresh weights: normal(0, 0.02), output projections scaled down by sqrt(2 * layers).
   static Decoder create(const io::ModelConfig& config, uint64_t seed);
 
-  // config.json and the weights as `dtype` (a tied head left out) into `dir`, see nn::save_model.
-  void save(const std::filesystem::path& dir, at::ScalarType dtype,
-            int64_t shard_bytes = io::kShardBytes) const;
+  // config.json and the weights (a tied head left out) into `dir`, see nn::save_model.
+  void save(const std::filesystem::path& dir, const nn::WeightForm& form) const;
 
   // tokens_BT: int64. positions_BT: likewise, where each token stands in its text; needed only with
   // learned positions; undefined: 0..T-1. Returns the normed last hidden states [B, T, hidden].

@@ -1,12 +1,14 @@
 #include "nn/weights.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/rounding.h"
 
 namespace dmc::nn {
 namespace {
@@ -34,6 +36,33 @@ DType dtype_of(at::ScalarType type) {
     if (theirs == type) return ours;
   }
   throw internal_error(std::string("cannot store a tensor of type ") + at::toString(type));
+}
+
+int64_t stored_bytes(const std::string& name, const at::Tensor& tensor, const WeightForm& form) {
+  if (!form.int8.contains(name)) {
+    return tensor.numel() * static_cast<int64_t>(at::elementSize(form.dtype));
+  }
+  return tensor.numel() + tensor.size(0) * static_cast<int64_t>(sizeof(float));
+}
+
+// Adds what a parameter is stored as: itself, or its rounded rows and their scales.
+void add_stored(const std::string& name, const at::Tensor& tensor, const WeightForm& form,
+                TensorsByName* to) {
+  if (!form.int8.contains(name)) {
+    (*to)[name] = tensor.to(form.dtype).contiguous();
+    return;
+  }
+  const at::Tensor from = tensor.to(at::kFloat).contiguous();
+  const int64_t rows = from.size(0), columns = from.size(1);
+  const at::Tensor rounded = at::empty({rows, columns}, at::kChar);
+  const at::Tensor scales = at::empty({rows, 1}, at::kFloat);
+  for (int64_t r = 0; r < rows; ++r) {
+    auto* const row = reinterpret_cast<std::byte*>(rounded.data_ptr<int8_t>() + r * columns);
+    kernels::round_row(from.data_ptr<float>() + r * columns, columns, DType::kI8, row,
+                       scales.data_ptr<float>() + r);
+  }
+  (*to)[name] = rounded;
+  (*to)[io::scale_name(name)] = scales;
 }
 
 }  // namespace
@@ -77,22 +106,24 @@ io::TensorMap to_views(const TensorsByName& tensors) {
 }
 
 void save_model(const std::filesystem::path& dir, const std::string& config_json,
-                const TensorsByName& parameters, at::ScalarType dtype, int64_t shard_bytes) {
+                const TensorsByName& parameters, const WeightForm& form) {
   std::error_code ignored;  // an unwritable place is reported by the write below, with its path
   std::filesystem::create_directories(dir, ignored);
   std::map<std::string, int64_t> bytes;
   int64_t total = 0;
   for (const auto& [name, tensor] : parameters) {
-    bytes[name] = tensor.numel() * static_cast<int64_t>(at::elementSize(dtype));
+    bytes[name] = stored_bytes(name, tensor, form);
     total += bytes[name];
   }
-  const std::vector<io::Shard> shards = io::plan_shards(bytes, shard_bytes);
-  for (const io::Shard& shard : shards) {  // a shard at a time: converting takes as much memory
+  std::vector<io::Shard> shards = io::plan_shards(bytes, form.shard_bytes);
+  for (io::Shard& shard : shards) {  // a shard at a time: converting takes as much memory
     TensorsByName converted;
     for (const std::string& name : shard.tensors) {
-      converted[name] = parameters.at(name).detach().to(dtype).contiguous();
+      add_stored(name, parameters.at(name).detach(), form, &converted);
     }
     io::write_safetensors(dir / shard.file, to_views(converted));
+    shard.tensors.clear();
+    for (const auto& [name, tensor] : converted) shard.tensors.push_back(name);
   }
   io::finish_shards(dir, shards, total);
   io::write_file_atomically(dir / "config.json", config_json);

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 
 #include "io/model_files.h"
@@ -29,11 +30,16 @@ at::ScalarType float_type(const std::string& name);
 // What config.json calls it: "float32", "float16" or "bfloat16".
 const char* float_type_name(at::ScalarType type);
 
-// config.json and the weights converted to `dtype`, in files of at most `shard_bytes`, into `dir`,
-// made if missing.
+// How weights are stored.
+struct WeightForm {
+  at::ScalarType dtype = at::kFloat;
+  std::set<std::string> int8 = {};  // of these: 8 bits and a scale a row (families/quantization.h)
+  int64_t shard_bytes = io::kShardBytes;  // most a file has
+};
+
+// config.json and the weights in this form into `dir`, made if missing.
 void save_model(const std::filesystem::path& dir, const std::string& config_json,
-                const TensorsByName& parameters, at::ScalarType dtype,
-                int64_t shard_bytes = io::kShardBytes);
+                const TensorsByName& parameters, const WeightForm& form);
 
 // A CPU generator of its own, so that what it draws depends on nothing but `seed`.
 at::Generator generator(uint64_t seed);

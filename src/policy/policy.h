@@ -2,6 +2,7 @@
 // newest one, and with what weight. Scalar and readable; kernels and models are checked against it.
 #pragma once
 
+#include <cfloat>
 #include <span>
 #include <string_view>
 
@@ -11,6 +12,7 @@ struct DecisionInput {
   float key_channel = 0.0f;         // k[last] of this KV head, before rotary
   float query_channel_mean = 0.0f;  // mean of q[last] over the head's query group, before rotary
   float offset = 0.0f;              // c, from the model's dmc_config
+  float epsilon = FLT_EPSILON;      // added to the importance, likewise
   // For policies that do not look at the token:
   int64_t stream = 0, position = 0;  // which (layer, KV head), counted through; which token
   double forced_cr = 1.0;            // the ratio to reach on average

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -16,7 +15,7 @@ Decision dense(const DecisionInput&) { return {false, 1.0f}; }
 // Dynamic Memory Compression (paper, equations 1 and 2).
 Decision dmc(const DecisionInput& in) {
   const float importance = 1.0f / (1.0f + std::exp(-(in.query_channel_mean + in.offset)));
-  return {in.key_channel - in.offset > 0.0f, importance + FLT_EPSILON};
+  return {in.key_channel - in.offset > 0.0f, importance + in.epsilon};
 }
 
 // Merges at random, so that any model shows the speed of a ratio. Heads differ as those of a

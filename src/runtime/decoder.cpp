@@ -132,7 +132,10 @@ void Decoder::split_heads(int layer) {
       policy::DecisionInput in;
       in.key_channel = from[(H + head) * d + d - 1];
       in.query_channel_mean = mean / static_cast<float>(G);
-      in.offset = config_.dmc ? static_cast<float>(config_.dmc->decision_offset) : 0.0f;
+      if (config_.dmc) {
+        in.offset = static_cast<float>(config_.dmc->decision_offset);
+        in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
+      }
       in.stream = layer * K + head;
       in.position = at;
       in.forced_cr = forced_cr_;

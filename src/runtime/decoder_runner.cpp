@@ -42,7 +42,9 @@ int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
 std::unique_ptr<const kernels::RopeTable> make_rope(const io::ModelConfig& config,
                                                     int64_t positions) {
   if (!config.rope) return nullptr;
-  return std::make_unique<kernels::RopeTable>(positions, families::rope_frequencies(config));
+  auto table = std::make_unique<kernels::RopeTable>(positions, families::rope_frequencies(config));
+  if (config.dmc && config.dmc->zero_after_rope) table->keep_last_zero();
+  return table;
 }
 
 cache::CacheConfig cache_config(const io::ModelConfig& config, const policy::Policy& policy,

@@ -20,18 +20,9 @@ class Reader {
  public:
   explicit Reader(const families::Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
 
-  const io::TensorView& tensor(const std::string& name) const {
-    const io::TensorView& view = checkpoint_.tensor(name);
-    if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
-      throw data_error("tensor " + name + " has dtype " + std::string(dtype_name(view.dtype)) +
-                       ", expected F32, F16 or BF16");
-    }
-    return view;
-  }
+  const io::TensorView& tensor(const std::string& name) const { return checkpoint_.tensor(name); }
   std::vector<float> values(const std::string& name, int64_t first, int64_t count) const {
-    std::vector<float> result(static_cast<size_t>(count));
-    widen(tensor(name), first, count, result.data());
-    return result;
+    return numbers(tensor(name), first, count);
   }
   std::vector<float> vector(const std::string& name) const {
     return name.empty() ? std::vector<float>() : values(name, 0, tensor(name).numel());
@@ -61,19 +52,48 @@ class Reader {
   }
 
  private:
+  static const std::byte* address(const io::TensorView& view, int64_t index) {
+    return view.bytes.data() + index * static_cast<int64_t>(dtype_size(view.dtype));
+  }
   static void widen(const io::TensorView& view, int64_t first, int64_t count, float* to) {
-    const auto size = static_cast<int64_t>(dtype_size(view.dtype));
-    kernels::widen_row(view.bytes.data() + first * size, count, view.dtype, nullptr, to);
+    kernels::widen_row(address(view, first), count, view.dtype, nullptr, to);
+  }
+  static std::vector<float> numbers(const io::TensorView& view, int64_t first, int64_t count) {
+    std::vector<float> result(static_cast<size_t>(count));
+    widen(view, first, count, result.data());
+    return result;
   }
 
   void copy_rows(const families::LinearSource& part, int64_t first_output,
                  kernels::PackedWeights& to) const {
     const io::TensorView& view = tensor(part.weight);
     if (part.transposed) return copy_columns(view, part, first_output, to);
+    if (view.dtype == DType::kI8) return copy_rounded_rows(view, part, first_output, to);
     parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
       std::vector<float> row(static_cast<size_t>(part.columns));
       for (int64_t r = begin; r < end; ++r) {
         widen(view, (part.first + r) * part.columns, part.columns, row.data());
+        to.set_rows(first_output + r, 1, row.data());
+      }
+    });
+  }
+
+  // Rows of 8 bits are taken as they are where that is wanted: rounding what they stand for could
+  // give another scale.
+  void copy_rounded_rows(const io::TensorView& view, const families::LinearSource& part,
+                         int64_t first_output, kernels::PackedWeights& to) const {
+    const std::vector<float> scales =
+        numbers(checkpoint_.row_scales(part.weight), part.first, part.rows);
+    parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
+      std::vector<float> row(static_cast<size_t>(part.columns));
+      for (int64_t r = begin; r < end; ++r) {
+        const std::byte* const stored = address(view, (part.first + r) * part.columns);
+        const float scale = scales[static_cast<size_t>(r)];
+        if (to.type() == DType::kI8) {
+          to.set_rounded_row(first_output + r, stored, scale);
+          continue;
+        }
+        kernels::widen_row(stored, part.columns, DType::kI8, &scale, row.data());
         to.set_rows(first_output + r, 1, row.data());
       }
     });
@@ -135,7 +155,9 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
   for (const auto& [name, shape] : layout.shapes) {
     model->parameters += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies());
   }
-  const DType type = wanted.value_or(reader.tensor(layout.token_embedding).dtype);
+  const DType stored =
+      model->config.int8_weights ? DType::kI8 : reader.tensor(layout.token_embedding).dtype;
+  const DType type = wanted.value_or(stored);
 
   DecoderWeights& w = model->weights;
   families::LinearSource embedding;

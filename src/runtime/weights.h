@@ -58,8 +58,9 @@ struct Model {
 };
 
 // From a Hugging Face directory; matrices rounded to `type` (kF32, kBF16, kF16, kI8), vectors in
-// f32. Without a type: kBF16 or kF16 where the checkpoint is stored so, else kF32, so that nothing
-// is lost. Error(kData) for what is missing or has another shape than config.json implies.
+// f32. Without a type: as the checkpoint is stored, so that nothing is lost (the embedding of one
+// whose matrices have 8 bits is rounded, too). Error(kData) for what is missing or has another
+// shape than config.json implies.
 std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
                                         std::optional<DType> type = {});
 

@@ -32,7 +32,7 @@ io::ModelConfig tiny_config(int64_t window) {
 // The same weights for inference, by way of a model directory.
 std::shared_ptr<const Model> packed(const models::Decoder& model, DType type = DType::kF32) {
   const TempFolder folder;
-  model.save(folder.path(), at::kFloat);
+  model.save(folder.path(), {at::kFloat});
   return load_model(folder.path(), type);
 }
 

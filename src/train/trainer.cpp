@@ -73,8 +73,13 @@ class StepLog {
 };
 
 models::Decoder initial_model(const TrainOptions& options) {
-  if (!options.fresh) return models::Decoder::load(options.model_dir);
   io::ModelConfig config = families::read_model_config(options.model_dir);
+  if (config.dmc && config.dmc->zero_after_rope) {
+    throw data_error((options.model_dir / "config.json").string() +
+                     ": dmc_config has zero_after_rope, which is implemented for running a model "
+                     "but not for training one");
+  }
+  if (!options.fresh) return models::Decoder::load(options.model_dir);
   config.dmc.reset();
   return models::Decoder::create(config, options.seed);
 }
@@ -202,7 +207,7 @@ class Trainer {
   void write_model() {
     const std::string stage(options_.stages.back().stage->name);
     if (stage != "dense") finish_retrofit(stage);
-    model_.save(options_.out_dir, nn::float_type(options_.weights_dtype));
+    model_.save(options_.out_dir, {nn::float_type(options_.weights_dtype)});
     io::copy_companions(options_.model_dir, options_.out_dir);
   }
 

@@ -34,7 +34,7 @@ class TrainerTest : public testing::Test {
     config.num_heads = 4;
     config.num_kv_heads = 2;
     config.head_dim = 16;
-    models::Decoder::create(config, 1).save(root_ / "model", at::kFloat);
+    models::Decoder::create(config, 1).save(root_ / "model", {at::kFloat});
     fs::copy_file("models/builtin/tokenizer.json", root_ / "model/tokenizer.json");
   }
 

@@ -52,7 +52,7 @@ void probe(const std::filesystem::path& model_dir, const std::filesystem::path& 
     result[name] = parameter.grad().contiguous();
   }
   dmc::io::write_safetensors(output_dir / "result.safetensors", dmc::nn::to_views(result));
-  model.save(output_dir / "model", at::kFloat);
+  model.save(output_dir / "model", {at::kFloat});
 }
 
 }  // namespace

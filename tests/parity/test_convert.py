@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from test_families import random_tokens, relative_error, retrofit, tiny_model
+from test_families import FAMILIES, random_tokens, relative_error, retrofit, tiny_model
 
 ROOT_TOKENIZER = "models/builtin/tokenizer.json"
 
@@ -87,7 +87,7 @@ def test_kv_heads_are_means(name, tmp_path, dmc):
         assert torch.isfinite(pooled(tokens).logits).all()
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "qwen2", "qwen3", "gpt2", "bert"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_plain_model_is_what_the_dense_policy_runs(name, tmp_path, dmc, run_probe, monkeypatch):
     import test_families
 

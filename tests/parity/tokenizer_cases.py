@@ -192,9 +192,6 @@ def bert_cased():
     return bert(lowercase=False)
 
 
-TRAINED = [gpt2, roberta, llama3, qwen2, star_coder, llama2, metaspace, bert, bert_cased]
-
-
 def train_sentencepiece(**options):
     model = io.BytesIO()
     lines = [line for text in source_texts()[:40] for line in text.splitlines()]
@@ -202,6 +199,71 @@ def train_sentencepiece(**options):
         sentence_iterator=iter(lines), model_writer=model, vocab_size=1200, minloglevel=2,
         hard_vocab_limit=False, **options)  # fmt: skip
     return model.getvalue()
+
+
+def fields(message):
+    """(number, value) of each field of a protocol buffer."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            at, byte = at + 1, message[at]
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        number, wire_type = divmod(varint(), 8)
+        if wire_type == 0:
+            yield number, varint()
+            continue
+        size = varint() if wire_type == 2 else {1: 8, 5: 4}[wire_type]
+        at += size
+        yield number, message[at - size : at]
+
+
+def char_map(**options):
+    """The normalization table of a sentencepiece model."""
+    (normalizer,) = [v for n, v in fields(train_sentencepiece(**options)) if n == 3]
+    return dict(fields(normalizer))[2]
+
+
+def unigram(pre_tokenizer=None, normalizer=None, extra=()):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizer or pre_tokenizers.Metaspace()
+    tokenizer.normalizer = normalizer or normalizers.Sequence([])
+    trainer = trainers.UnigramTrainer(vocab_size=1500, unk_token="<unk>", show_progress=False,
+                                      special_tokens=["<unk>", "<s>", "</s>", *extra])  # fmt: skip
+    lines = [line for text in source_texts()[:40] for line in text.splitlines()]
+    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def unigram_like_xlm_roberta():
+    return unigram(
+        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
+        normalizers.Sequence([normalizers.Precompiled(char_map(model_type="unigram")),
+                              normalizers.Replace(Regex(" {2,}"), " ")]))  # fmt: skip
+
+
+def unigram_bytes():
+    tokenizer = unigram(pre_tokenizers.Metaspace("▁", "first", split=False), extra=BYTE_TOKENS)
+    root = json.loads(tokenizer.to_str())
+    root["added_tokens"] = root["added_tokens"][:3]  # byte tokens are not in the text
+    root["model"]["byte_fallback"] = True
+    tokenizer = Tokenizer.from_str(json.dumps(root))
+    tokenizer.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+        decoders.Strip(" ", 1, 0)])  # fmt: skip
+    return tokenizer
+
+
+TRAINED = [gpt2, roberta, llama3, qwen2, star_coder, llama2, metaspace, bert, bert_cased, unigram,
+           unigram_like_xlm_roberta, unigram_bytes]  # fmt: skip
 
 
 SENTENCEPIECE = {

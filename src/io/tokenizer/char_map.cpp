@@ -1,7 +1,5 @@
 #include "io/tokenizer/char_map.h"
 
-#include <optional>
-
 #include "base/error.h"
 #include "io/utf8.h"
 
@@ -35,24 +33,41 @@ CharMap::CharMap(std::string_view blob, const std::string& origin) {
   }
 }
 
-CharMap::Prefix CharMap::longest_prefix(std::string_view text) const {
-  const size_t character = utf8_sequence_length(text);
-  Prefix longest{character, text.substr(0, character)};
-  if (units_.empty()) return longest;
+template <typename Fn>
+void CharMap::for_each_prefix(std::string_view text, Fn fn) const {
+  if (units_.empty()) return;
   uint32_t node = children_of(units_[0]);
   for (size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     node ^= byte;
-    if (node >= units_.size() || label_of(units_[node]) != byte) break;
+    if (node >= units_.size() || label_of(units_[node]) != byte) return;
     const uint32_t unit = units_[node];
     node ^= children_of(unit);
     if (!has_value(unit) || node >= units_.size()) continue;
     const size_t begin = value_of(units_[node]);
     const bool whole_characters = i + 1 == text.size() || (text[i + 1] & 0xc0) != 0x80;
     if (begin >= replacements_.size() || !whole_characters) continue;
-    longest = {i + 1, std::string_view(replacements_.c_str() + begin)};
+    if (!fn(i + 1, std::string_view(replacements_.c_str() + begin))) return;
   }
+}
+
+CharMap::Prefix CharMap::longest_prefix(std::string_view text) const {
+  const size_t character = utf8_sequence_length(text);
+  Prefix longest{character, text.substr(0, character)};
+  for_each_prefix(text, [&](size_t size, std::string_view replacement) {
+    longest = {size, replacement};
+    return true;
+  });
   return longest;
+}
+
+std::optional<std::string_view> CharMap::shortest_prefix(std::string_view text) const {
+  std::optional<std::string_view> found;
+  for_each_prefix(text, [&](size_t, std::string_view replacement) {
+    found = replacement;
+    return false;
+  });
+  return found;
 }
 
 }  // namespace dmc::io

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,8 +24,15 @@ class CharMap {
   // The longest start of `text` (valid UTF-8, not empty) that the table replaces, else its first
   // character, which stays as it is.
   Prefix longest_prefix(std::string_view text) const;
+  // The replacement of the shortest start of `text` that has one.
+  std::optional<std::string_view> shortest_prefix(std::string_view text) const;
 
  private:
+  // Calls fn(size, replacement) for every start of `text` in the table, the shortest first, until
+  // it returns false.
+  template <typename Fn>
+  void for_each_prefix(std::string_view text, Fn fn) const;
+
   std::vector<uint32_t> units_;
   std::string replacements_;
 };

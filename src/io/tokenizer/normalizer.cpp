@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "io/regex.h"
+#include "io/tokenizer/base64.h"
+#include "io/tokenizer/char_map.h"
 #include "io/unicode.h"
 #include "io/utf8.h"
 
@@ -115,6 +117,37 @@ Normalizer bert_normalizer(const json& spec, Origin) {
   };
 }
 
+// The table of a sentencepiece model. The library looks a short grapheme up as a whole, and what
+// its shortest start is replaced by stands for all of it; else each character is looked up.
+void replace_by_table(const CharMap& table, std::string* text) {
+  constexpr size_t kShortGrapheme = 6;  // bytes
+  std::string out;
+  for (std::string_view rest = *text; !rest.empty();) {
+    std::string_view grapheme = rest.substr(0, grapheme_length(rest));
+    rest.remove_prefix(grapheme.size());
+    const bool is_short = grapheme.size() < kShortGrapheme;
+    if (const auto to = is_short ? table.shortest_prefix(grapheme) : std::nullopt) {
+      out += *to;
+      continue;
+    }
+    while (!grapheme.empty()) {
+      const std::string_view character = grapheme.substr(0, utf8_sequence_length(grapheme));
+      out += table.shortest_prefix(character).value_or(character);
+      grapheme.remove_prefix(character.size());
+    }
+  }
+  *text = std::move(out);
+}
+
+Normalizer precompiled_normalizer(const json& spec, Origin origin) {
+  const auto& encoded = spec.at("precompiled_charsmap").get_ref<const std::string&>();
+  const std::string table = from_base64(encoded);
+  if (table.empty() != encoded.empty()) {
+    throw data_error(origin + ": precompiled_charsmap is not base64");
+  }
+  return [map = CharMap(table, origin)](std::string* text, bool) { replace_by_table(map, text); };
+}
+
 struct Kind {
   const char* type;
   std::function<Normalizer(const json& spec, Origin)> make;
@@ -137,6 +170,7 @@ const Kind kKinds[] = {
     {"Replace", replace_normalizer},
     {"Strip", strip_normalizer},
     {"BertNormalizer", bert_normalizer},
+    {"Precompiled", precompiled_normalizer},
 };
 
 }  // namespace

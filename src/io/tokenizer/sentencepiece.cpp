@@ -46,7 +46,7 @@ struct Model {  // with the format's defaults; the numbers are fields of sentenc
 };
 
 ScoredPiece read_piece(std::string_view message, const std::string& origin) {
-  constexpr size_t kLongestPiece = 512;
+  constexpr size_t kLongestPiece = UnigramModel<float>::kLongestToken;
   ScoredPiece piece;
   for (ProtobufReader reader(message, origin); reader.next();) {
     if (reader.field() == 1) piece.text = reader.bytes();
@@ -189,13 +189,13 @@ std::vector<int32_t> byte_tokens(const Model& model, const std::string& origin) 
 std::unique_ptr<PieceModel> make_unigram(const Model& model, const std::string& origin) {
   const auto unknown = unknown_of(model);
   if (!unknown) throw data_error(origin + ": a unigram model needs an unknown piece");
-  std::vector<UnigramModel::Token> tokens;
+  std::vector<UnigramModel<float>::Token> tokens;
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const ScoredPiece& piece = model.pieces[id];
     if (piece.type != PieceType::kNormal) continue;
     tokens.push_back({piece.text, static_cast<int32_t>(id), piece.score});
   }
-  return std::make_unique<UnigramModel>(tokens, *unknown, byte_tokens(model, origin));
+  return std::make_unique<UnigramModel<float>>(tokens, *unknown, byte_tokens(model, origin));
 }
 
 struct Maker {

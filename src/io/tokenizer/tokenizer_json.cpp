@@ -1,4 +1,5 @@
 // tokenizer.json of the Hugging Face `tokenizers` library.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -9,6 +10,7 @@
 #include "io/tokenizer/json_fields.h"
 #include "io/tokenizer/pipeline.h"
 #include "io/tokenizer/token_decoder.h"
+#include "io/tokenizer/unigram.h"
 #include "io/tokenizer/word_piece.h"
 
 namespace dmc::io {
@@ -132,6 +134,43 @@ class Reader {
     return std::make_unique<WordPieceModel>(printed_, *id, prefix, longest);
   }
 
+  // The vocabulary lists [token, log probability]; a token's place is its id.
+  std::unique_ptr<PieceModel> make_unigram(const json& model, bool bytes) {
+    if (bytes) throw data_error(origin_ + ": ByteLevel with a Unigram model is not supported");
+    using Model = UnigramModel<double>;
+    std::vector<Model::Token> tokens;
+    for (const json& entry : model.at("vocab")) {
+      const int32_t id = read_id(tokens.size());
+      const auto& text = entry.at(0).get_ref<const std::string&>();
+      if (text.size() > Model::kLongestToken) {
+        throw data_error(origin_ + ": a token has " + std::to_string(text.size()) +
+                         " bytes, more than " + std::to_string(Model::kLongestToken));
+      }
+      printed_.put(id, text);
+      tokens.push_back({text, id, entry.at(1).get<double>()});
+    }
+    const json unknown = model.value("unk_id", json());
+    if (unknown.is_null() || read_id(unknown) >= printed_.size()) {
+      throw data_error(origin_ + ": model.unk_id is " + unknown.dump() +
+                       ", expected the id of a token");
+    }
+    const bool fallback = model.value("byte_fallback", false);
+    return std::make_unique<Model>(tokens, read_id(unknown),
+                                   fallback ? byte_tokens() : std::vector<int32_t>());
+  }
+
+  std::vector<int32_t> byte_tokens() const {
+    std::vector<int32_t> tokens(256, -1);
+    for (int32_t id = 0; id < printed_.size(); ++id) {
+      const auto byte = parse_byte_token(printed_.text(id));
+      if (byte) tokens[static_cast<unsigned char>(*byte)] = id;
+    }
+    if (std::ranges::count(tokens, -1) > 0) {
+      throw data_error(origin_ + ": byte_fallback is set, but tokens <0x00> to <0xFF> are missing");
+    }
+    return tokens;
+  }
+
   void read_added_tokens(const json& list) {
     for (const json& entry : list) {
       add_token(read_added_token(entry, read_id(entry.at("id"))), &out_);
@@ -186,6 +225,7 @@ class Reader {
 const Reader::ModelKind Reader::kModels[] = {
     {"BPE", &Reader::make_bpe},
     {"WordPiece", &Reader::make_word_piece},
+    {"Unigram", &Reader::make_unigram},
 };
 
 void Reader::read_model(const json& model, bool bytes) {
@@ -197,7 +237,8 @@ void Reader::read_model(const json& model, bool bytes) {
       return;
     }
   }
-  throw data_error(origin_ + ": model type " + type + " is not supported; BPE and WordPiece are");
+  throw data_error(origin_ + ": model type " + type +
+                   " is not supported; BPE, WordPiece and Unigram are");
 }
 
 }  // namespace

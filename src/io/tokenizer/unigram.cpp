@@ -8,12 +8,13 @@
 
 namespace dmc::io {
 
-UnigramModel::UnigramModel(const std::vector<Token>& tokens, int32_t unknown,
-                           std::vector<int32_t> byte_tokens)
+template <typename Score>
+UnigramModel<Score>::UnigramModel(const std::vector<Token>& tokens, int32_t unknown,
+                                  std::vector<int32_t> byte_tokens)
     : unknown_(unknown), byte_tokens_(std::move(byte_tokens)) {
   DMC_CHECK(byte_tokens_.empty() || byte_tokens_.size() == 256);
-  constexpr float kUnknownPenalty = 10;  // sentencepiece's
-  float least = 0;
+  constexpr Score kUnknownPenalty = 10;  // sentencepiece's
+  Score least = 0;
   for (const Token& token : tokens) {
     const auto index = static_cast<size_t>(token.id);
     if (index >= score_.size()) score_.resize(index + 1);
@@ -24,9 +25,10 @@ UnigramModel::UnigramModel(const std::vector<Token>& tokens, int32_t unknown,
   unknown_score_ = least - kUnknownPenalty;
 }
 
-void UnigramModel::encode(std::string_view piece, std::vector<int32_t>* ids) const {
+template <typename Score>
+void UnigramModel<Score>::encode(std::string_view piece, std::vector<int32_t>* ids) const {
   struct Node {  // the best row of tokens that ends here
-    float score = -std::numeric_limits<float>::infinity();
+    Score score = -std::numeric_limits<Score>::infinity();
     size_t begin = 0;  // of its last token
     int32_t id = 0;
   };
@@ -35,7 +37,7 @@ void UnigramModel::encode(std::string_view piece, std::vector<int32_t>* ids) con
   size_t character = 1;
   for (size_t at = 0; at < piece.size(); at += character) {
     character = std::max<size_t>(1, utf8_sequence_length(piece.substr(at)));
-    const auto offer = [&](size_t size, int32_t id, float score) {
+    const auto offer = [&](size_t size, int32_t id, Score score) {
       Node& node = nodes[at + size];
       if (nodes[at].score + score > node.score) node = {nodes[at].score + score, at, id};
     };
@@ -63,5 +65,8 @@ void UnigramModel::encode(std::string_view piece, std::vector<int32_t>* ids) con
     after_unknown = node.id == unknown_;
   }
 }
+
+template class UnigramModel<float>;
+template class UnigramModel<double>;
 
 }  // namespace dmc::io

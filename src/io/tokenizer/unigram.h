@@ -8,12 +8,17 @@
 
 namespace dmc::io {
 
+// Score: what log probabilities are added up in, float in sentencepiece, double in `tokenizers`.
+// Where two rows of tokens are nearly as probable it decides.
+template <typename Score>
 class UnigramModel : public PieceModel {
  public:
+  static constexpr size_t kLongestToken = 512;  // bytes; every token may be tried at every byte
+
   struct Token {
     std::string_view text;  // only read while the model is made
     int32_t id;
-    float score;  // log probability, finite
+    Score score;  // log probability, finite
   };
   // A character that no token begins with becomes its 256 `byte_tokens` where they are given, else
   // `unknown`, once for a run of them.
@@ -22,8 +27,8 @@ class UnigramModel : public PieceModel {
 
  private:
   ByteTrie trie_;             // values are ids
-  std::vector<float> score_;  // by id
-  float unknown_score_;
+  std::vector<Score> score_;  // by id
+  Score unknown_score_;
   int32_t unknown_;
   std::vector<int32_t> byte_tokens_;  // by byte, or empty
 };
