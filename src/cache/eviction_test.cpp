@@ -7,55 +7,12 @@
 #include <numeric>
 #include <vector>
 
-#include "base/rng.h"
-#include "cache/kv_cache.h"
+#include "cache/eviction_testing.h"
 
 namespace dmc::cache {
 namespace {
 
-constexpr int kHeads = 2, kGroup = 2, kHeadDim = 16;
-constexpr int64_t kTokens = 120;
-
-struct Text {
-  std::vector<float> q, k, v;
-  std::vector<uint8_t> merge = std::vector<uint8_t>(kTokens * kHeads);
-  std::vector<float> importance = std::vector<float>(kTokens * kHeads, 1.0f);
-  std::vector<float> out = std::vector<float>(kTokens * kHeads * kGroup * kHeadDim);
-
-  explicit Text(uint64_t seed) {
-    Rng rng(seed);
-    const auto fill = [&](std::vector<float>& x, int64_t heads) {
-      x.resize(static_cast<size_t>(kTokens * heads * kHeadDim));
-      for (float& value : x) value = static_cast<float>(4.0 * rng.uniform() - 2.0);
-    };
-    fill(q, kHeads * kGroup);
-    fill(k, kHeads);
-    fill(v, kHeads);
-  }
-  LayerTokens rows(int64_t first, int64_t count) {
-    const int64_t wide = kHeads * kGroup * kHeadDim, narrow = kHeads * kHeadDim;
-    return {count,
-            q.data() + first * wide,
-            k.data() + first * narrow,
-            v.data() + first * narrow,
-            merge.data() + first * kHeads,
-            importance.data() + first * kHeads,
-            out.data() + first * wide};
-  }
-};
-
-CacheConfig config_for(const char* policy, int64_t budget) {
-  CacheConfig config;
-  config.layers = 1;
-  config.kv_heads = kHeads;
-  config.query_heads = kHeads * kGroup;
-  config.head_dim = kHeadDim;
-  config.window = 1;
-  config.page_slots = 8;
-  config.policy = policy::find_policy(policy);
-  config.budget = budget;
-  return config;
-}
+using namespace eviction_testing;
 
 // The literal meaning, one head at a time: which positions a cache holds, and their attention.
 class Simulation {
@@ -87,14 +44,7 @@ class Simulation {
       std::map<int64_t, double> weights;
       double total = 0.0;
       for (int64_t position : kept_[static_cast<size_t>(head)]) {
-        double score = 0.0;
-        for (int64_t i = 0; i < kHeadDim; ++i) {
-          score +=
-              static_cast<double>(
-                  text_.q[static_cast<size_t>(((t * kHeads + head) * kGroup + g) * kHeadDim + i)]) *
-              text_.k[static_cast<size_t>((position * kHeads + head) * kHeadDim + i)];
-        }
-        total += weights[position] = std::exp(score / std::sqrt(kHeadDim));
+        total += weights[position] = std::exp(text_.score(t, head, g, position));
       }
       for (const auto& [position, weight] : weights) mean[position] += weight / total / kGroup;
     }
@@ -168,6 +118,21 @@ TEST_P(Eviction, APromptInOnePassIsTheSameAsStepByStep) {
   EXPECT_EQ(cache.kept_positions(whole, 0, 1), cache.kept_positions(steps, 0, 1));
   for (SequenceId id : {whole, copy, steps}) cache.release(id);
   EXPECT_EQ(cache.bytes().total(), 0) << "pages must come back while and after sequences run";
+}
+
+// A budget given as a ratio grows with the text.
+TEST_P(Eviction, ARatioHoldsAtEveryLength) {
+  Text text(9);
+  CacheConfig config = config_for(GetParam(), 0);
+  config.cr = 2.0;
+  KvCache cache(config);
+  const SequenceId id = cache.add_sequence();
+  for (int64_t t = 0; t < kTokens; ++t) {
+    cache.decode(std::span(&id, 1), 0, text.rows(t, 1));
+    cache.advance(id, 1);
+    const int64_t seen = t + 1, budget = std::max(kLeastSlots, (seen + 1) / 2);
+    ASSERT_EQ(cache.slots(id, 0, 0), std::min(seen, budget)) << "token " << t;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, Eviction, testing::Values("window", "tova", "h2o"),

@@ -7,35 +7,19 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "cache/open_slot.h"
-#include "cache/page_pool.h"
+#include "cache/eviction.h"
+#include "cache/prefill_chunk.h"
 #include "kernels/attention.h"
 
 namespace dmc::cache {
 namespace {
 
-// One (sequence, layer, KV head).
-struct Stream {
-  std::vector<int32_t> pages;
-  int64_t closed = 0;
-  OpenSlot open;
-  // Only with a policy that evicts: of the closed slots and of the open one.
-  std::vector<policy::SlotStats> stats;
-  policy::SlotStats open_stats;
-};
-
 struct Sequence {
   int64_t length = 0;
   std::vector<Stream> streams;  // [layer][head]
-};
-
-// What prefill computes for one stream before it attends.
-struct PooledChunk {
-  std::vector<float> keys, values;  // [T][d]: every token's partial mean, keys rotated
-  std::vector<int64_t> visible;     // [T]: closed slots at that token
-
-  float* key(int64_t token, int64_t d) { return keys.data() + token * d; }
-  float* value(int64_t token, int64_t d) { return values.data() + token * d; }
+  // Only with a policy that looks at a prompt's end: by layer, the queries of its last tokens so
+  // far, at most Policy::observes, [tokens][query_heads][d].
+  std::vector<std::vector<float>> observers;
 };
 
 // Token `t` alone.
@@ -75,121 +59,46 @@ struct KvCache::Impl {
   void check_room(const Sequence& sequence, int64_t tokens) const {
     DMC_CHECK(config.rope == nullptr || sequence.length + tokens <= config.rope->positions);
   }
+  bool drops() const { return config.policy != nullptr && config.policy->drops(); }
   bool evicts() const { return config.policy != nullptr && config.policy->evict != nullptr; }
+  bool late() const { return config.policy != nullptr && config.policy->late; }
+  int64_t observes() const { return config.policy != nullptr ? config.policy->observes : 0; }
   void step(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens, int64_t ahead);
-  void observe(Stream& stream, const float* weights) const;
-  void share_attention(std::span<Stream* const> layer) const;
-  void evict(Stream& stream);
-  void append_closed(Stream& stream, const float* key, const float* value);
-  void close_unless(bool merges, Stream& stream);
-  void pool_chunk(OpenSlot& open, int64_t position, int head, const LayerTokens& tokens,
-                  PooledChunk& chunk) const;
-  void close_segments(Stream& stream, int head, const LayerTokens& tokens, PooledChunk& chunk);
+  void before_token(Stream& stream, bool decision, int64_t position);
+  void remember_queries(Sequence& sequence, int layer, const LayerTokens& tokens) const;
 };
-
-// Writes a closed slot behind the others, into a page of the stream's own.
-void KvCache::Impl::append_closed(Stream& stream, const float* key, const float* value) {
-  const int64_t row = stream.closed % config.page_slots;
-  if (row == 0) {
-    stream.pages.push_back(pool.take(stream.pages.empty() ? -1 : stream.pages.back()));
-  } else {
-    stream.pages.back() = pool.writable(stream.pages.back());
-  }
-  kernels::write_slot(pool.view(), stream.pages.back(), row, key, value);
-  ++stream.closed;
-}
 
 // The open slot becomes final when the next token does not merge into it. (A stream's first token
 // finds none to merge into, so it opens one whatever its decision.)
-void KvCache::Impl::close_unless(bool merges, Stream& stream) {
-  if (merges || stream.open.empty()) return;
-  append_closed(stream, stream.open.key(), stream.open.value());
-  stream.open.clear();
-  if (evicts()) stream.stats.push_back(stream.open_stats);
+void KvCache::Impl::before_token(Stream& stream, bool decision, int64_t position) {
+  if (late()) {
+    close_late(pool, stream, decision);
+    expire(pool, stream, position, config.delay);
+  } else if (!decision && !stream.open.empty()) {
+    stream.closed.append(pool, stream.open.key(), stream.open.value());
+    stream.open.clear();
+    if (drops()) stream.stats.push_back(stream.open_stats);
+  }
+  stream.open_stats = {position};
 }
 
-// Takes the newest query's attention into the slots' statistics. weights: [group][closed + 1].
-void KvCache::Impl::observe(Stream& stream, const float* weights) const {
-  const int64_t width = stream.closed + 1;
-  for (int64_t slot = 0; slot < width; ++slot) {
-    policy::SlotStats& stats =
-        slot < stream.closed ? stream.stats[static_cast<size_t>(slot)] : stream.open_stats;
-    stats.attention = 0.0f;
-    for (int g = 0; g < group(); ++g) {
-      stats.attention += weights[g * width + slot] / static_cast<float>(group());
-    }
-    stats.total += stats.attention;
-  }
-}
-
-// Gives the streams of one layer the mean of their attention. They hold the same tokens in the same
-// order, because they have evicted as one from the start.
-void KvCache::Impl::share_attention(std::span<Stream* const> layer) const {
-  for (size_t slot = 0; slot < layer[0]->stats.size(); ++slot) {
-    float mean = 0.0f;
-    for (const Stream* stream : layer) {
-      mean += stream->stats[slot].attention / static_cast<float>(layer.size());
-    }
-    for (Stream* stream : layer) stream->stats[slot].attention = mean;
-  }
-}
-
-// Brings a stream back to its budget: the last closed slot takes the place of the one that goes.
-void KvCache::Impl::evict(Stream& stream) {
-  while (stream.closed + 1 > config.budget) {
-    const size_t victim =
-        config.policy->evict(stream.stats, stream.open_stats.position, config.budget);
-    DMC_CHECK(victim < stream.stats.size());
-    const auto at = static_cast<int64_t>(victim), last = stream.closed - 1;
-    if (at != last) {
-      int32_t& page = stream.pages[static_cast<size_t>(at / config.page_slots)];
-      page = pool.writable(page);
-      kernels::copy_slot(pool.view(), stream.pages.back(), last % config.page_slots, page,
-                         at % config.page_slots);
-      stream.stats[victim] = stream.stats.back();
-    }
-    stream.stats.pop_back();
-    --stream.closed;
-    if (stream.closed % config.page_slots == 0) {
-      pool.drop_reference(stream.pages.back());
-      stream.pages.pop_back();
-    }
-  }
-}
-
-// Takes one head's tokens into its open slot and keeps every partial mean. A segment that ends
-// inside the chunk needs nothing more: its slot is the mean at its last token.
-void KvCache::Impl::pool_chunk(OpenSlot& open, int64_t position, int head,
-                               const LayerTokens& tokens, PooledChunk& chunk) const {
-  const int64_t d = config.head_dim, heads = config.kv_heads;
-  chunk.keys.resize(static_cast<size_t>(tokens.tokens * d));
-  chunk.values.resize(chunk.keys.size());
-  for (int64_t t = 0; t < tokens.tokens; ++t) {
-    const int64_t row = t * heads + head;
-    if (tokens.merge[row] == 0) open.clear();
-    open.push(tokens.importance[row], tokens.k + row * d, tokens.v + row * d);
-    open.pool(position + t, config.rope);
-    std::copy_n(open.key(), d, chunk.key(t, d));
-    std::copy_n(open.value(), d, chunk.value(t, d));
-  }
-}
-
-// Writes the slots of the segments that end inside the chunk; the last one stays open.
-void KvCache::Impl::close_segments(Stream& stream, int head, const LayerTokens& tokens,
-                                   PooledChunk& chunk) {
-  const int64_t d = config.head_dim;
-  for (int64_t t = 0; t < tokens.tokens; ++t) {
-    if (t > 0 && tokens.merge[t * config.kv_heads + head] == 0) {
-      append_closed(stream, chunk.key(t - 1, d), chunk.value(t - 1, d));
-    }
-    chunk.visible.push_back(stream.closed);
-  }
+void KvCache::Impl::remember_queries(Sequence& sequence, int layer,
+                                     const LayerTokens& tokens) const {
+  const auto row = static_cast<size_t>(config.query_heads * config.head_dim);
+  sequence.observers.resize(static_cast<size_t>(config.layers));
+  std::vector<float>& queries = sequence.observers[static_cast<size_t>(layer)];
+  const auto most = static_cast<size_t>(observes()) * row;
+  queries.insert(queries.end(), tokens.q, tokens.q + static_cast<size_t>(tokens.tokens) * row);
+  if (queries.size() > most)
+    queries.erase(queries.begin(), queries.end() - static_cast<ptrdiff_t>(most));
 }
 
 KvCache::KvCache(const CacheConfig& config) : config_(config) {
   DMC_CHECK(config.layers > 0 && config.kv_heads > 0 && config.head_dim > 0);
   DMC_CHECK(config.query_heads % config.kv_heads == 0 && config.window >= 0);
-  DMC_CHECK(config.policy == nullptr || config.policy->evict == nullptr || config.budget >= 2);
+  const bool has_budget = config.policy != nullptr && config.policy->least_budget > 0;
+  DMC_CHECK(!has_budget || config.budget >= config.policy->least_budget ||
+            (config.budget == 0 && config.cr >= 1.0));
   impl_ = std::make_unique<Impl>(config_);
 }
 
@@ -197,24 +106,20 @@ KvCache::~KvCache() = default;
 
 SequenceId KvCache::add_sequence() {
   const size_t streams = static_cast<size_t>(config_.layers * config_.kv_heads);
-  const Stream empty{{}, 0, OpenSlot(config_.head_dim, config_.window), {}, {}};
-  impl_->sequences.emplace(impl_->next_id, Sequence{0, std::vector<Stream>(streams, empty)});
+  const Stream empty{{}, OpenSlot(config_.head_dim, config_.window)};
+  impl_->sequences.emplace(impl_->next_id, Sequence{0, std::vector<Stream>(streams, empty), {}});
   return impl_->next_id++;
 }
 
 SequenceId KvCache::fork(SequenceId parent) {
   Sequence copy = impl_->at(parent);
-  for (const Stream& stream : copy.streams) {
-    for (int32_t page : stream.pages) impl_->pool.add_reference(page);
-  }
+  for (const Stream& stream : copy.streams) stream.closed.share(impl_->pool);
   impl_->sequences.emplace(impl_->next_id, std::move(copy));
   return impl_->next_id++;
 }
 
 void KvCache::release(SequenceId id) {
-  for (const Stream& stream : impl_->at(id).streams) {
-    for (int32_t page : stream.pages) impl_->pool.drop_reference(page);
-  }
+  for (Stream& stream : impl_->at(id).streams) stream.closed.clear(impl_->pool);
   impl_->sequences.erase(id);
 }
 
@@ -229,30 +134,46 @@ void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
     return;
   }
   const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
+  const int64_t position = sequence.length;
   std::vector<PooledChunk> chunks(static_cast<size_t>(heads));
+  std::deque<PassingSlots> passing;  // by head, with a late policy
   const auto for_each_head = [&](auto&& fn) {
-    for (int head = 0; head < heads; ++head) fn(head, impl_->stream(sequence, layer, head));
+    for (int head = 0; head < heads; ++head) {
+      fn(head, impl_->stream(sequence, layer, head), chunks[static_cast<size_t>(head)]);
+    }
   };
   // Only one thread at a time may take pages, so streams are pooled side by side between the steps
   // that write closed slots.
-  for_each_head([&](int head, Stream& s) { impl_->close_unless(tokens.merge[head] != 0, s); });
+  for_each_head([&](int head, Stream& s, PooledChunk&) {
+    impl_->before_token(s, tokens.merge[head] != 0, position);
+  });
   parallel_for(0, heads, 1, [&](int64_t first, int64_t) {
     const int head = static_cast<int>(first);
-    impl_->pool_chunk(impl_->stream(sequence, layer, head).open, sequence.length, head, tokens,
-                      chunks[static_cast<size_t>(head)]);
-  });
-  for_each_head([&](int head, Stream& s) {
-    impl_->close_segments(s, head, tokens, chunks[static_cast<size_t>(head)]);
+    pool_chunk(config_, impl_->stream(sequence, layer, head).open, position, head, tokens,
+               chunks[static_cast<size_t>(head)]);
   });
   std::vector<kernels::PrefillItem> items;
-  for_each_head([&](int head, Stream& s) {
-    const PooledChunk& chunk = chunks[static_cast<size_t>(head)];
+  for_each_head([&](int head, Stream& s, PooledChunk& chunk) {
+    if (impl_->late()) {
+      pass_marked(config_, impl_->pool, s, position, head, tokens, chunk,
+                  passing.emplace_back(impl_->pool));
+    } else {
+      close_segments(config_, impl_->pool, s, position, head, tokens, chunk);
+    }
     const int64_t offset = static_cast<int64_t>(head) * group * d;
-    items.push_back({s.pages.data(), tokens.tokens, chunk.visible.data(), chunk.keys.data(),
-                     chunk.values.data(), tokens.q + offset, tokens.out + offset,
+    items.push_back({s.closed.pages().data(), tokens.tokens, chunk.visible.data(),
+                     chunk.keys.data(), chunk.values.data(), tokens.q + offset, tokens.out + offset,
                      static_cast<int64_t>(config_.query_heads) * d});
+    if (!impl_->late()) return;
+    const PassingSlots& p = passing.back();
+    items.back().passing = {p.slots.pages().data(), p.from.data(), p.to.data()};
   });
   kernels::prefill_attention(impl_->pool.view(), items, group, impl_->scale());
+  for (size_t head = 0; head < passing.size(); ++head) {
+    return_marked(impl_->pool, impl_->stream(sequence, layer, static_cast<int>(head)),
+                  passing[head]);
+  }
+  if (impl_->observes() > 0) impl_->remember_queries(sequence, layer, tokens);
 }
 
 void KvCache::decode(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens) {
@@ -274,7 +195,7 @@ void KvCache::Impl::step(std::span<const SequenceId> ids, int layer, const Layer
     check_room(sequence, ahead + 1);
     for (int head = 0; head < heads; ++head) {
       Stream& stream = this->stream(sequence, layer, head);
-      close_unless(tokens.merge[work.size()] != 0, stream);
+      before_token(stream, tokens.merge[work.size()] != 0, sequence.length + ahead);
       work.push_back({&stream, sequence.length + ahead});
     }
   }
@@ -291,8 +212,8 @@ void KvCache::Impl::step(std::span<const SequenceId> ids, int layer, const Layer
   for (size_t i = 0; i < work.size(); ++i) {
     const Stream& stream = *work[i].stream;
     const int64_t offset = static_cast<int64_t>(i) * group() * d;
-    items.push_back({stream.pages.data(), stream.closed, stream.open.key(), stream.open.value(),
-                     tokens.q + offset, tokens.out + offset});
+    items.push_back({stream.closed.pages().data(), stream.closed.size(), stream.open.key(),
+                     stream.open.value(), tokens.q + offset, tokens.out + offset});
   }
   std::vector<std::vector<float>> weights(evicts() ? items.size() : 0);
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -304,28 +225,49 @@ void KvCache::Impl::step(std::span<const SequenceId> ids, int layer, const Layer
   std::vector<Stream*> streams;
   for (size_t i = 0; i < work.size(); ++i) {
     streams.push_back(work[i].stream);
-    streams.back()->open_stats = {work[i].position, 0.0f, 0.0};
-    observe(*streams.back(), weights[i].data());
+    observe(*streams.back(), group(), weights[i].data());
   }
   for (size_t i = 0; config.policy->layer_wide && i < streams.size(); i += heads) {
     share_attention(std::span(streams).subspan(i, static_cast<size_t>(heads)));
   }
-  for (Stream* stream : streams) evict(*stream);
+  for (Stream* stream : streams) cache::evict(config, pool, *stream);
 }
 
 void KvCache::advance(SequenceId id, int64_t tokens) { impl_->at(id).length += tokens; }
 
+void KvCache::end_prompt(SequenceId id) {
+  if (impl_->observes() == 0) return;
+  Sequence& sequence = impl_->at(id);
+  const int d = config_.head_dim, group = impl_->group();
+  const int64_t row = static_cast<int64_t>(config_.query_heads) * d;
+  const int64_t budget = budget_at(config_, sequence.length);
+  for (int layer = 0; layer < static_cast<int>(sequence.observers.size()); ++layer) {
+    const std::vector<float>& queries = sequence.observers[static_cast<size_t>(layer)];
+    for (int head = 0; head < config_.kv_heads; ++head) {
+      keep_of_prompt(config_, impl_->pool, impl_->stream(sequence, layer, head), budget,
+                     {queries.data() + static_cast<int64_t>(head) * group * d,
+                      static_cast<int64_t>(queries.size()) / row, row, group, impl_->scale()});
+    }
+  }
+  sequence.observers.clear();
+}
+
 int64_t KvCache::length(SequenceId id) const { return impl_->at(id).length; }
 
 int64_t KvCache::slots(SequenceId id, int layer, int head) const {
-  const Stream& stream = impl_->stream(impl_->at(id), layer, head);
-  return stream.closed + (stream.open.empty() ? 0 : 1);
+  return impl_->stream(impl_->at(id), layer, head).slots();
 }
 
 int64_t KvCache::slots(SequenceId id) const {
   int64_t sum = 0;
+  for (const Stream& stream : impl_->at(id).streams) sum += stream.slots();
+  return sum;
+}
+
+int64_t KvCache::marked(SequenceId id) const {
+  int64_t sum = 0;
   for (const Stream& stream : impl_->at(id).streams) {
-    sum += stream.closed + (stream.open.empty() ? 0 : 1);
+    sum += static_cast<int64_t>(stream.marks.size());
   }
   return sum;
 }
@@ -344,7 +286,7 @@ CacheBytes KvCache::bytes() const {
   for (const auto& [id, sequence] : impl_->sequences) {
     for (const Stream& stream : sequence.streams) {
       bytes.open_slots += OpenSlot::bytes(config_.head_dim, config_.window);
-      bytes.tables += static_cast<int64_t>(stream.pages.size() * sizeof(int32_t));
+      bytes.tables += static_cast<int64_t>(stream.closed.pages().size() * sizeof(int32_t));
     }
   }
   return bytes;
@@ -354,10 +296,8 @@ void KvCache::read_slot(SequenceId id, int layer, int head, int64_t index, std::
                         std::span<float> value) const {
   const Stream& stream = impl_->stream(impl_->at(id), layer, head);
   DMC_CHECK(index >= 0 && index < slots(id, layer, head));
-  if (index < stream.closed) {
-    kernels::read_slot(impl_->pool.view(),
-                       stream.pages[static_cast<size_t>(index / config_.page_slots)],
-                       index % config_.page_slots, key.data(), value.data());
+  if (index < stream.closed.size()) {
+    stream.closed.read(impl_->pool, index, key.data(), value.data());
     return;
   }
   std::copy_n(stream.open.key(), config_.head_dim, key.data());
@@ -380,11 +320,16 @@ void KvCache::check_invariants() const {
   std::vector<int32_t> references(static_cast<size_t>(impl_->pool.pages_total()), 0);
   for (const auto& [id, sequence] : impl_->sequences) {
     for (const Stream& stream : sequence.streams) {
-      const int64_t pages = static_cast<int64_t>(stream.pages.size());
-      DMC_CHECK(pages == (stream.closed + config_.page_slots - 1) / config_.page_slots);
-      DMC_CHECK(stream.closed <= sequence.length);
+      const int64_t pages = static_cast<int64_t>(stream.closed.pages().size());
+      DMC_CHECK(pages == (stream.closed.size() + config_.page_slots - 1) / config_.page_slots);
+      DMC_CHECK(stream.closed.size() <= sequence.length);
+      DMC_CHECK(!impl_->drops() ||
+                stream.stats.size() == static_cast<size_t>(stream.closed.size()));
+      for (const Mark& mark : stream.marks) {
+        DMC_CHECK(stream.stats[static_cast<size_t>(mark.slot)].position == mark.position);
+      }
       DMC_CHECK((sequence.length == 0) == stream.open.empty());
-      for (int32_t page : stream.pages) ++references[static_cast<size_t>(page)];
+      for (int32_t page : stream.closed.pages()) ++references[static_cast<size_t>(page)];
     }
   }
   int64_t in_use = 0;

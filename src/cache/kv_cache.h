@@ -15,6 +15,10 @@
 
 namespace dmc::cache {
 
+// A budget that grows with the text begins with so many slots: with fewer, a policy would have to
+// choose among tokens it has hardly seen used.
+inline constexpr int64_t kLeastSlots = 40;
+
 struct CacheConfig {
   int layers = 0;
   int kv_heads = 0;
@@ -23,9 +27,15 @@ struct CacheConfig {
   int window = 12;                // tokens of a segment its slot averages; 0: all of them
   int page_slots = 16;            // slots in a page
   DType slot_type = DType::kF32;  // of closed slots: kF32, kBF16, kF16 or kI8; open ones stay f32
-  // Only for policies that evict: slots that a stream may hold, the open one included; at least 2.
+  // Null: decisions are all there is. Else a policy that may drop slots:
   const policy::Policy* policy = nullptr;
+  // with a budget: slots that a stream may hold, the open one included, at least its least_budget;
+  // 0: a slot for every `cr` tokens seen (for SnapKV: of a prompt at its end), at least
+  // kLeastSlots;
   int64_t budget = 0;
+  double cr = 1.0;
+  // that evicts late: a query at position t sees such a token from t - delay on.
+  int64_t delay = 0;
   int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
@@ -41,8 +51,9 @@ struct LayerTokens {
   const float* q = nullptr;  // [T][query_heads][d], already rotated
   const float* k = nullptr;  // [T][kv_heads][d], BEFORE rotary, decision channel zeroed
   const float* v = nullptr;  // [T][kv_heads][d]
-  const uint8_t* merge =
-      nullptr;  // [T][kv_heads]; 1: merge into the open slot. Ignored at position 0
+  // [T][kv_heads]; 1: merge into the open slot; for a policy that evicts late: the token before
+  // this one will go. Ignored at position 0.
+  const uint8_t* merge = nullptr;
   const float* importance = nullptr;  // [T][kv_heads]; weight of the token in its slot, > 0
   float* out = nullptr;               // [T][query_heads][d]
 };
@@ -69,8 +80,8 @@ class KvCache {
   // One-pass compressed prefill (docs/algorithm.md) of tokens at positions length(sequence)...:
   // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks. When
   // the pages run out (here or in decode), Error(kInternal): the sequences of that call are then
-  // good for release() alone, all others are untouched. Policies that evict take a prompt in token
-  // by token: what they keep depends on every query on the way.
+  // good for release() alone, all others are untouched. Policies with Policy::evict take a prompt
+  // in token by token: what they keep depends on every query on the way.
   void prefill(SequenceId sequence, int layer, const LayerTokens& tokens);
 
   // One token for each of `sequences` (all different): append or merge, then attend.
@@ -79,16 +90,20 @@ class KvCache {
   // Called once per step after all layers took their tokens.
   void advance(SequenceId sequence, int64_t tokens);
 
+  // The prompt that came by prefill() is complete: policies that compress prompts do so now.
+  void end_prompt(SequenceId sequence);
+
   int64_t length(SequenceId sequence) const;                      // tokens seen
   int64_t slots(SequenceId sequence, int layer, int head) const;  // closed ones and the open one
   int64_t slots(SequenceId sequence) const;                       // sum over layers and heads
-  CacheBytes bytes() const;                                       // of all sequences
+  int64_t marked(SequenceId sequence) const;  // of these, those that a late policy will drop
+  CacheBytes bytes() const;                   // of all sequences
   const CacheConfig& config() const { return config_; }
 
   // For tests and export: key (rotated) and value of slot `index` of a stream, the open one last.
   void read_slot(SequenceId sequence, int layer, int head, int64_t index, std::span<float> key,
                  std::span<float> value) const;
-  // The tokens whose slots an evicting policy kept, the newest last, else in no order.
+  // The tokens whose slots a policy that drops some kept, the newest last, else in no order.
   std::vector<int64_t> kept_positions(SequenceId sequence, int layer, int head) const;
   // Sum of the importances of the tokens that the open slot averages.
   double open_weight(SequenceId sequence, int layer, int head) const;

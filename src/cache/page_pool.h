@@ -30,6 +30,7 @@ class PagePool {
   int64_t pages_in_use() const { return in_use_; }
   int64_t pages_total() const { return static_cast<int64_t>(pages_.size()); }
   int64_t page_bytes() const { return format_.bytes(); }
+  int64_t page_slots() const { return format_.page_slots; }
   // Valid until the next take(): page addresses are stable, the table of them may move.
   kernels::PoolView view() const { return {pages_.data(), format_}; }
 

@@ -63,12 +63,12 @@ int run(BenchCommand command) {
   const auto model = load_model(command.model);
   runtime::RunnerOptions options = runner_options(command.model);
   const auto subject = [&](const char* policy) {
-    options.policy = policy;
+    options.compression.policy = policy;
     return runtime::Subject{policy, model, options};
   };
   std::vector<runtime::Subject> subjects = {subject("dense")};
-  if (model->config.dmc) subjects.push_back(subject("dmc"));
-  if (options.forced_cr > 1.0) subjects.push_back(subject("forced"));
+  if (model->config.dmc) subjects.push_back(subject(model->config.dmc->method.c_str()));
+  if (options.compression.forced_cr > 1.0) subjects.push_back(subject("forced"));
   const int64_t longest = std::ranges::max(command.measure.contexts);
   if (longest > model->config.context()) {
     std::cerr << "note: contexts above the model's " << model->config.context()

@@ -215,7 +215,7 @@ int run(const DemoCommand& command) {
   std::vector<Contender> contenders = {{"dense", shipped_model("builtin"), {}},
                                        {"live 2x", command.out / "live-2x", {}},
                                        {"shipped 4x", shipped_model("builtin-4x"), {}}};
-  for (Contender& c : contenders) c.model = load_model({c.dir, "", command.threads});
+  for (Contender& c : contenders) c.model = load_model({c.dir, command.threads});
   TextOptions text;
   text.windows = size.windows;
   text.length = kContext;

@@ -125,8 +125,8 @@ std::unique_ptr<runtime::DecoderRunner> make_reference(const Subject& subject) {
     options.dir = subject.command.reference;
     model = load_model(options);
   }
-  return std::make_unique<runtime::DecoderRunner>(std::move(model),
-                                                  runtime::RunnerOptions{.policy = "dense"});
+  return std::make_unique<runtime::DecoderRunner>(
+      std::move(model), runtime::RunnerOptions{.compression = {.policy = "dense"}});
 }
 
 eval::TaskScore run_task(const eval::Task& task, eval::TaskInput input) {

@@ -54,18 +54,32 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
       ->check(CLI::Range(1, 1024));
 }
 
+namespace {
+
+void add_policy_options(CLI::App& app, runtime::PolicyOptions& options) {
+  app.add_option("--policy", options.policy,
+                 list_of_policies() + " (default: what the model was retrofitted for, else dense)");
+  app.add_option("--budget", options.budget,
+                 "slots a head may keep, for policies that drop what is too much")
+      ->check(CLI::Range(2, 1 << 24));
+  app.add_option("--cr", options.cr,
+                 "compression ratio to hold: by a budget that grows with the text, by moving a "
+                 "model's decisions, or by chance, whichever the policy has")
+      ->check(CLI::Range(1.0, 64.0));
+  app.add_option("--decision-bias", options.decision_bias,
+                 "moves a model's decisions: above 0 more tokens merge or go, below 0 fewer")
+      ->check(CLI::Range(-100.0, 100.0));
+}
+
+}  // namespace
+
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy) {
-  if (with_policy) {
-    app.add_option("--policy", options.policy,
-                   list_of_policies() + " (default: dmc if the model was retrofitted, else dense)");
-  }
+  if (with_policy) add_policy_options(app, options.compression);
   add_precision(app, "--weights", options.weights,
                 "precision of the weights in memory (default: the checkpoint's)");
   add_precision(app, "--kv", options.kv, "precision of the cache's closed slots")
       ->capture_default_str();
-  app.add_option("--budget", options.budget, "slots a head may keep, for policies that drop tokens")
-      ->check(CLI::Range(2, 1 << 24));
-  app.add_option("--force-cr", options.forced_cr,
+  app.add_option("--force-cr", options.compression.forced_cr,
                  "merge tokens at random to this compression ratio: shows its speed on any model, "
                  "not its quality")
       ->check(CLI::Range(1.0, 64.0));
@@ -88,10 +102,8 @@ std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
 
 runtime::RunnerOptions runner_options(const ModelOptions& options) {
   runtime::RunnerOptions result;
-  result.policy = options.policy;
+  result.compression = options.compression;
   result.kv = precision(options.kv);
-  result.forced_cr = options.forced_cr;
-  result.budget = options.budget;
   return result;
 }
 

@@ -15,16 +15,15 @@ namespace dmc::cli {
 
 struct ModelOptions {
   std::filesystem::path dir;
-  std::string policy;               // empty: the model's own
   int threads = 0;                  // 0: all cores
   std::string weights, kv = "f32";  // precision in memory; weights: empty as in the checkpoint
-  double forced_cr = 1.0;
-  int64_t budget = 0;
+  runtime::PolicyOptions compression;
 };
 
 // -m/--model with `default_name` under models/ as default (none if empty), and --threads.
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name);
-// How inference runs: --weights, --kv, --force-cr and, if `with_policy`, --policy.
+// How inference runs: --weights, --kv, --force-cr and, if `with_policy`, which policy decides and
+// how far it compresses.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
 
 // A flag that takes f32, f16, bf16 or int8, and what its name means.

@@ -14,7 +14,7 @@ constexpr int kMergeWindow = 12;  // tokens an open slot keeps, unless the model
 double bytes_of(DType type) { return static_cast<double>(dtype_size(type)); }
 
 int merge_window(const io::ModelConfig& config, double cr) {
-  if (config.dmc) return static_cast<int>(config.dmc->window);
+  if (config.dmc) return static_cast<int>(config.dmc->pooled_tokens());
   return cr > 1.0 ? kMergeWindow : 1;  // a dense cache merges nothing
 }
 

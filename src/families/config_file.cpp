@@ -1,6 +1,8 @@
 #include "families/config_file.h"
 
+#include <algorithm>
 #include <limits>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/join.h"
@@ -39,15 +41,24 @@ std::string read_architecture(const JsonFields& fields, const Family& family) {
   return list[0];
 }
 
+struct Method {
+  std::string_view name;
+  int64_t largest_window;
+  bool pools;
+};
+constexpr Method kMethods[] = {{"dmc", 1024, true}, {"dms", int64_t{1} << 20, false}};
+
 DmcConfig read_dmc(const JsonFields& fields) {
   const JsonFields dmc = fields.object("dmc_config");
   dmc.expect("format", 1);
-  dmc.expect("method", "dmc");
   dmc.expect("decision_channel", -1);
-  dmc.expect("pool_before_rope", true);
   DmcConfig config;
+  config.method = dmc.text("method");
+  const auto method = std::ranges::find(kMethods, config.method, &Method::name);
+  if (method == std::end(kMethods)) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
+  if (method->pools) dmc.expect("pool_before_rope", true);
   config.target_cr = dmc.positive("target_cr");
-  config.window = dmc.size("window", 0, 1024);
+  config.window = dmc.size("window", 0, method->largest_window);
   config.decision_offset = dmc.positive("decision_offset");
   config.stage = dmc.text("stage");
   config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
@@ -61,7 +72,7 @@ DmcConfig read_dmc(const JsonFields& fields) {
 
 json to_json(const DmcConfig& dmc) {
   json object = {{"format", 1},
-                 {"method", "dmc"},
+                 {"method", dmc.method},
                  {"target_cr", dmc.target_cr},
                  {"window", dmc.window},
                  {"decision_channel", -1},

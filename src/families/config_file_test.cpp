@@ -120,6 +120,21 @@ TEST_F(ModelConfigTest, RoundTripKeepsUnknownKeysAndDmc) {
   EXPECT_EQ(read(model_config_json(config)).architecture, "LlamaForCausalLM");
 }
 
+TEST_F(ModelConfigTest, TheMethodSurvivesARoundTripAndOthersAreRefused) {
+  io::ModelConfig config = read(good().dump());
+  config.dmc = io::DmcConfig{};
+  config.dmc->method = "dms";
+  config.dmc->window = 4096;
+  const std::string written = model_config_json(config);
+  EXPECT_EQ(read(written).dmc->method, "dms");
+  EXPECT_EQ(read(written).dmc->window, 4096);
+  json root = json::parse(written);
+  root["dmc_config"]["method"] = "h2o";
+  EXPECT_NE(complaint(root).find("\"dmc\" or \"dms\""), std::string::npos) << complaint(root);
+  root["dmc_config"]["method"] = "dmc";
+  EXPECT_NE(complaint(root).find("window"), std::string::npos) << "no slot averages 4,096 tokens";
+}
+
 TEST_F(ModelConfigTest, EveryNeededKeyIsMissed) {
   for (const char* key : {"architectures", "model_type", "hidden_act", "vocab_size", "hidden_size",
                           "intermediate_size", "num_hidden_layers", "num_attention_heads",

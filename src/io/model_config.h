@@ -15,18 +15,23 @@ namespace dmc::io {
 
 // What a DMC checkpoint says about itself: the nested object "dmc_config" in config.json.
 struct DmcConfig {
-  double target_cr = 1.0;          // compression ratio it was trained for
-  int64_t window = 12;             // tokens of a segment that its slot averages; 0: all of them
+  double target_cr = 1.0;  // compression ratio it was trained for
+  // dmc: tokens of a segment that its slot averages; 0: all of them. dms: a token that is to go is
+  // seen by this many queries more.
+  int64_t window = 12;
   double decision_offset = 5.0;    // c in the decision and importance logits
   std::string stage = "dense";     // training stage it stopped after: zero-out, retrofit, finetune
   int64_t trained_tokens = 0;      // tokens seen during the retrofit
   int64_t max_trained_length = 0;  // longest sequence seen during the retrofit
+  std::string method = "dmc";      // the policy it was trained for: dmc or dms
 
   // What models from the published Megatron code do in another way (docs/formats.md):
   double importance_epsilon = FLT_EPSILON;  // added to the importance, so that it is never 0
   // The decision channel is 0 behind the rotary embedding, too, which otherwise turns a part of its
   // partner, channel d/2 - 1, into it.
   bool zero_after_rope = false;
+
+  int64_t pooled_tokens() const { return method == "dmc" ? window : 1; }  // in a slot; 0: all
 };
 
 enum class NormKind { kRms, kLayer };

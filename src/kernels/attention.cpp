@@ -68,6 +68,26 @@ int64_t pieces_at_once(const std::vector<Piece>& pieces) {
   return std::max<int64_t>(1, kSplitSlots / std::max<int64_t>(1, mean));
 }
 
+// The passing slots for query tokens first..last-1, `group` rows each. What all of them see in the
+// end is one staircase; what only the earlier ones still see is at most `last - first` tokens old
+// and taken a token at a time.
+void attend_passing(const PoolView& pool, const PassingView& passing, int64_t first, int64_t last,
+                    const float* q, int group, float scale, AttnState* states, float* out) {
+  const int d = pool.format.head_dim;
+  const int64_t common = passing.from[last - 1];
+  std::vector<int64_t> visible;
+  for (int64_t t = first; t < last; ++t) {
+    visible.insert(visible.end(), static_cast<size_t>(group), passing.to[t]);
+    const int64_t end = std::min(common, passing.to[t]), row = (t - first) * group;
+    if (passing.from[t] >= end) continue;
+    backend().attend_slots(pool, {passing.pages, passing.from[t], end}, q + row * d, group, scale,
+                           states + row, out + row * d);
+  }
+  if (common == passing.to[last - 1]) return;
+  backend().attend_rows(pool, {passing.pages, common, passing.to[last - 1]}, q,
+                        (last - first) * group, visible.data(), scale, states, out);
+}
+
 void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, int64_t last,
                  int group, float scale) {
   const int d = pool.format.head_dim;
@@ -89,6 +109,10 @@ void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, i
   });
   backend().attend_rows(pool, {item.pages, 0, item.visible[last - 1]}, q.data(), rows,
                         visible.data(), scale, states.data(), out.data());
+  if (item.passing.pages != nullptr) {
+    attend_passing(pool, item.passing, first, last, q.data(), group, scale, states.data(),
+                   out.data());
+  }
   for_each_row([&](int64_t, int64_t row, int64_t offset) {
     normalize(states[static_cast<size_t>(row)], d, out.data() + row * d);
     std::copy_n(out.data() + row * d, d, item.out + offset);

@@ -40,6 +40,12 @@ struct DecodeItem {
 void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, int group,
                       float scale);
 
+// Slots that a query loses sight of again: token t sees from[t]..to[t]-1, both never falling.
+struct PassingView {
+  const int32_t* pages = nullptr;  // null: there are none
+  const int64_t *from = nullptr, *to = nullptr;
+};
+
 // One stream of a prefill. Query t of head g is q + t * q_stride + g * head_dim, and the same for
 // out. It sees the closed slots 0..visible[t]-1 and its own pair own_key, own_value [t][head_dim].
 struct PrefillItem {
@@ -50,6 +56,7 @@ struct PrefillItem {
   const float* q;
   float* out;
   int64_t q_stride;  // floats between tokens, for q and out
+  PassingView passing = {};
 };
 
 void prefill_attention(const PoolView& pool, std::span<const PrefillItem> items, int group,

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cfloat>
+#include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace dmc::policy {
 
@@ -13,13 +15,16 @@ struct DecisionInput {
   float query_channel_mean = 0.0f;  // mean of q[last] over the head's query group, before rotary
   float offset = 0.0f;              // c, from the model's dmc_config
   float epsilon = FLT_EPSILON;      // added to the importance, likewise
+  float bias = 0.0f;                // of serving: above 0, more tokens merge or go
   // For policies that do not look at the token:
   int64_t stream = 0, position = 0;  // which (layer, KV head), counted through; which token
   double forced_cr = 1.0;            // the ratio to reach on average
 };
 
 struct Decision {
-  bool merge;        // false: open a new slot. The cache ignores it for a sequence's first token
+  // False: open a new slot. The cache ignores it for a sequence's first token. For a policy that
+  // evicts late, true says that the token BEFORE this one will go.
+  bool merge;
   float importance;  // omega > 0: the token's weight in its slot
 };
 
@@ -35,13 +40,25 @@ struct SlotStats {
 // token, which is at position `newest`. Returns the index of the one to drop.
 using Evict = size_t (*)(std::span<const SlotStats> slots, int64_t newest, int64_t budget);
 
+// Policies that compress a prompt once, at its end: `attention` is what the prompt's last queries
+// (its last `observes` tokens) gave each slot before them, all queries together, in the order of
+// tokens. Returns the `keep` slots to keep, ascending; the observing tokens stay in any case.
+using KeepOfPrompt = std::vector<size_t> (*)(std::span<const double> attention, size_t keep);
+
 struct Policy {
   std::string_view name;
   std::string_view summary;
-  bool needs_dmc_config;  // true: the model must have been retrofitted
+  bool needs_dmc_config = false;  // true: the model must have been retrofitted for this policy
   Decision (*decide)(const DecisionInput&);
-  Evict evict = nullptr;    // null: slots stay
+  Evict evict = nullptr;    // null: no slot goes because there are too many
   bool layer_wide = false;  // the heads of a layer evict as one, by their mean attention
+  bool late = false;        // a token that was decided against goes when it leaves the window
+  KeepOfPrompt keep_of_prompt = nullptr;  // null: a prompt's end means nothing
+  int64_t observes = 0;                   // with keep_of_prompt: tokens at the prompt's end
+  int64_t least_budget = 0;               // slots; 0: the policy has no budget
+
+  // Whether slots of one stream can go, so that they must be told apart.
+  bool drops() const { return evict != nullptr || late || keep_of_prompt != nullptr; }
 };
 
 std::span<const Policy> policies();                // policy_table.cpp

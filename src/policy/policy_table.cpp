@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numbers>
+#include <numeric>
 
 #include "base/rng.h"
 #include "policy/policy.h"
@@ -12,10 +14,11 @@ namespace {
 // The baseline: every token keeps its own slot.
 Decision dense(const DecisionInput&) { return {false, 1.0f}; }
 
-// Dynamic Memory Compression (paper, equations 1 and 2).
+// Dynamic Memory Compression (paper, equations 1 and 2), and with its decisions read as "the token
+// before this one goes" Dynamic Memory Sparsification.
 Decision dmc(const DecisionInput& in) {
   const float importance = 1.0f / (1.0f + std::exp(-(in.query_channel_mean + in.offset)));
-  return {in.key_channel - in.offset > 0.0f, importance + in.epsilon};
+  return {in.key_channel - in.offset + in.bias > 0.0f, importance + in.epsilon};
 }
 
 // Merges at random, so that any model shows the speed of a ratio. Heads differ as those of a
@@ -34,9 +37,10 @@ Decision forced(const DecisionInput& in) {
   return {draw >= opens, 1.0f};
 }
 
+constexpr int64_t kSinks = 4;
+
 // StreamingLLM (Xiao et al. 2023): the first tokens, which attention falls back on, and the last.
 size_t evict_outside_window(std::span<const SlotStats> slots, int64_t, int64_t) {
-  constexpr int64_t kSinks = 4;
   const auto age = [](const SlotStats& slot) {
     return slot.position < kSinks ? std::numeric_limits<int64_t>::max() : slot.position;
   };
@@ -59,16 +63,61 @@ size_t evict_lightest(std::span<const SlotStats> slots, int64_t newest, int64_t 
   return static_cast<size_t>(std::ranges::min_element(slots, {}, weight) - slots.begin());
 }
 
+// SnapKV (Li et al. 2024): what the prompt's last queries attended to, each slot with its two
+// neighbours on both sides, so that a fact is kept in one piece. Outside the prompt is 0.
+std::vector<size_t> keep_most_observed(std::span<const double> attention, size_t keep) {
+  constexpr size_t kReach = 2;
+  std::vector<double> pooled(attention.size());
+  for (size_t i = 0; i < attention.size(); ++i) {
+    const size_t first = i - std::min(i, kReach), last = std::min(i + kReach + 1, attention.size());
+    for (size_t j = first; j < last; ++j) pooled[i] += attention[j];
+  }
+  std::vector<size_t> order(attention.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, std::greater<>(), [&](size_t i) { return pooled[i]; });
+  order.resize(std::min(keep, order.size()));
+  std::ranges::sort(order);
+  return order;
+}
+
+constexpr int64_t kObservingTokens = 32;
+
 constexpr Policy kPolicies[] = {
-    {"dense", "keep every token in a slot of its own", false, dense},
-    {"dmc", "merge tokens into the newest slot where the model decides so", true, dmc},
-    {"window", "keep the first 4 and the newest tokens of --budget (StreamingLLM)", false, dense,
-     evict_outside_window},
-    {"tova", "drop what the newest query attends to least, beyond --budget", false, dense,
-     evict_least_attended, /*layer_wide=*/true},
-    {"h2o", "keep the newest and the most attended tokens, half of --budget each", false, dense,
-     evict_lightest},
-    {"forced", "merge at random to reach --force-cr, to measure speed", false, forced},
+    {.name = "dense", .summary = "keep every token in a slot of its own", .decide = dense},
+    {.name = "dmc",
+     .summary = "merge tokens into the newest slot where the model decides so",
+     .needs_dmc_config = true,
+     .decide = dmc},
+    {.name = "dms",
+     .summary = "drop the tokens the model decides against once they leave its window",
+     .needs_dmc_config = true,
+     .decide = dmc,
+     .late = true},
+    {.name = "window",
+     .summary = "keep the first 4 and the newest tokens of --budget (StreamingLLM)",
+     .decide = dense,
+     .evict = evict_outside_window,
+     .least_budget = kSinks + 1},
+    {.name = "tova",
+     .summary = "drop what the newest query attends to least, beyond --budget",
+     .decide = dense,
+     .evict = evict_least_attended,
+     .layer_wide = true,
+     .least_budget = 2},
+    {.name = "h2o",
+     .summary = "keep the newest and the most attended tokens, half of --budget each",
+     .decide = dense,
+     .evict = evict_lightest,
+     .least_budget = 2},
+    {.name = "snapkv",
+     .summary = "when a prompt ends, keep what its last 32 tokens attended to, and them: --budget",
+     .decide = dense,
+     .keep_of_prompt = keep_most_observed,
+     .observes = kObservingTokens,
+     .least_budget = kObservingTokens + 1},
+    {.name = "forced",
+     .summary = "merge at random to reach --force-cr, to measure speed",
+     .decide = forced},
 };
 
 }  // namespace

@@ -27,5 +27,23 @@ TEST(Policy, DmcMergesAboveTheOffset) {
   EXPECT_GT(dmc->decide({0.0f, -1e30f, 5.0f}).importance, 0.0f) << "a weight is never 0";
 }
 
+TEST(Policy, ABiasMovesLearnedDecisions) {
+  for (const char* name : {"dmc", "dms"}) {
+    const Policy* policy = find_policy(name);
+    EXPECT_TRUE(policy->decide({.key_channel = 4.5f, .offset = 5.0f, .bias = 1.0f}).merge) << name;
+    EXPECT_FALSE(policy->decide({.key_channel = 5.5f, .offset = 5.0f, .bias = -1.0f}).merge);
+  }
+}
+
+TEST(Policy, SnapKvKeepsNeighboursOfWhatWasObserved) {
+  std::vector<double> attention(20, 0.0);
+  attention[3] = 1.0;
+  attention[19] = 0.5;  // at the edge: fewer neighbours
+  const Policy* snapkv = find_policy("snapkv");
+  EXPECT_EQ(snapkv->keep_of_prompt(attention, 5), (std::vector<size_t>{1, 2, 3, 4, 5}));
+  EXPECT_EQ(snapkv->keep_of_prompt(attention, 8), (std::vector<size_t>{1, 2, 3, 4, 5, 17, 18, 19}));
+  EXPECT_EQ(snapkv->keep_of_prompt(attention, 99).size(), attention.size());
+}
+
 }  // namespace
 }  // namespace dmc::policy

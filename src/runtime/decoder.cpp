@@ -9,6 +9,7 @@
 #include "kernels/backend.h"
 #include "kernels/dot.h"
 #include "kernels/rope.h"
+#include "policy/holding.h"
 
 namespace dmc::runtime {
 namespace {
@@ -103,11 +104,47 @@ void Decoder::embed(const Batch& batch) {
   });
 }
 
+void Decoder::set_biases(const Batch& batch) {
+  biases_.assign(static_cast<size_t>(rows_), static_cast<float>(knobs_.bias));
+  if (knobs_.held_cr == 0.0) return;
+  const auto streams = static_cast<double>(config_.num_layers * config_.num_kv_heads);
+  const auto holding = [&](cache::SequenceId id) {
+    // Slots that are marked count as gone: their delay must not make the control swing.
+    const auto slots = static_cast<double>(cache_.slots(id) - cache_.marked(id)) / streams;
+    return static_cast<float>(policy::holding_bias(cache_.length(id), slots, knobs_.held_cr));
+  };
+  const float of_first = holding(batch.sequences[0]);
+  for (size_t row = 0; row < biases_.size(); ++row) {
+    biases_[row] += batch.decode && row > 0 ? holding(batch.sequences[row]) : of_first;
+  }
+}
+
+// Of a token whose projected row still has its decision channel.
+policy::Decision Decoder::decide(int layer, int64_t row, int64_t head) const {
+  const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
+  const int64_t G = config_.group_size();
+  const float* const channels = &projected_[static_cast<size_t>((row * (H + 2 * K) + 1) * d - 1)];
+  float mean = 0.0f;
+  for (int64_t g = 0; g < G; ++g) mean += channels[(head * G + g) * d];
+  policy::DecisionInput in;
+  in.key_channel = channels[(H + head) * d];
+  in.query_channel_mean = mean / static_cast<float>(G);
+  if (config_.dmc) {
+    in.offset = static_cast<float>(config_.dmc->decision_offset);
+    in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
+  }
+  in.bias = biases_[static_cast<size_t>(row)];
+  in.stream = layer * K + head;
+  in.position = positions_[static_cast<size_t>(row)];
+  in.forced_cr = knobs_.forced_cr;
+  return policy_.decide(in);
+}
+
 // From projected rows [q | k | v] to what the cache takes: decisions made, the decision channel
 // zeroed, queries rotated.
 void Decoder::split_heads(int layer) {
   const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
-  const int64_t G = config_.group_size(), width = (H + 2 * K) * d;
+  const int64_t width = (H + 2 * K) * d;
   q_.resize(static_cast<size_t>(rows_ * H * d));
   k_.resize(static_cast<size_t>(rows_ * K * d));
   v_.resize(k_.size());
@@ -127,19 +164,7 @@ void Decoder::split_heads(int layer) {
     }
     const int64_t at = positions_[static_cast<size_t>(row)];
     for (int64_t head = 0; head < K; ++head) {
-      float mean = 0.0f;
-      for (int64_t g = 0; g < G; ++g) mean += from[(head * G + g) * d + d - 1];
-      policy::DecisionInput in;
-      in.key_channel = from[(H + head) * d + d - 1];
-      in.query_channel_mean = mean / static_cast<float>(G);
-      if (config_.dmc) {
-        in.offset = static_cast<float>(config_.dmc->decision_offset);
-        in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
-      }
-      in.stream = layer * K + head;
-      in.position = at;
-      in.forced_cr = forced_cr_;
-      const policy::Decision decision = policy_.decide(in);
+      const policy::Decision decision = decide(layer, row, head);
       merge_[static_cast<size_t>(row * K + head)] = decision.merge;
       importance_[static_cast<size_t>(row * K + head)] = decision.importance;
     }
@@ -196,6 +221,7 @@ std::span<const float> Decoder::hidden(const Batch& batch) {
   rows_ = static_cast<int64_t>(batch.tokens.size());
   for (int32_t token : batch.tokens) DMC_CHECK(token >= 0 && token < config_.vocab_size);
   find_positions(batch);
+  set_biases(batch);
   embed(batch);
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];

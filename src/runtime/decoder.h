@@ -9,6 +9,7 @@
 
 #include "cache/kv_cache.h"
 #include "policy/policy.h"
+#include "runtime/policy_choice.h"
 #include "runtime/weights.h"
 
 namespace dmc::runtime {
@@ -23,10 +24,13 @@ struct Batch {
 class Decoder {
  public:
   // All must outlive it.
-  Decoder(const Model& model, const policy::Policy& policy, cache::KvCache& cache)
-      : config_(model.config), weights_(model.weights), policy_(policy), cache_(cache) {}
-  // For policies that merge at random: the ratio to reach.
-  void set_forced_cr(double cr) { forced_cr_ = cr; }
+  Decoder(const Model& model, const policy::Policy& policy, const DecisionKnobs& knobs,
+          cache::KvCache& cache)
+      : config_(model.config),
+        weights_(model.weights),
+        policy_(policy),
+        knobs_(knobs),
+        cache_(cache) {}
 
   // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
   // [tokens][hidden]. Valid until the next call.
@@ -40,15 +44,18 @@ class Decoder {
   void mlp(int layer);
   void split_heads(int layer);
   void find_positions(const Batch& batch);
+  void set_biases(const Batch& batch);
+  policy::Decision decide(int layer, int64_t row, int64_t head) const;
 
   const io::ModelConfig& config_;
   const DecoderWeights& weights_;
   const policy::Policy& policy_;
+  DecisionKnobs knobs_;
   cache::KvCache& cache_;
-  double forced_cr_ = 1.0;
 
   int64_t rows_ = 0;                // of the batch in hand
   std::vector<int64_t> positions_;  // [rows]
+  std::vector<float> biases_;       // [rows], of decisions
   std::vector<float> x_, normed_, projected_, inner_;
   std::vector<float> q_, k_, v_, mixed_;
   std::vector<uint8_t> merge_;

@@ -3,31 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/join.h"
 #include "families/rope_frequencies.h"
 
 namespace dmc::runtime {
 namespace {
-
-const policy::Policy& choose_policy(const io::ModelConfig& config, const RunnerOptions& options) {
-  std::string name = options.policy;
-  if (name.empty()) name = options.forced_cr > 1.0 ? "forced" : config.dmc ? "dmc" : "dense";
-  const policy::Policy* policy = policy::find_policy(name);
-  if (policy == nullptr) {
-    throw usage_error("--policy: \"" + name + "\" is not one of " +
-                      join(policy::policies(), ", ", &policy::Policy::name));
-  }
-  if (policy->needs_dmc_config && !config.dmc) {
-    throw usage_error("--policy: " + name +
-                      " needs a retrofitted model, and this one's config.json has no dmc_config; "
-                      "run `dmc retrofit` on it first");
-  }
-  if (policy->evict != nullptr && options.budget < 2) {
-    throw usage_error("--policy: " + name + " drops tokens beyond a budget; give --budget N, the " +
-                      "slots a head may keep, at least 2");
-  }
-  return *policy;
-}
 
 int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
   if (wanted <= 0) return config.context();
@@ -47,18 +26,28 @@ std::unique_ptr<const kernels::RopeTable> make_rope(const io::ModelConfig& confi
   return table;
 }
 
-cache::CacheConfig cache_config(const io::ModelConfig& config, const policy::Policy& policy,
-                                const RunnerOptions& options, const kernels::RopeTable* rope) {
+// Tokens of a prompt taken in at once. While a ratio is held the bias is looked at anew for every
+// few tokens.
+int64_t choose_chunk(const PolicyChoice& choice, int64_t wanted) {
+  constexpr int64_t kHoldingChunk = 16;
+  return std::max<int64_t>(1,
+                           choice.knobs.held_cr > 0.0 ? std::min(wanted, kHoldingChunk) : wanted);
+}
+
+cache::CacheConfig cache_config(const io::ModelConfig& config, const PolicyChoice& choice,
+                                DType slot_type, const kernels::RopeTable* rope) {
   cache::CacheConfig result;
   result.layers = static_cast<int>(config.num_layers);
   result.kv_heads = static_cast<int>(config.num_kv_heads);
   result.query_heads = static_cast<int>(config.num_heads);
   result.head_dim = static_cast<int>(config.head_dim);
-  result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
-  result.slot_type = options.kv;
+  result.window = config.dmc ? static_cast<int>(config.dmc->pooled_tokens()) : 1;
+  result.slot_type = slot_type;
   result.rope = rope;
-  result.policy = &policy;
-  result.budget = options.budget;
+  result.policy = &choice.policy;
+  result.budget = choice.budget;
+  result.cr = choice.budget_cr;
+  result.delay = config.dmc ? config.dmc->window : 0;
   return result;
 }
 
@@ -66,14 +55,12 @@ cache::CacheConfig cache_config(const io::ModelConfig& config, const policy::Pol
 
 DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options)
     : model_(std::move(model)),
-      policy_(choose_policy(model_->config, options)),
-      chunk_(std::max<int64_t>(1, options.chunk)),
+      choice_(choose_policy(model_->config, options.compression)),
+      chunk_(choose_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(model_->config, options.max_positions)),
       rope_(make_rope(model_->config, max_positions_)),
-      cache_(cache_config(model_->config, policy_, options, rope_.get())),
-      decoder_(*model_, policy_, cache_) {
-  decoder_.set_forced_cr(options.forced_cr);
-}
+      cache_(cache_config(model_->config, choice_, options.kv, rope_.get())),
+      decoder_(*model_, choice_.policy, choice_.knobs, cache_) {}
 
 std::vector<std::span<const int32_t>> DecoderRunner::chunks(std::span<const int32_t> tokens) const {
   std::vector<std::span<const int32_t>> result;
@@ -100,6 +87,7 @@ std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
   DMC_CHECK(!tokens.empty());
   std::span<const float> hidden;
   for (const auto chunk : chunks(tokens)) hidden = prefill_hidden(sequence, chunk);
+  cache_.end_prompt(sequence);
   return decoder_.logits(hidden.last(static_cast<size_t>(model_->config.hidden_size)).data(), 1);
 }
 

@@ -7,21 +7,20 @@
 #include "engine/model_runner.h"
 #include "kernels/rope.h"
 #include "runtime/decoder.h"
+#include "runtime/policy_choice.h"
 
 namespace dmc::runtime {
 
 struct RunnerOptions {
-  std::string policy;    // name in the policy table; empty: dmc if the model has it, else dense
-  int64_t chunk = 1024;  // tokens of a prompt taken in at once
+  PolicyOptions compression;
+  int64_t chunk = 1024;       // tokens of a prompt taken in at once
   int64_t max_positions = 0;  // 0: the model's own context
   DType kv = DType::kF32;     // of closed slots: kF32, kBF16, kF16, kI8
-  double forced_cr = 1.0;     // with the policy "forced"
-  int64_t budget = 0;         // slots a head may keep; policies that evict need one, at least 2
 };
 
 class DecoderRunner : public engine::ModelRunner {
  public:
-  // Shares `model`. Error(kUsage) for an unknown policy, or one the model was not trained for.
+  // Shares `model`. Error(kUsage) as choose_policy(), or for a context the model does not have.
   DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options);
 
   int64_t vocab_size() const override { return model_->config.vocab_size; }
@@ -37,7 +36,7 @@ class DecoderRunner : public engine::ModelRunner {
   double compression_ratio(engine::SequenceId sequence) const override;
 
   const Model& model() const { return *model_; }
-  const policy::Policy& policy() const { return policy_; }
+  const policy::Policy& policy() const { return choice_.policy; }
   const cache::KvCache& cache() const { return cache_; }
 
  private:
@@ -47,7 +46,7 @@ class DecoderRunner : public engine::ModelRunner {
                                         std::span<const int32_t> tokens);
 
   std::shared_ptr<const Model> model_;
-  const policy::Policy& policy_;
+  PolicyChoice choice_;
   int64_t chunk_, max_positions_;
   std::unique_ptr<const kernels::RopeTable> rope_;  // null: the family has none
   cache::KvCache cache_;

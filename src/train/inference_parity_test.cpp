@@ -79,7 +79,7 @@ TEST(DecoderRunner, LowerPrecisionStaysClose) {
   const models::Decoder model = models::random_model(tiny_config(12));
   const std::vector<int32_t> tokens = random_tokens(80);
   const auto last_logits = [&](DType weights, DType kv) {
-    DecoderRunner runner(packed(model, weights), {.policy = "dense", .kv = kv});
+    DecoderRunner runner(packed(model, weights), {.compression = {.policy = "dense"}, .kv = kv});
     return runner.prefill(runner.add_sequence(), tokens);
   };
   const std::vector<float> exact = last_logits(DType::kF32, DType::kF32);
@@ -105,7 +105,7 @@ TEST(DecoderRunner, LowerPrecisionStaysClose) {
 TEST(DecoderRunner, ForcedDecisionsReachTheRatio) {
   const models::Decoder model = models::random_model(models::tiny_configs().front());
   for (double cr : {1.5, 4.0, 8.0}) {
-    DecoderRunner runner(packed(model), {.max_positions = 4096, .forced_cr = cr});
+    DecoderRunner runner(packed(model), {.compression = {.forced_cr = cr}, .max_positions = 4096});
     const auto sequence = runner.add_sequence();
     std::vector<int32_t> tokens;
     while (tokens.size() < 4000) tokens.push_back(static_cast<int32_t>(tokens.size() % 50));
@@ -115,7 +115,7 @@ TEST(DecoderRunner, ForcedDecisionsReachTheRatio) {
 }
 
 TEST(DecoderRunner, DensePolicyKeepsEveryToken) {
-  DecoderRunner runner(tiny_model(12), {.policy = "dense"});
+  DecoderRunner runner(tiny_model(12), {.compression = {.policy = "dense"}});
   const auto sequence = runner.add_sequence();
   runner.prefill(sequence, random_tokens(60));
   EXPECT_EQ(runner.cache().slots(sequence), 60 * 3 * 2);
@@ -213,8 +213,8 @@ TEST(DecoderRunner, RefusesWhatItCannotDo) {
   io::ModelConfig config = tiny_config(12);
   config.dmc.reset();
   const auto dense = packed(models::Decoder::create(config, 1));
-  EXPECT_THROW(DecoderRunner(dense, {.policy = "dmc"}), Error);
-  EXPECT_THROW(DecoderRunner(dense, {.policy = "no-such-policy"}), Error);
+  EXPECT_THROW(DecoderRunner(dense, {.compression = {.policy = "dmc"}}), Error);
+  EXPECT_THROW(DecoderRunner(dense, {.compression = {.policy = "no-such-policy"}}), Error);
   DecoderRunner runner(dense, {});
   const auto sequence = runner.add_sequence();
   EXPECT_THROW(runner.prefill(sequence, random_tokens(kContext + 1)), Error);

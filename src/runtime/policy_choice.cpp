@@ -1,0 +1,71 @@
+#include "runtime/policy_choice.h"
+
+#include "base/error.h"
+#include "base/join.h"
+
+namespace dmc::runtime {
+namespace {
+
+const policy::Policy& named_policy(const io::ModelConfig& config, const PolicyOptions& options) {
+  std::string name = options.policy;
+  if (name.empty()) {
+    name = options.forced_cr > 1.0 ? "forced" : config.dmc ? config.dmc->method : "dense";
+  }
+  const policy::Policy* policy = policy::find_policy(name);
+  if (policy == nullptr) {
+    throw usage_error("--policy: \"" + name + "\" is not one of " +
+                      join(policy::policies(), ", ", &policy::Policy::name));
+  }
+  if (policy->needs_dmc_config && !config.dmc) {
+    throw usage_error("--policy: " + name +
+                      " needs a retrofitted model, and this one's config.json has no dmc_config; "
+                      "run `dmc retrofit` on it first");
+  }
+  if (policy->needs_dmc_config && config.dmc->method != name) {
+    throw usage_error("--policy: this model was retrofitted for " + config.dmc->method +
+                      ", its decisions mean nothing to " + name);
+  }
+  return *policy;
+}
+
+void require_budget(const policy::Policy& policy, const PolicyOptions& options) {
+  const std::string name(policy.name);
+  if (options.budget == 0 && options.cr == 0.0) {
+    throw usage_error("--policy: " + name + " drops tokens beyond a budget; give --budget N, the " +
+                      "slots a head may keep, or --cr C, for one slot in C tokens");
+  }
+  if (options.budget > 0 && options.budget < policy.least_budget) {
+    throw usage_error("--budget: " + name + " needs " + std::to_string(policy.least_budget) +
+                      " slots or more, found " + std::to_string(options.budget));
+  }
+}
+
+void check_options(const policy::Policy& policy, const PolicyOptions& options) {
+  const std::string name(policy.name);
+  if (options.budget > 0 && options.cr > 0.0) {
+    throw usage_error("--budget and --cr both say how much is kept; give one of them");
+  }
+  if (policy.least_budget > 0) {
+    require_budget(policy, options);
+  } else if (options.budget > 0) {
+    throw usage_error("--budget: policy " + name + " has none");
+  }
+  if (options.decision_bias != 0.0 && !policy.needs_dmc_config) {
+    throw usage_error("--decision-bias: policy " + name + " asks no model for decisions");
+  }
+  if (options.cr > 0.0 && policy.name == "dense") {
+    throw usage_error("--cr: the policy dense keeps every token; give another --policy");
+  }
+}
+
+}  // namespace
+
+PolicyChoice choose_policy(const io::ModelConfig& config, const PolicyOptions& options) {
+  const policy::Policy& policy = named_policy(config, options);
+  check_options(policy, options);
+  DecisionKnobs knobs{options.decision_bias, 0.0, options.forced_cr};
+  if (options.cr > 0.0) (policy.needs_dmc_config ? knobs.held_cr : knobs.forced_cr) = options.cr;
+  return {policy, options.budget, options.cr > 0.0 ? options.cr : 1.0, knobs};
+}
+
+}  // namespace dmc::runtime

@@ -1,0 +1,67 @@
+#include "runtime/policy_choice.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace dmc::runtime {
+namespace {
+
+io::ModelConfig retrofitted(const std::string& method) {
+  io::ModelConfig config;
+  config.dmc = io::DmcConfig{};
+  config.dmc->method = method;
+  return config;
+}
+
+std::string complaint(const io::ModelConfig& config, const PolicyOptions& options) {
+  try {
+    choose_policy(config, options);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(PolicyChoice, DefaultIsWhatTheModelWasTrainedFor) {
+  EXPECT_EQ(choose_policy({}, {}).policy.name, "dense");
+  EXPECT_EQ(choose_policy(retrofitted("dmc"), {}).policy.name, "dmc");
+  EXPECT_EQ(choose_policy(retrofitted("dms"), {}).policy.name, "dms");
+  EXPECT_EQ(choose_policy(retrofitted("dmc"), {.forced_cr = 2.0}).policy.name, "forced");
+}
+
+TEST(PolicyChoice, ARatioReachesThePolicyInItsOwnWay) {
+  const PolicyChoice budget = choose_policy({}, {.policy = "h2o", .cr = 4.0});
+  EXPECT_EQ(budget.budget, 0);
+  EXPECT_EQ(budget.budget_cr, 4.0);
+  EXPECT_EQ(choose_policy(retrofitted("dmc"), {.cr = 4.0}).knobs.held_cr, 4.0);
+  EXPECT_EQ(choose_policy({}, {.policy = "forced", .cr = 4.0}).knobs.forced_cr, 4.0);
+  EXPECT_EQ(choose_policy({}, {.policy = "tova", .budget = 64}).budget, 64);
+}
+
+// Each complaint names the flag and what to do.
+TEST(PolicyChoice, RefusesWhatAPolicyHasNoUseFor) {
+  const struct {
+    io::ModelConfig config;
+    PolicyOptions options;
+    const char* says;
+  } kCases[] = {
+      {{}, {.policy = "no-such-policy"}, "is not one of dense, dmc, dms"},
+      {{}, {.policy = "dmc"}, "dmc retrofit"},
+      {retrofitted("dmc"), {.policy = "dms"}, "was retrofitted for dmc"},
+      {{}, {.policy = "window"}, "give --budget N"},
+      {{}, {.policy = "snapkv", .budget = 32}, "needs 33 slots or more, found 32"},
+      {{}, {.policy = "h2o", .budget = 64, .cr = 2.0}, "give one of them"},
+      {retrofitted("dmc"), {.budget = 64}, "--budget: policy dmc has none"},
+      {{}, {.policy = "dense", .cr = 2.0}, "--cr: the policy dense"},
+      {{}, {.policy = "h2o", .budget = 64, .decision_bias = 1.0}, "--decision-bias"},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_NE(complaint(c.config, c.options).find(c.says), std::string::npos)
+        << c.options.policy << ": " << complaint(c.config, c.options);
+  }
+}
+
+}  // namespace
+}  // namespace dmc::runtime
