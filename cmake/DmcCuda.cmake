@@ -29,8 +29,10 @@ endfunction()
 
 file(GLOB DMC_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cuda/*.cu)
 dmc_cuda_instances(DMC_DECODE_INSTANCES decode)
+dmc_cuda_instances(DMC_PREFILL_INSTANCES prefill)
 
-add_library(dmc_kernels_cuda STATIC ${DMC_CUDA_SOURCES} ${DMC_DECODE_INSTANCES})
+add_library(dmc_kernels_cuda STATIC ${DMC_CUDA_SOURCES} ${DMC_DECODE_INSTANCES}
+            ${DMC_PREFILL_INSTANCES})
 target_compile_options(dmc_kernels_cuda PRIVATE ${DMC_CUDA_OPTIONS})
 target_link_libraries(dmc_kernels_cuda PUBLIC dmc_kernels)
 add_custom_target(gpu DEPENDS dmc_kernels_cuda)  # all that ./run build cuda builds
@@ -41,6 +43,6 @@ if(DMC_TESTS)
   add_executable(cuda_test ${DMC_CUDA_TESTS})
   target_compile_options(cuda_test PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${DMC_CUDA_OPTIONS}>
                          $<$<COMPILE_LANGUAGE:CXX>:${DMC_WARNINGS}>)
-  target_link_libraries(cuda_test PRIVATE dmc_kernels_cuda GTest::gtest_main)
+  target_link_libraries(cuda_test PRIVATE dmc_kernels_cuda dmc_cache GTest::gtest_main)
   add_dependencies(gpu cuda_test)
 endif()

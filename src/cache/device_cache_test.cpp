@@ -12,6 +12,7 @@
 #include "cache/kv_cache.h"
 #include "kernels/cuda/host_cache.h"
 #include "kernels/cuda/host_decode.h"
+#include "kernels/cuda/prompt.h"
 #include "kernels/cuda/take_token.h"
 #include "kernels/cuda/team.h"
 
@@ -135,6 +136,96 @@ TEST(DeviceCache, DecodingGivesWhatTheCacheOfTheCpuGives) {
   expect_same<DType::kF16>({DType::kF16, 3, 1, 16, 1, 3, 100, 0.5, 4});  // newest token only
   expect_same<DType::kI8>({DType::kI8, 3, 4, 64, 4, 2, 150, 0.7, 5});
   expect_same<DType::kF32>({DType::kF32, 1, 1, 16, 12, 1, 300, 0.0, 6});  // dense
+}
+
+// A chunk of a prompt as the kernels of prefill.cu take it in, one token and head after another.
+void take_chunk(gpu::HostCache& device, const gpu::PromptChunk& chunk) {
+  for (int t = 0; t < chunk.tokens; ++t) {
+    for (int head = 0; head < chunk.kv_heads; ++head) {
+      gpu::pool_prompt_token<gpu::SoloTeam>(device.streams, chunk, t, head);
+    }
+  }
+  for (int head = 0; head < chunk.kv_heads; ++head) {
+    const int64_t stream = chunk.first_stream + head;
+    const int32_t before = device.streams.closed[stream];
+    int closing = 0;
+    for (int t = 0; t < chunk.tokens; ++t) {
+      closing += chunk.closes(device.streams, t, head) ? 1 : 0;
+      chunk.visible[chunk.row(t, head)] = before + closing;
+    }
+    ASSERT_TRUE(gpu::reserve_pages<gpu::SoloTeam>(device.pool, device.stack, device.streams, stream,
+                                                  closing));
+  }
+  for (int t = 0; t < chunk.tokens; ++t) {
+    for (int head = 0; head < chunk.kv_heads; ++head) {
+      gpu::write_closed<DType::kF32, gpu::SoloTeam>(device.pool, device.streams, chunk, t, head);
+    }
+  }
+  for (int head = 0; head < chunk.kv_heads; ++head) {
+    gpu::finish_prompt<gpu::SoloTeam>(device.streams, chunk, head);
+  }
+}
+
+void expect_same_prompt(int window, std::vector<int> chunks, uint64_t seed) {
+  SCOPED_TRACE("window " + std::to_string(window) + " seed " + std::to_string(seed));
+  Rng rng(seed);
+  constexpr int kHeads = 3;
+  const int total = std::accumulate(chunks.begin(), chunks.end(), 0);
+  const kernels::RopeTable rope(total, kDim, 10000.0);
+  KvCache cache({.layers = 1,
+                 .kv_heads = kHeads,
+                 .query_heads = kHeads,
+                 .head_dim = kDim,
+                 .window = window,
+                 .rope = &rope});
+  const SequenceId id = cache.add_sequence();
+  gpu::HostCache device({16, kDim, DType::kF32}, 100, kHeads, 30, window);
+  int position = 0;
+  for (int tokens : chunks) {
+    // The merging and the streams of Tokens, with tokens in the place of sequences.
+    const Tokens of({DType::kF32, kHeads, 1, 16, window, tokens, 0, 0.9, 0}, rng);
+    std::vector<float> out(of.q.size()), own_key(of.k.size()), own_value(of.k.size());
+    cache.prefill(id, 0,
+                  {tokens, of.q.data(), of.k.data(), of.v.data(), of.merge.data(),
+                   of.importance.data(), out.data()});
+    cache.advance(id, tokens);
+    std::vector<int32_t> visible(of.merge.size());
+    take_chunk(device, {tokens, kHeads, kDim, 0, of.k.data(), of.v.data(), of.merge.data(),
+                        of.importance.data(), rope.cos_at(position), rope.sin_at(position),
+                        own_key.data(), own_value.data(), visible.data()});
+    position += tokens;
+    std::vector<float> key(kDim), value(kDim), device_key(kDim), device_value(kDim);
+    const auto expect_pair = [&](const float* device_pair_key, const float* device_pair_value) {
+      for (size_t i = 0; i < kDim; ++i) {
+        ASSERT_NEAR(device_pair_key[i], key[i], 1e-5);
+        ASSERT_NEAR(device_pair_value[i], value[i], 1e-5);
+      }
+    };
+    for (int head = 0; head < kHeads; ++head) {
+      const int32_t closed = device.closed[static_cast<size_t>(head)];
+      ASSERT_EQ(closed + 1, cache.slots(id, 0, head));
+      for (int32_t slot = 0; slot < closed; ++slot) {
+        cache.read_slot(id, 0, head, slot, key, value);
+        std::byte* const page =
+            device.pool.memory + device.streams.table(head)[slot / 16] * device.pool.page_bytes;
+        kernels::read_slot({&page, {16, kDim, DType::kF32}}, 0, slot % 16, device_key.data(),
+                           device_value.data());
+        expect_pair(device_key.data(), device_value.data());
+      }
+      cache.read_slot(id, 0, head, closed, key, value);
+      expect_pair(device.streams.open_key(head, kDim), device.streams.open_value(head, kDim));
+      EXPECT_EQ(visible[visible.size() - kHeads + static_cast<size_t>(head)], closed);
+    }
+  }
+}
+
+TEST(DeviceCache, APromptInChunksGivesWhatTheCacheOfTheCpuGives) {
+  uint64_t seed = 20;
+  for (int window : {12, 0, 1, 3}) {
+    expect_same_prompt(window, {100}, seed++);
+    expect_same_prompt(window, {1, 1, 2, 30, 5, 64}, seed++);
+    expect_same_prompt(window, {7, 3, 3, 3, 3, 3, 90}, seed++);
+  }
 }
 
 TEST(DeviceCache, WithoutAFreePageASlotIsRefusedAndCounted) {

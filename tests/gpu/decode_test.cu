@@ -9,24 +9,10 @@
 
 #include "decode_step.h"
 #include "device_copy.h"
+#include "gpu_testing.h"
 
 namespace dmc::kernels::cuda {
 namespace {
-
-// Norm of the difference over the norm of what is wanted; NaN where only one of them is.
-double relative_error(const std::vector<float>& got, const std::vector<float>& wanted) {
-  double difference = 0.0, norm = 0.0;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    if (std::isnan(wanted[i]) && std::isnan(got[i])) continue;  // rows not in use: untouched
-    difference += (double{got[i]} - wanted[i]) * (double{got[i]} - wanted[i]);
-    norm += double{wanted[i]} * wanted[i];
-  }
-  return std::sqrt(difference / std::max(norm, 1e-30));
-}
-
-double allowed_error(DType type) {
-  return type == DType::kF32 ? 2e-6 : type == DType::kBF16 ? 6e-3 : 8e-4;
-}
 
 void expect_same_step(const Case& c, uint64_t seed) {
   SCOPED_TRACE(c.text() + " seed=" + std::to_string(seed));
@@ -74,12 +60,7 @@ void expect_same_step(const Case& c, uint64_t seed) {
 TEST(CudaDecode, AgreesWithRefOnTheGrid) {
   if (!have_device()) GTEST_SKIP() << "no GPU";
   uint64_t seed = 1;
-#define DMC_SLOT_KERNEL(TYPE, DIM) {DType::TYPE, DIM},
-  const std::pair<DType, int> kernels[] = {
-#include "kernels/cuda/slot_kernels.inc"
-  };
-#undef DMC_SLOT_KERNEL
-  for (const auto& [type, head_dim] : kernels) {
+  for (const auto& [type, head_dim] : compiled_kernels()) {
     for (int page_slots : {16, 64}) {
       for (int group : {1, 4, 7, 8}) {
         expect_same_step({type, head_dim, page_slots, group, 3, 4, 200}, seed++);

@@ -1,12 +1,11 @@
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/warp.cuh"
+#include "kernels/cuda/scan.cuh"
 
 namespace dmc::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / kLanes;
 
 struct PlanArguments {
   Streams streams;
@@ -19,26 +18,6 @@ __device__ int32_t item_cost(const PlanArguments& args, int layer, int item) {
   return planned_tiles(args.streams.closed[args.batch.stream(layer, item)]) + kStreamCost;
 }
 
-// The sum of x over all threads before this one; *total: over all.
-__device__ int32_t sum_before(int32_t x, int32_t* total) {
-  __shared__ int32_t warp_sums[kWarps];
-  const int lane = WarpTeam::lane(), warp = static_cast<int>(threadIdx.x) / kLanes;
-  int32_t sum = x;
-  for (int apart = 1; apart < kLanes; apart *= 2) {
-    const int32_t other = __shfl_up_sync(0xffffffffu, sum, apart);
-    if (lane >= apart) sum += other;
-  }
-  if (lane == kLanes - 1) warp_sums[warp] = sum;
-  __syncthreads();
-  int32_t before = sum - x;
-  *total = 0;
-  for (int i = 0; i < kWarps; ++i) {
-    if (i < warp) before += warp_sums[i];
-    *total += warp_sums[i];
-  }
-  return before;
-}
-
 // Block l plans layer l. Each thread has a run of streams, whose costs it reads twice: they are in
 // the L1 cache then, and registers could not hold a number of them that is only known at run time.
 __global__ void __launch_bounds__(kThreads)
@@ -49,7 +28,7 @@ __global__ void __launch_bounds__(kThreads)
   const int last = min(first + run, items);
   int32_t sum = 0, total = 0;
   for (int item = first; item < last; ++item) sum += item_cost(args, layer, item);
-  int32_t start = sum_before(sum, &total);
+  int32_t start = sum_before<kThreads>(sum, &total);
 
   const PlanView plan = args.workspace.plan(layer);
   const int64_t workers = workers_used(total, plan.max_workers);
