@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
@@ -14,14 +15,18 @@ namespace dmc::kernels::cuda {
 template <class T>
 class DeviceArray {
  public:
+  DeviceArray() = default;
   explicit DeviceArray(size_t count) : count_(count) {
     check(cudaMalloc(&data_, bytes() + 1), "allocating device memory");
     check(cudaMemset(data_, 0xff, bytes()), "filling device memory");
   }
   explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) { upload(from); }
   ~DeviceArray() { cudaFree(data_); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
+  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
+  DeviceArray& operator=(DeviceArray&& other) noexcept {
+    swap(other);
+    return *this;
+  }
 
   void upload(std::span<const T> from) {
     DMC_CHECK(from.size() == count_);
@@ -39,7 +44,12 @@ class DeviceArray {
   size_t bytes() const { return count_ * sizeof(T); }
 
  private:
-  size_t count_;
+  void swap(DeviceArray& other) {
+    std::swap(count_, other.count_);
+    std::swap(data_, other.data_);
+  }
+
+  size_t count_ = 0;
   T* data_ = nullptr;
 };
 
