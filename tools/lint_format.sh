@@ -11,7 +11,7 @@ fi
 
 # over_sources OPTIONS...: clang-format with them over every file.
 over_sources() {
-  find src tests bench \( -name '*.h' -o -name '*.cpp' \) -print0 |
+  find src tests bench \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
     xargs -0 -r -n 16 clang-format-14 --style=file "$@"
 }
 

@@ -59,14 +59,14 @@ def problem(src, folder, is_test, line):
 def lint(src):
     """All problems under `src` as "file:line: message"."""
     problems = []
-    for path in sorted(p for p in src.rglob("*") if p.suffix in {".h", ".cpp"}):
+    for path in sorted(p for p in src.rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"}):
         parts = path.relative_to(src).parts
         folder = parts[0]
         if len(parts) < 2 or folder not in ALLOWED:
             problems.append(f"{path}:1: not in a folder that tools/lint_includes.py knows")
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            message = problem(src, folder, path.name.endswith("_test.cpp"), line)
+            message = problem(src, folder, path.stem.endswith("_test"), line)
             if message:
                 problems.append(f"{path}:{number}: {message}")
     return problems

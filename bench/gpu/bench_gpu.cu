@@ -1,0 +1,218 @@
+// bench_gpu [PART...]: how fast the CUDA kernels are beside what the GPU can do. Parts: copy,
+// decode, step, prefill, pooling; default: all. One line of JSON a result, printed at once.
+#include <cuda_bf16.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cuda/prefill.h"
+#include "kernels/cuda/row_ops.h"
+#include "scene.h"
+#include "timing.h"
+
+namespace dmc::bench {
+namespace {
+
+using namespace kernels::cuda;
+
+// Bytes read and written per microsecond by a copy on the device: what memory can give.
+double copy_rate() {
+  static const double rate = [] {
+    constexpr size_t kBytes = size_t{1} << 30;
+    const DeviceArray<std::byte> from(kBytes), to(kBytes);
+    const Times times = time_graph([&](cudaStream_t stream) {
+      check(cudaMemcpyAsync(to.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice, stream),
+            "copying");
+    });
+    return 2.0 * kBytes / times.median_us;
+  }();
+  return rate;
+}
+
+void bench_copy() { report("copy", {{"GB/s", copy_rate() * 1e-3}}); }
+
+std::string text(const SceneSpec& s) {
+  return s.name + " " + std::string(dtype_name(s.type)) +
+         " kv_heads=" + std::to_string(s.kv_heads) + " group=" + std::to_string(s.group) +
+         " batch=" + std::to_string(s.batch) + " slots=" + std::to_string(s.slots) +
+         (s.ragged ? " ragged" : "");
+}
+
+// Attention alone, layer by layer in one graph.
+void bench_attention(const SceneSpec& spec) {
+  Scene scene(spec);
+  scene.plan(nullptr);
+  const Times times = time_graph([&](cudaStream_t stream) {
+    for (int layer = 0; layer < scene.layers(); ++layer) scene.attend(layer, stream);
+  });
+  const double us = times.median_us / scene.layers(), bytes = scene.useful_bytes();
+  report(text(spec), {{"us_a_layer", us},
+                      {"p10_us", times.p10_us / scene.layers()},
+                      {"p90_us", times.p90_us / scene.layers()},
+                      {"MB", bytes * 1e-6},
+                      {"GB/s", bytes / us * 1e-3},
+                      {"of_copy", bytes / us / copy_rate()}});
+}
+
+void bench_decode() {
+  using enum DType;
+  // The targets' cases, then sweeps.
+  const SceneSpec cases[] = {
+      {"G1", kBF16, 32, 1, 16, 2048, false}, {"G2", kBF16, 32, 1, 16, 5900, true},
+      {"G3", kBF16, 32, 1, 4, 4096, true},   {"G4", kBF16, 32, 1, 1, 4096, true},
+      {"G5", kBF16, 8, 4, 64, 2048, false},  {"G5", kBF16, 8, 4, 64, 5900, true},
+      {"G5", kBF16, 8, 8, 64, 2048, false},  {"G5", kBF16, 8, 8, 64, 5900, true},
+      {"G6", kI8, 32, 1, 16, 2048, false},   {"G6", kI8, 32, 1, 16, 5900, true},
+      {"G6", kI8, 8, 4, 64, 5900, true},     {"f16", kF16, 32, 1, 16, 2048, false},
+      {"f32", kF32, 32, 1, 16, 2048, false},
+  };
+  for (const SceneSpec& spec : cases) bench_attention(spec);
+  for (int batch = 1; batch <= 256; batch *= 4) {
+    for (int group : {1, 4, 8}) {
+      bench_attention({"sweep", kBF16, group == 1 ? 32 : 8, group, batch, 4096, true});
+    }
+  }
+}
+
+// What planning and append-or-merge add to a step of attention.
+void bench_step() {
+  for (int batch : {1, 16, 64}) {
+    SceneSpec spec{"step", DType::kBF16, 32, 1, batch, 4096, true};
+    spec.layers = 4;
+    Scene scene(spec, 128);
+    const auto whole = [&](cudaStream_t stream) {
+      scene.plan(stream);
+      for (int layer = 0; layer < scene.layers(); ++layer) {
+        scene.append(layer, stream);
+        scene.attend(layer, stream);
+      }
+    };
+    const auto attention = [&](cudaStream_t stream) {
+      for (int layer = 0; layer < scene.layers(); ++layer) scene.attend(layer, stream);
+    };
+    const double all = time_graph(whole).median_us, some = time_graph(attention).median_us;
+    const double plan = time_graph([&](cudaStream_t stream) { scene.plan(stream); }).median_us;
+    report(text(spec), {{"us_a_layer", all / scene.layers()},
+                        {"attention_us", some / scene.layers()},
+                        {"plan_us_a_step", plan},
+                        {"other_share", (all - some) / all},
+                        {"refused", scene.refused()}});
+  }
+}
+
+// A prompt of one sequence, 32 heads of 128, every `cr`-th token opening a slot.
+void bench_prompt(int tokens, int cr) {
+  constexpr int kHeads = 32, kDim = 128;
+  const DecodeShape shape{DType::kBF16, kDim, 1};
+  const size_t scalars = static_cast<size_t>(tokens) * kHeads, numbers = scalars * kDim;
+  const int64_t max_pages = tokens / cr / 16 + 2;
+  const auto pages = static_cast<size_t>(kHeads * max_pages);
+  const int64_t page_bytes = 16 * 2 * kDim * 2;
+  Rng rng(1);
+  std::vector<float> random(numbers);
+  for (float& x : random) x = static_cast<float>(2.0 * rng.uniform() - 1.0);
+  std::vector<uint8_t> merge(scalars);
+  for (size_t i = 0; i < scalars; ++i) merge[i] = i / kHeads % static_cast<size_t>(cr) != 0;
+  std::vector<int32_t> ids(pages);
+  for (size_t i = 0; i < pages; ++i) ids[i] = static_cast<int32_t>(i);
+  const DeviceArray<float> q(random), k(random), v(random),
+      importance(std::vector<float>(scalars, 1.0f)), own_key(numbers), own_value(numbers),
+      out(numbers), weights(kHeads * 12), pairs(kHeads * 13 * 2 * kDim);
+  const DeviceArray<uint8_t> merges(merge);
+  const DeviceArray<std::byte> memory(pages * static_cast<size_t>(page_bytes));
+  const DeviceArray<int32_t> visible(scalars), free(ids), tables(pages),
+      full(std::vector<int32_t>{static_cast<int32_t>(pages)}), left(1),
+      zeros(std::vector<int32_t>(200, 0));
+  const PagePool pool{memory.get(), page_bytes, 16};
+  const PageStack stack{free.get(), left.get(), zeros.get()};
+  const Streams streams{zeros.get() + 8, tables.get(), zeros.get() + 64, zeros.get() + 128,
+                        weights.get(),   pairs.get(),  max_pages,        12};
+  const PromptChunk chunk{tokens,       kHeads,  kDim,          0,
+                          k.get(),      v.get(), merges.get(),  importance.get(),
+                          nullptr,      nullptr, own_key.get(), own_value.get(),
+                          visible.get()};
+  // A second taking in would go on behind the first, so it is timed from the same state.
+  const Times whole = time_graph(
+      [&](cudaStream_t stream) {
+        check(cudaMemsetAsync(zeros.get(), 0, zeros.bytes(), stream), "starting anew");
+        check(cudaMemcpyAsync(left.get(), full.get(), 4, cudaMemcpyDeviceToDevice, stream),
+              "starting anew");
+        take_prompt(shape, pool, stack, streams, chunk, stream);
+      },
+      2, 10);
+  const Times attention = time_graph(
+      [&](cudaStream_t stream) {
+        prefill_attention(shape, pool, streams, chunk, q.get(), 0.088f, out.get(), stream);
+      },
+      2, 10);
+  const double flops = 4.0 * kDim * kHeads * (static_cast<double>(tokens) * tokens / 2.0) / cr;
+  report("prefill tokens=" + std::to_string(tokens) + " cr=" + std::to_string(cr),
+         {{"attention_us", attention.median_us},
+          {"TFLOP/s", flops / attention.median_us * 1e-6},
+          {"take_us", whole.median_us}});
+}
+
+void bench_prefill() {
+  for (int tokens : {4096, 32768}) {
+    for (int cr : {1, 4, 8}) bench_prompt(tokens, cr);
+  }
+}
+
+// A training step's pooling of one layer: 2 x 4,096 tokens, 32 heads of 128, bf16.
+void bench_pooling() {
+  const kernels::PoolShape shape{2, 4096, 32, 128, 12};
+  const size_t scalars = 2 * 4096 * 32, numbers = scalars * 128;
+  using Halves = DeviceArray<__nv_bfloat16>;
+  std::vector<__nv_bfloat16> random;
+  Rng rng(1);
+  for (size_t i = 0; i < numbers; ++i) random.emplace_back(static_cast<float>(rng.uniform()));
+  const Halves k(random), v(random), gk(random), gv(random), k_out(numbers), v_out(numbers),
+      dk(numbers), dv(numbers);
+  const DeviceArray<float> alpha(std::vector<float>(scalars, 0.75f)),
+      omega(std::vector<float>(scalars, 0.9f)), total(scalars), dalpha(scalars), domega(scalars),
+      pull(scalars * 12);
+  const PoolTensors<__nv_bfloat16> x{shape,        k.get(),      v.get(),     alpha.get(),
+                                     omega.get(),  k_out.get(),  v_out.get(), total.get(),
+                                     gk.get(),     gv.get(),     dk.get(),    dv.get(),
+                                     dalpha.get(), domega.get(), pull.get()};
+  const Times forward = time_graph([&](cudaStream_t stream) { pool_forward(x, stream); });
+  const Times backward = time_graph([&](cudaStream_t stream) { pool_backward(x, stream); });
+  const double bytes = 2.0 * static_cast<double>(numbers);  // of a tensor
+  report("pooling", {{"forward_us", forward.median_us},
+                     {"forward_of_copy", 4 * bytes / forward.median_us / copy_rate()},
+                     {"backward_us", backward.median_us},
+                     {"backward_of_copy", 8 * bytes / backward.median_us / copy_rate()}});
+}
+
+struct Part {
+  const char* name;
+  void (*run)();
+};
+
+constexpr Part kParts[] = {
+    {"copy", bench_copy},       {"decode", bench_decode},   {"step", bench_step},
+    {"prefill", bench_prefill}, {"pooling", bench_pooling},
+};
+
+bool wanted(const Part& part, int argc, char** argv) {
+  if (argc == 1) return true;
+  return std::any_of(argv + 1, argv + argc,
+                     [&](const char* name) { return std::strcmp(name, part.name) == 0; });
+}
+
+}  // namespace
+}  // namespace dmc::bench
+
+int main(int argc, char** argv) {
+  using namespace dmc::bench;
+  try {
+    if (!dmc::kernels::cuda::have_device()) throw dmc::usage_error("this machine has no GPU");
+    for (const Part& part : kParts) {
+      if (wanted(part, argc, argv)) part.run();
+    }
+  } catch (const dmc::Error& error) {
+    std::fprintf(stderr, "bench_gpu: %s\n", error.what());
+    return error.exit_code();
+  }
+  return 0;
+}

@@ -1,0 +1,77 @@
+// The compressed KV cache as it lies in device memory: the same pages and open slots as those of
+// cache::KvCache, with tables instead of objects, so that a decode step needs nothing from the
+// host. All pointers are device pointers unless a comment says otherwise.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "kernels/cuda/portable.h"
+
+namespace dmc::kernels::cuda {
+
+// Slots that a warp takes at a time: the rows of one tensor-core tile. Pages hold a multiple of it,
+// so a tile never crosses a page.
+constexpr int kTileSlots = 16;
+
+constexpr int slot_number_bytes(DType type) {
+  return type == DType::kF32 ? 4 : type == DType::kI8 ? 1 : 2;
+}
+
+// Page `id` starts at memory + id * page_bytes; inside it is as slot_page.h says.
+struct PagePool {
+  std::byte* memory;
+  int64_t page_bytes;  // a multiple of 16
+  int page_slots;      // a multiple of kTileSlots
+};
+
+// Ids of free pages: ids[0..*left-1]. A launch either takes pages or gives some back, never both,
+// so an atomic counter is all the lock that is needed.
+struct PageStack {
+  int32_t* ids;
+  int32_t* left;
+  int32_t* refused;  // slots dropped because no page was left; the host checks it a step late
+};
+
+// The state of every (layer, cache row, KV head), a *stream*. A cache row is the place that a
+// sequence has in the cache for its lifetime; streams are numbered [layer][row][head].
+struct Streams {
+  int32_t* closed;      // [streams] closed slots
+  int32_t* pages;       // [streams][max_pages]
+  int32_t* open_count;  // [streams] entries of the open slot's ring in use
+  int32_t* open_head;   // [streams] ring position of the oldest
+  float* open_weights;  // [streams][capacity]
+  float* open_pairs;    // [streams][capacity + 1][2][d]: pooled key (rotated) and value, then the
+                        // ring's raw ones
+  int64_t max_pages;
+  int window;  // 0: all tokens of a segment in one running mean
+
+  DMC_HOST_DEVICE int capacity() const { return window > 1 ? window : 1; }
+  DMC_HOST_DEVICE int32_t* table(int64_t stream) const { return pages + stream * max_pages; }
+  DMC_HOST_DEVICE const float* open_key(int64_t stream, int head_dim) const {
+    return open_pairs + stream * (capacity() + 1) * 2 * head_dim;
+  }
+  DMC_HOST_DEVICE const float* open_value(int64_t stream, int head_dim) const {
+    return open_key(stream, head_dim) + head_dim;
+  }
+};
+
+// The sequences of one step. Row b of the batch is the sequence in cache row rows[b]; -1: none, so
+// that a captured graph can serve a batch that is not full.
+struct Batch {
+  const int32_t* rows;  // [batch]
+  int batch;
+  int kv_heads;
+  int cache_rows;  // of the cache
+
+  DMC_HOST_DEVICE int items() const { return batch * kv_heads; }  // streams of one layer's step
+  DMC_HOST_DEVICE bool active(int item) const { return rows[item / kv_heads] >= 0; }
+  DMC_HOST_DEVICE int64_t stream(int layer, int item) const {
+    const int64_t row = static_cast<int64_t>(layer) * cache_rows + rows[item / kv_heads];
+    return row * kv_heads + item % kv_heads;
+  }
+};
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,91 @@
+// From projected rows [q | k | v] to what the cache takes: head norms, the decision, the decision
+// channel zeroed, queries rotated. As Decoder::split_heads with the policy "dmc" or "dense".
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/portable.h"
+
+namespace dmc::kernels::cuda {
+
+// How a layer's heads are read. Group g of a KV head: query heads head * group .. + group - 1.
+struct HeadsSpec {
+  int kv_heads, group, head_dim;
+  bool dmc;                      // the model has a decision channel, the last one of q and k
+  bool decides;                  // merge as it says; else every token appends
+  float offset;                  // c (docs/algorithm.md)
+  const float *q_norm, *k_norm;  // RMS norm of each head, [head_dim]; null: none
+  float norm_eps;
+
+  DMC_HOST_DEVICE int64_t row_width() const { return int64_t{kv_heads} * (group + 2) * head_dim; }
+};
+
+// The rows and where their parts go. In is f32 or bf16.
+template <class In>
+struct HeadsRows {
+  const In* rows;            // [rows][row_width]
+  const int32_t* positions;  // [rows]
+  const float *cos, *sin;    // [positions][head_dim / 2]; null: not rotated
+  float *q, *k, *v;          // [rows][heads][head_dim]; q rotated, k not
+  uint8_t* merge;            // [rows][kv_heads]
+  float* importance;         // [rows][kv_heads]
+};
+
+// 1 over the root mean square of a head.
+template <class Team, class In>
+DMC_DEVICE float norm_factor(const In* from, int dim, float eps) {
+  float sum = 0.0f;
+  for (int i = Team::lane(); i < dim; i += Team::size()) {
+    const float x = static_cast<float>(from[i]);
+    sum += x * x;
+  }
+  return 1.0f / sqrtf(Team::sum(sum) / static_cast<float>(dim) + eps);
+}
+
+// One KV head of one row with its queries.
+template <class Team, class In>
+DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64_t row, int head) {
+  const int d = spec.head_dim, half = d / 2, last = d - 1;
+  const int query_heads = spec.kv_heads * spec.group;
+  const In* const from = io.rows + row * spec.row_width();
+  const int64_t at = (row * spec.kv_heads + head) * d;
+  const int64_t angle = io.cos != nullptr ? int64_t{io.positions[row]} * half : 0;
+  // What channel i of a normed head holds.
+  const auto value = [&](const In* of, float factor, const float* weight, int i) {
+    const float x = static_cast<float>(of[i]);
+    return weight != nullptr ? x * factor * weight[i] : x;
+  };
+  const auto kept = [&](float x, int i) { return spec.dmc && i == last ? 0.0f : x; };
+
+  float channel_sum = 0.0f;  // of the queries' decision channels
+  for (int g = 0; g < spec.group; ++g) {
+    const int query = head * spec.group + g;
+    const In* const of = from + int64_t{query} * d;
+    const float factor = spec.q_norm != nullptr ? norm_factor<Team>(of, d, spec.norm_eps) : 1.0f;
+    channel_sum += value(of, factor, spec.q_norm, last);
+    float* const to = io.q + (row * query_heads + query) * d;
+    for (int i = Team::lane(); i < half; i += Team::size()) {
+      const float low = value(of, factor, spec.q_norm, i);
+      const float high = kept(value(of, factor, spec.q_norm, half + i), half + i);
+      const float cos = io.cos != nullptr ? io.cos[angle + i] : 1.0f;
+      const float sin = io.cos != nullptr ? io.sin[angle + i] : 0.0f;
+      to[i] = low * cos - high * sin;
+      to[half + i] = high * cos + low * sin;
+    }
+  }
+  const In* const key = from + int64_t{query_heads + head} * d;
+  const In* const val = from + int64_t{query_heads + spec.kv_heads + head} * d;
+  const float factor = spec.k_norm != nullptr ? norm_factor<Team>(key, d, spec.norm_eps) : 1.0f;
+  for (int i = Team::lane(); i < d; i += Team::size()) {
+    io.k[at + i] = kept(value(key, factor, spec.k_norm, i), i);
+    io.v[at + i] = static_cast<float>(val[i]);
+  }
+  if (Team::lane() != 0) return;
+  constexpr float kEpsilon = 0x1p-23f;  // so that no token weighs nothing
+  const float logit = channel_sum / static_cast<float>(spec.group) + spec.offset;
+  const int64_t scalar = row * spec.kv_heads + head;
+  io.merge[scalar] = spec.decides && value(key, factor, spec.k_norm, last) - spec.offset > 0.0f;
+  io.importance[scalar] = spec.decides ? 1.0f / (1.0f + expf(-logit)) + kEpsilon : 1.0f;
+}
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,117 @@
+#include "kernels/cuda/prefill.h"
+
+#include "kernels/cuda/prefill_kernel.cuh"
+#include "kernels/cuda/scan.cuh"
+
+namespace dmc::kernels::cuda {
+
+// Compiled one by one (prefill_instance.cu.in).
+#define DMC_SLOT_KERNEL(TYPE, DIM) extern template struct PrefillKernel<DType::TYPE, DIM>;
+#include "kernels/cuda/slot_kernels.inc"
+#undef DMC_SLOT_KERNEL
+
+namespace {
+
+constexpr int kWarps = 4;           // of a block that gives a warp to each token
+constexpr int kScanThreads = 1024;  // of a block that has a whole stream
+
+struct TakeArguments {
+  PagePool pool;
+  PageStack stack;
+  Streams streams;
+  PromptChunk chunk;
+};
+
+__device__ int token_of_warp() {
+  return static_cast<int>(blockIdx.x * kWarps + threadIdx.x / kLanes);
+}
+
+__global__ void pool_kernel(const __grid_constant__ TakeArguments args) {
+  const int token = token_of_warp();
+  if (token >= args.chunk.tokens) return;
+  pool_prompt_token<WarpTeam>(args.streams, args.chunk, token, static_cast<int>(blockIdx.y));
+}
+
+// Counts the slots each token sees and takes the pages of a stream. A block has a stream, a thread
+// a run of its tokens.
+__global__ void __launch_bounds__(kScanThreads)
+    close_kernel(const __grid_constant__ TakeArguments args) {
+  __shared__ bool enough;
+  const PromptChunk& chunk = args.chunk;
+  const int head = static_cast<int>(blockIdx.x);
+  const int64_t stream = chunk.first_stream + head;
+  const int run = (chunk.tokens + kScanThreads - 1) / kScanThreads;
+  const int first = min(static_cast<int>(threadIdx.x) * run, chunk.tokens);
+  const int last = min(first + run, chunk.tokens);
+  int32_t closing = 0, total = 0;
+  for (int t = first; t < last; ++t) closing += chunk.closes(args.streams, t, head) ? 1 : 0;
+  int32_t seen = args.streams.closed[stream] + sum_before<kScanThreads>(closing, &total);
+  if (threadIdx.x == 0) {
+    enough = reserve_pages<WarpTeam>(args.pool, args.stack, args.streams, stream, total);
+  }
+  __syncthreads();
+  for (int t = first; t < last; ++t) {
+    seen += chunk.closes(args.streams, t, head) ? 1 : 0;
+    chunk.visible[chunk.row(t, head)] = enough ? seen : 0;
+  }
+}
+
+template <DType kType>
+__global__ void write_kernel(const __grid_constant__ TakeArguments args) {
+  const int token = token_of_warp();
+  if (token >= args.chunk.tokens) return;
+  write_closed<kType, WarpTeam>(args.pool, args.streams, args.chunk, token,
+                                static_cast<int>(blockIdx.y));
+}
+
+__global__ void finish_kernel(const __grid_constant__ TakeArguments args) {
+  finish_prompt<WarpTeam>(args.streams, args.chunk, static_cast<int>(blockIdx.x));
+}
+
+struct Entry {
+  DType type;
+  int head_dim;
+  void (*write)(TakeArguments);
+  void (*attend)(const PrefillArguments&, Stream);
+};
+
+constexpr Entry kKernels[] = {
+#define DMC_SLOT_KERNEL(TYPE, DIM) \
+  {DType::TYPE, DIM, write_kernel<DType::TYPE>, PrefillKernel<DType::TYPE, DIM>::launch},
+#include "kernels/cuda/slot_kernels.inc"
+#undef DMC_SLOT_KERNEL
+};
+
+const Entry& kernel_for(const DecodeShape& shape) {
+  for (const Entry& entry : kKernels) {
+    if (entry.type == shape.slot_type && entry.head_dim == shape.head_dim) return entry;
+  }
+  throw usage_error("there is no CUDA prefill for slots of type " +
+                    std::string(dtype_name(shape.slot_type)) + " with head size " +
+                    std::to_string(shape.head_dim));
+}
+
+}  // namespace
+
+void take_prompt(const DecodeShape& shape, const PagePool& pool, const PageStack& stack,
+                 const Streams& streams, const PromptChunk& chunk, Stream stream) {
+  DMC_CHECK(chunk.head_dim == shape.head_dim);
+  if (chunk.tokens == 0) return;
+  const TakeArguments args{pool, stack, streams, chunk};
+  const auto heads = static_cast<unsigned>(chunk.kv_heads);
+  const dim3 warps(static_cast<unsigned>((chunk.tokens + kWarps - 1) / kWarps), heads);
+  pool_kernel<<<warps, kWarps * kLanes, 0, stream>>>(args);
+  close_kernel<<<heads, kScanThreads, 0, stream>>>(args);
+  kernel_for(shape).write<<<warps, kWarps * kLanes, 0, stream>>>(args);
+  finish_kernel<<<heads, kLanes, 0, stream>>>(args);
+  check(cudaGetLastError(), "launching the taking in of a prompt");
+}
+
+void prefill_attention(const DecodeShape& shape, const PagePool& pool, const Streams& streams,
+                       const PromptChunk& chunk, const float* q, float scale, float* out,
+                       Stream stream) {
+  if (chunk.tokens == 0) return;
+  kernel_for(shape).attend({pool, streams, chunk, q, scale * kLog2e, out, shape.group}, stream);
+}
+
+}  // namespace dmc::kernels::cuda

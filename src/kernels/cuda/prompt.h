@@ -1,0 +1,144 @@
+// One-pass compressed prefill: how a chunk of a prompt goes into the streams of a layer. The same
+// result as KvCache::prefill and as taking the tokens one by one, but all tokens at once: every
+// token's partial mean is a stencil over at most `window` tokens in front of it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/take_token.h"
+
+namespace dmc::kernels::cuda {
+
+// A chunk of one sequence's prompt at one layer. Streams of the layer: first_stream + head.
+struct PromptChunk {
+  int tokens, kv_heads, head_dim;
+  int64_t first_stream;
+  const float *k, *v;       // [tokens][kv_heads][head_dim], before rotary
+  const uint8_t* merge;     // [tokens][kv_heads]
+  const float* importance;  // [tokens][kv_heads]
+  const float *cos, *sin;   // [tokens][head_dim / 2] of the chunk's positions; null: not rotated
+  // Results: every token's partial mean (keys rotated) and how many closed slots it sees.
+  float *own_key, *own_value;  // [tokens][kv_heads][head_dim]
+  int32_t* visible;            // [tokens][kv_heads]
+
+  DMC_HOST_DEVICE int64_t row(int token, int head) const {
+    return int64_t{token} * kv_heads + head;
+  }
+  // Whether a slot is closed right before the token: that of the segment before it.
+  DMC_HOST_DEVICE bool closes(const Streams& streams, int token, int head) const {
+    return merge[row(token, head)] == 0 &&
+           (token > 0 || streams.open_count[first_stream + head] > 0);
+  }
+};
+
+// Calls fn(weight, key, value) for the tokens that `token`'s partial mean averages, newest first:
+// those of its segment in this chunk, then those that the open slot still holds.
+template <class Fn>
+DMC_DEVICE void each_in_mean(const Streams& streams, const PromptChunk& chunk, int token, int head,
+                             Fn&& fn) {
+  const int64_t stream = chunk.first_stream + head;
+  int left = streams.window > 0 ? streams.window : chunk.tokens + 1;
+  for (int t = token; t >= 0 && left > 0; --t, --left) {
+    const int64_t row = chunk.row(t, head);
+    fn(chunk.importance[row], chunk.k + row * chunk.head_dim, chunk.v + row * chunk.head_dim);
+    if (chunk.merge[row] == 0) return;
+  }
+  const int capacity = streams.capacity(), width = 2 * chunk.head_dim;
+  const int count = streams.open_count[stream], oldest = streams.open_head[stream];
+  for (int n = count - 1; n >= 0 && left > 0; --n, --left) {
+    const int place = (oldest + n) % capacity;
+    const float* const entry = streams.open_pairs + (stream * (capacity + 1) + 1 + place) * width;
+    fn(streams.open_weights[stream * capacity + place], entry, entry + chunk.head_dim);
+  }
+}
+
+// Computes a token's partial mean.
+template <class Team>
+DMC_DEVICE void pool_prompt_token(const Streams& streams, const PromptChunk& chunk, int token,
+                                  int head) {
+  const int dim = chunk.head_dim, half = dim / 2;
+  const int64_t at = chunk.row(token, head) * dim;
+  float total = 0.0f;
+  each_in_mean(streams, chunk, token, head,
+               [&](float weight, const float*, const float*) { total += weight; });
+  for (int i = Team::lane(); i < half; i += Team::size()) {
+    float key[2] = {0.0f, 0.0f}, value[2] = {0.0f, 0.0f};
+    each_in_mean(streams, chunk, token, head, [&](float weight, const float* k, const float* v) {
+      const float share = weight / total;
+      key[0] += share * k[i];
+      key[1] += share * k[half + i];
+      value[0] += share * v[i];
+      value[1] += share * v[half + i];
+    });
+    const float cos = chunk.cos != nullptr ? chunk.cos[token * half + i] : 1.0f;
+    const float sin = chunk.sin != nullptr ? chunk.sin[token * half + i] : 0.0f;
+    chunk.own_key[at + i] = key[0] * cos - key[1] * sin;
+    chunk.own_key[at + half + i] = key[1] * cos + key[0] * sin;
+    chunk.own_value[at + i] = value[0];
+    chunk.own_value[at + half + i] = value[1];
+  }
+}
+
+// Takes the pages that `closing` more slots of a stream need, all or none. For one lane. Returns
+// whether there were enough.
+template <class Team>
+DMC_DEVICE bool reserve_pages(const PagePool& pool, const PageStack& stack, const Streams& streams,
+                              int64_t stream, int closing) {
+  const int P = pool.page_slots;
+  const int have = (streams.closed[stream] + P - 1) / P;
+  const int need = (streams.closed[stream] + closing + P - 1) / P - have;
+  if (need == 0) return true;
+  int32_t left = have + need <= streams.max_pages ? Team::add(stack.left, -need) : 0;
+  if (left < need) {
+    if (have + need <= streams.max_pages) Team::add(stack.left, need);
+    Team::add(stack.refused, closing);
+    return false;
+  }
+  for (int n = 0; n < need; ++n) streams.table(stream)[have + n] = stack.ids[--left];
+  return true;
+}
+
+// Writes the slot that is closed before `token`, if one is. `visible` and the pages are there.
+template <DType kType, class Team>
+DMC_DEVICE void write_closed(const PagePool& pool, const Streams& streams, const PromptChunk& chunk,
+                             int token, int head) {
+  const int slot = chunk.visible[chunk.row(token, head)] - 1;
+  if (slot < 0 || !chunk.closes(streams, token, head)) return;
+  const int64_t stream = chunk.first_stream + head;
+  const int dim = chunk.head_dim;
+  const int64_t before = chunk.row(token - 1, head) * dim;
+  write_slot<kType, Team>(pool, streams.table(stream)[slot / pool.page_slots],
+                          slot % pool.page_slots, dim,
+                          token > 0 ? chunk.own_key + before : streams.open_key(stream, dim),
+                          token > 0 ? chunk.own_value + before : streams.open_value(stream, dim));
+}
+
+// Leaves the stream as after the chunk's last token: `closed` slots and the open one.
+template <class Team>
+DMC_DEVICE void finish_prompt(const Streams& streams, const PromptChunk& chunk, int head) {
+  const int64_t stream = chunk.first_stream + head;
+  const int dim = chunk.head_dim, last = chunk.tokens - 1;
+  const int reach = streams.window > 0 ? streams.window : chunk.tokens;
+  int start = last;  // of the tokens that the ring will hold
+  while (start > 0 && chunk.merge[chunk.row(start, head)] != 0 && last - start + 1 < reach) --start;
+  // The ring's own entries stay only if the segment reaches back to them.
+  const bool anew =
+      start > 0 || chunk.merge[chunk.row(0, head)] == 0 || streams.open_count[stream] == 0;
+  for (int t = start; t <= last; ++t) {
+    const int64_t row = chunk.row(t, head);
+    push_entry<Team>(
+        streams, stream, dim, anew && t == start,
+        {chunk.k + row * dim, chunk.v + row * dim, chunk.importance[row], true, nullptr, nullptr});
+  }
+  const int64_t own = chunk.row(last, head) * dim;
+  float* const pooled = streams.open_pairs + stream * (streams.capacity() + 1) * 2 * dim;
+  for (int i = Team::lane(); i < dim; i += Team::size()) {
+    pooled[i] = chunk.own_key[own + i];
+    pooled[dim + i] = chunk.own_value[own + i];
+  }
+  if (Team::lane() != 0) return;
+  const int32_t seen = chunk.visible[chunk.row(last, head)];
+  if (seen > 0) streams.closed[stream] = seen;
+}
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,112 @@
+#include "kernels/cuda/row_ops.h"
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/warp.cuh"
+
+namespace dmc::kernels::cuda {
+namespace {
+
+constexpr int kWarps = 4;  // of a block that gives each of them an item
+constexpr int kThreads = kWarps * kLanes;
+
+unsigned blocks_for(int64_t items) { return static_cast<unsigned>((items + kWarps - 1) / kWarps); }
+
+__device__ int64_t item_of_warp() { return int64_t{blockIdx.x} * kWarps + threadIdx.x / kLanes; }
+
+template <class In>
+__global__ void split_kernel(const __grid_constant__ HeadsSpec spec,
+                             const __grid_constant__ HeadsRows<In> io, int64_t rows) {
+  const int64_t item = item_of_warp();
+  if (item >= rows * spec.kv_heads) return;
+  split_head<WarpTeam>(spec, io, item / spec.kv_heads, static_cast<int>(item % spec.kv_heads));
+}
+
+// A block as a team: rows are long, and in decoding there are few of them.
+constexpr int kNormThreads = 256;
+struct BlockTeam {
+  DMC_DEVICE static int lane() { return static_cast<int>(threadIdx.x); }
+  DMC_DEVICE static int size() { return kNormThreads; }
+  __device__ static float sum(float x) {
+    __shared__ float sums[kNormThreads / kLanes];
+    x = WarpTeam::sum(x);
+    __syncthreads();  // the sums of the call before have been read
+    if (WarpTeam::lane() == 0) sums[threadIdx.x / kLanes] = x;
+    __syncthreads();
+    float total = 0.0f;
+    for (float part : sums) total += part;
+    return total;
+  }
+};
+
+template <class Out>
+__global__ void __launch_bounds__(kNormThreads)
+    norm_kernel(const __grid_constant__ NormSpec spec, float* x, const float* y, Out* out) {
+  const int64_t at = int64_t{blockIdx.x} * spec.width;
+  add_and_norm_row<BlockTeam>(x + at, y == nullptr ? nullptr : y + at, spec.width, spec.centred,
+                              spec.eps, spec.weight, spec.bias, out + at);
+}
+
+// One warp for each (token, stream). Neighbouring tokens share most of their window, which the L1
+// cache then serves: warps of a block have neighbouring tokens.
+template <class T, void (*kToken)(const PoolTensors<T>&, int64_t, int64_t)>
+__global__ void __launch_bounds__(kThreads)
+    pool_kernel(const __grid_constant__ PoolTensors<T> tensors) {
+  const int64_t token = item_of_warp();
+  if (token < tensors.shape.tokens) kToken(tensors, token, blockIdx.y);
+}
+
+template <class T>
+dim3 pool_grid(const PoolTensors<T>& x) {
+  if (x.shape.window <= 0) {
+    throw usage_error("pooling on CUDA needs a window above 0, but the model's is " +
+                      std::to_string(x.shape.window));
+  }
+  return {blocks_for(x.shape.tokens), static_cast<unsigned>(x.shape.batch * x.shape.heads)};
+}
+
+}  // namespace
+
+template <class In>
+void split_heads(const HeadsSpec& spec, const HeadsRows<In>& io, int64_t rows, Stream stream) {
+  if (rows == 0) return;
+  split_kernel<<<blocks_for(rows * spec.kv_heads), kThreads, 0, stream>>>(spec, io, rows);
+  check(cudaGetLastError(), "launching the split into heads");
+}
+
+template <class Out>
+void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows, Out* out,
+                  Stream stream) {
+  if (rows == 0) return;
+  norm_kernel<<<static_cast<unsigned>(rows), kNormThreads, 0, stream>>>(spec, x, y, out);
+  check(cudaGetLastError(), "launching a norm");
+}
+
+template <class T>
+void pool_forward(const PoolTensors<T>& tensors, Stream stream) {
+  pool_kernel<T, pool_forward_token<WarpTeam, T>>
+      <<<pool_grid(tensors), kThreads, 0, stream>>>(tensors);
+  check(cudaGetLastError(), "launching pooling");
+}
+
+template <class T>
+void pool_backward(const PoolTensors<T>& tensors, Stream stream) {
+  pool_kernel<T, pool_pull_token<WarpTeam, T>>
+      <<<pool_grid(tensors), kThreads, 0, stream>>>(tensors);
+  pool_kernel<T, pool_gradient_token<WarpTeam, T>>
+      <<<pool_grid(tensors), kThreads, 0, stream>>>(tensors);
+  check(cudaGetLastError(), "launching the gradient of pooling");
+}
+
+template void split_heads(const HeadsSpec&, const HeadsRows<float>&, int64_t, Stream);
+template void split_heads(const HeadsSpec&, const HeadsRows<__nv_bfloat16>&, int64_t, Stream);
+template void add_and_norm(const NormSpec&, float*, const float*, int64_t, float*, Stream);
+template void add_and_norm(const NormSpec&, float*, const float*, int64_t, __nv_bfloat16*, Stream);
+template void pool_forward(const PoolTensors<float>&, Stream);
+template void pool_forward(const PoolTensors<__nv_bfloat16>&, Stream);
+template void pool_backward(const PoolTensors<float>&, Stream);
+template void pool_backward(const PoolTensors<__nv_bfloat16>&, Stream);
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,34 @@
+// Launches of the row by row work around attention, and of training's pooling.
+#pragma once
+
+#include "kernels/cuda/decode.h"
+#include "kernels/cuda/heads.h"
+#include "kernels/cuda/pool_training.h"
+
+struct __nv_bfloat16;
+
+namespace dmc::kernels::cuda {
+
+// Splits [rows][q | k | v] into heads; In is float or __nv_bfloat16 (heads.h).
+template <class In>
+void split_heads(const HeadsSpec& spec, const HeadsRows<In>& io, int64_t rows, Stream stream);
+
+struct NormSpec {
+  int width;
+  bool centred;  // layer norm; else root mean square
+  float eps;
+  const float *weight, *bias;  // [width]; bias may be null
+};
+
+// x += y (null: nothing), out = norm(x); all [rows][width]. Out is float or __nv_bfloat16.
+template <class Out>
+void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows, Out* out,
+                  Stream stream);
+
+// kernels/pooling.h on the device; T is float or __nv_bfloat16. Error(kUsage) if the window is 0.
+template <class T>
+void pool_forward(const PoolTensors<T>& tensors, Stream stream);
+template <class T>
+void pool_backward(const PoolTensors<T>& tensors, Stream stream);
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,195 @@
+// Append or merge: how a stream takes a token in. The same computation as cache::OpenSlot and
+// KvCache, written for a team of lanes.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/cuda/device_cache.h"
+
+namespace dmc::kernels::cuda {
+
+// kernels::round_row, on device.
+template <DType kType, class Team>
+DMC_DEVICE void round_row(const float* from, int dim, std::byte* to, float* scale) {
+  if constexpr (kType == DType::kI8) {
+    float largest = 0.0f;
+    for (int i = Team::lane(); i < dim; i += Team::size()) {
+      largest = fmaxf(largest, fabsf(from[i]));
+    }
+    largest = Team::max(largest);
+    if (Team::lane() == 0) *scale = largest / 127.0f;
+    const float factor = largest > 0.0f ? 127.0f / largest : 0.0f;
+    auto* const bytes = reinterpret_cast<int8_t*>(to);
+    for (int i = Team::lane(); i < dim; i += Team::size()) {
+      bytes[i] = static_cast<int8_t>(rintf(from[i] * factor));
+    }
+  } else {
+    for (int i = Team::lane(); i < dim; i += Team::size()) {
+      if constexpr (kType == DType::kF32) {
+        reinterpret_cast<float*>(to)[i] = from[i];
+      } else if constexpr (kType == DType::kBF16) {
+        reinterpret_cast<uint16_t*>(to)[i] = Team::to_bf16(from[i]);
+      } else {
+        constexpr float kLargest = 65504.0f;
+        const float x = fminf(fmaxf(from[i], -kLargest), kLargest);
+        reinterpret_cast<uint16_t*>(to)[i] = Team::to_f16(x);
+      }
+    }
+  }
+}
+
+// Writes a pair into row `row` of page `page` (slot_page.h).
+template <DType kType, class Team>
+DMC_DEVICE void write_slot(const PagePool& pool, int32_t page, int row, int head_dim,
+                           const float* key, const float* value) {
+  const int64_t row_bytes = int64_t{head_dim} * slot_number_bytes(kType);
+  std::byte* const at = pool.memory + page * pool.page_bytes;
+  auto* const scales = reinterpret_cast<float*>(at + 2 * pool.page_slots * row_bytes) + row;
+  round_row<kType, Team>(key, head_dim, at + row * row_bytes, scales);
+  round_row<kType, Team>(value, head_dim, at + (pool.page_slots + row) * row_bytes,
+                         scales + pool.page_slots);
+}
+
+// A page from the stack, or -1 if none is left.
+template <class Team>
+DMC_DEVICE int32_t take_page(const PageStack& stack) {
+  int32_t page = -1;
+  if (Team::lane() == 0) {
+    const int32_t left = Team::add(stack.left, -1);
+    if (left > 0) {
+      page = stack.ids[left - 1];
+    } else {
+      Team::add(stack.left, 1);
+    }
+  }
+  return Team::of_first(page);
+}
+
+// Writes a closed slot behind the others. Without a page the slot is dropped and counted: the host
+// keeps enough pages free that this does not happen, and gives the step up if it does.
+template <DType kType, class Team>
+DMC_DEVICE void append_closed(const PagePool& pool, const PageStack& stack, const Streams& streams,
+                              int64_t stream, int head_dim, const float* key, const float* value) {
+  const int32_t closed = streams.closed[stream];
+  const int row = closed % pool.page_slots;
+  int32_t* const entry = streams.table(stream) + closed / pool.page_slots;
+  int32_t page = -1;
+  if (row != 0) {
+    page = *entry;
+  } else if (closed / pool.page_slots < streams.max_pages) {
+    page = take_page<Team>(stack);
+  }
+  if (page >= 0) write_slot<kType, Team>(pool, page, row, head_dim, key, value);
+  Team::sync();  // everybody has read `closed`
+  if (Team::lane() != 0) return;
+  if (page < 0) {
+    Team::add(stack.refused, 1);
+    return;
+  }
+  *entry = page;
+  streams.closed[stream] = closed + 1;
+}
+
+// What a stream is given: its token's raw key (before rotary, decision channel zeroed) and value,
+// [head_dim] each.
+struct TokenPair {
+  const float *key, *value;
+  float weight;
+  bool merge;
+  const float *cos, *sin;  // of the token's position, [head_dim / 2]; null: not rotated
+};
+
+// Puts the token into the ring (window > 0) or the running mean of its segment (window 0), as
+// OpenSlot::push. Returns how many entries there are.
+template <class Team>
+DMC_DEVICE int push_entry(const Streams& streams, int64_t stream, int head_dim, bool first,
+                          const TokenPair& token) {
+  const int capacity = streams.capacity(), width = 2 * head_dim;
+  float* const weights = streams.open_weights + stream * capacity;
+  float* const ring = streams.open_pairs + (stream * (capacity + 1) + 1) * width;
+  int count = first ? 0 : streams.open_count[stream];
+  int head = first ? 0 : streams.open_head[stream];
+  const bool into_mean = streams.window == 0 && count == 1;
+  const bool full = count == capacity;
+  const int place = into_mean ? 0 : (head + count) % capacity;  // when full: of the oldest
+  const float total = into_mean ? weights[0] + token.weight : token.weight;
+  const float share = into_mean ? token.weight / total : 1.0f;
+  float* const entry = ring + static_cast<int64_t>(place) * width;
+  for (int i = Team::lane(); i < width; i += Team::size()) {
+    const float x = i < head_dim ? token.key[i] : token.value[i - head_dim];
+    entry[i] = into_mean ? entry[i] + share * (x - entry[i]) : x;
+  }
+  if (!into_mean && full) head = (head + 1) % capacity;
+  if (!into_mean && !full) ++count;
+  Team::sync();  // everybody has read the counters
+  if (Team::lane() == 0) {
+    weights[place] = total;
+    streams.open_count[stream] = count;
+    streams.open_head[stream] = head;
+  }
+  Team::sync();
+  return count;
+}
+
+// The weighted mean of the first `count` places of the ring, its key rotated, as OpenSlot::pool. (A
+// ring that is not full starts at place 0, so these are its entries, whatever their order.)
+template <class Team>
+DMC_DEVICE void pool_entries(const Streams& streams, int64_t stream, int head_dim, int count,
+                             const float* cos, const float* sin) {
+  const int capacity = streams.capacity(), width = 2 * head_dim;
+  const float* const weights = streams.open_weights + stream * capacity;
+  float* const pooled = streams.open_pairs + stream * (capacity + 1) * width;
+  const float* const ring = pooled + width;
+  float total = 0.0f;
+  for (int n = 0; n < count; ++n) total += weights[n];
+  for (int i = Team::lane(); i < width; i += Team::size()) {
+    float sum = 0.0f;
+    for (int n = 0; n < count; ++n) sum += weights[n] / total * ring[int64_t{n} * width + i];
+    pooled[i] = sum;
+  }
+  Team::sync();
+  if (cos == nullptr) return;
+  const int half = head_dim / 2;
+  for (int i = Team::lane(); i < half; i += Team::size()) {
+    const float low = pooled[i], high = pooled[half + i];
+    pooled[i] = low * cos[i] - high * sin[i];
+    pooled[half + i] = high * cos[i] + low * sin[i];
+  }
+  Team::sync();
+}
+
+// The whole of it: the open slot is closed unless the token merges into it; the token goes into the
+// open slot; its mean is computed anew.
+template <DType kType, class Team>
+DMC_DEVICE void take_token(const PagePool& pool, const PageStack& stack, const Streams& streams,
+                           int64_t stream, int head_dim, const TokenPair& token) {
+  const bool empty = streams.open_count[stream] == 0;
+  if (!empty && !token.merge) {
+    append_closed<kType, Team>(pool, stack, streams, stream, head_dim,
+                               streams.open_key(stream, head_dim),
+                               streams.open_value(stream, head_dim));
+    Team::sync();  // the pooled pair is about to be overwritten
+  }
+  const int count = push_entry<Team>(streams, stream, head_dim, empty || !token.merge, token);
+  pool_entries<Team>(streams, stream, head_dim, count, token.cos, token.sin);
+}
+
+// Gives a stream's pages back and empties it.
+template <class Team>
+DMC_DEVICE void release_stream(const PagePool& pool, const PageStack& stack, const Streams& streams,
+                               int64_t stream) {
+  const int pages = (streams.closed[stream] + pool.page_slots - 1) / pool.page_slots;
+  const int32_t* const table = streams.table(stream);
+  int32_t first = 0;
+  if (Team::lane() == 0) first = Team::add(stack.left, pages);
+  first = Team::of_first(first);
+  for (int n = Team::lane(); n < pages; n += Team::size()) stack.ids[first + n] = table[n];
+  Team::sync();
+  if (Team::lane() != 0) return;
+  streams.closed[stream] = 0;
+  streams.open_count[stream] = 0;
+  streams.open_head[stream] = 0;
+}
+
+}  // namespace dmc::kernels::cuda

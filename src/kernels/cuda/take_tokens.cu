@@ -1,0 +1,89 @@
+// One warp for each stream: what it does is a few hundred bytes of work, and streams are many.
+#include "kernels/cuda/decode.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/take_token.h"
+#include "kernels/cuda/warp.cuh"
+
+namespace dmc::kernels::cuda {
+namespace {
+
+constexpr int kWarps = 4;  // of a block
+
+struct Cache {
+  PagePool pool;
+  PageStack stack;
+  Streams streams;
+  Batch batch;
+};
+
+// The item that this warp works on, or -1 if there is nothing for it.
+__device__ int item_of_warp(const Batch& batch) {
+  const int item = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / kLanes);
+  return item < batch.items() && batch.active(item) ? item : -1;
+}
+
+template <DType kType>
+__global__ void take_kernel(const __grid_constant__ Cache cache, int layer, int head_dim,
+                            const __grid_constant__ StepTokens tokens,
+                            const __grid_constant__ RopeView rope) {
+  const int item = item_of_warp(cache.batch);
+  if (item < 0) return;
+  const int64_t at = int64_t{item} * head_dim;
+  const int64_t angle = int64_t{tokens.positions[item / cache.batch.kv_heads]} * (head_dim / 2);
+  const TokenPair token{tokens.k + at,
+                        tokens.v + at,
+                        tokens.importance[item],
+                        tokens.merge[item] != 0,
+                        rope.cos == nullptr ? nullptr : rope.cos + angle,
+                        rope.sin == nullptr ? nullptr : rope.sin + angle};
+  take_token<kType, WarpTeam>(cache.pool, cache.stack, cache.streams,
+                              cache.batch.stream(layer, item), head_dim, token);
+}
+
+__global__ void release_kernel(const __grid_constant__ Cache cache) {
+  const int item = item_of_warp(cache.batch);
+  if (item < 0) return;
+  release_stream<WarpTeam>(cache.pool, cache.stack, cache.streams,
+                           cache.batch.stream(static_cast<int>(blockIdx.y), item));
+}
+
+using TakeKernel = void (*)(Cache, int, int, StepTokens, RopeView);
+
+TakeKernel take_kernel_for(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return take_kernel<DType::kF32>;
+    case DType::kBF16:
+      return take_kernel<DType::kBF16>;
+    case DType::kF16:
+      return take_kernel<DType::kF16>;
+    case DType::kI8:
+      return take_kernel<DType::kI8>;
+    default:
+      throw usage_error("slots of type " + std::string(dtype_name(type)) +
+                        " are not known on CUDA");
+  }
+}
+
+unsigned blocks_for(const Batch& batch) {
+  return static_cast<unsigned>((batch.items() + kWarps - 1) / kWarps);
+}
+
+}  // namespace
+
+void take_tokens(const DecodeShape& shape, const PagePool& pool, const PageStack& stack,
+                 const Streams& streams, const Batch& batch, int layer, const StepTokens& tokens,
+                 const RopeView& rope, Stream stream) {
+  take_kernel_for(shape.slot_type)<<<blocks_for(batch), kWarps * kLanes, 0, stream>>>(
+      {pool, stack, streams, batch}, layer, shape.head_dim, tokens, rope);
+  check(cudaGetLastError(), "launching append or merge");
+}
+
+void release_rows(const PagePool& pool, const PageStack& stack, const Streams& streams,
+                  const Batch& batch, int layers, Stream stream) {
+  const dim3 grid(blocks_for(batch), static_cast<unsigned>(layers));
+  release_kernel<<<grid, kWarps * kLanes, 0, stream>>>({pool, stack, streams, batch});
+  check(cudaGetLastError(), "launching the release of sequences");
+}
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,31 @@
+// Lanes that share the work on one stream or row: i = lane(), lane() + size(), ... The device's
+// teams are a warp (WarpTeam, warp.cuh) and a block (BlockTeam, norm.cu); SoloTeam is one lane that
+// does it all, for the unit tests.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "kernels/cuda/portable.h"
+
+namespace dmc::kernels::cuda {
+
+struct SoloTeam {
+  static int lane() { return 0; }
+  static int size() { return 1; }
+  static float sum(float x) { return x; }
+  static float max(float x) { return x; }
+  static int32_t of_first(int32_t x) { return x; }
+  static void sync() {}
+  // *counter += by; returns what it was.
+  static int32_t add(int32_t* counter, int32_t by) {
+    const int32_t before = *counter;
+    *counter += by;
+    return before;
+  }
+  static uint16_t to_bf16(float x) { return f32_to_bf16(x); }
+  static uint16_t to_f16(float x) { return f32_to_f16(x); }
+};
+
+}  // namespace dmc::kernels::cuda
