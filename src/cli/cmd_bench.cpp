@@ -19,6 +19,8 @@ struct BenchCommand {
   ModelOptions model;
   std::vector<std::filesystem::path> data;
   runtime::MeasureOptions measure;
+  std::vector<double> forced_crs;
+  double kv_budget = 0.0;  // MiB
   bool json = false;
 };
 
@@ -34,10 +36,16 @@ nlohmann::ordered_json to_json(const runtime::Measurement& m) {
 
 std::string ratio(double value, double baseline) { return fixed(value / baseline, 2) + "x"; }
 
+// "4.33x", what `value` is of the baseline's; nothing if they are the same, as batches mostly are.
+std::string ratio_unless_same(int64_t value, int64_t baseline) {
+  return value == baseline ? "" : ratio(static_cast<double>(value), static_cast<double>(baseline));
+}
+
 // Rows come in groups of one a subject, the dense one first.
 void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
   Table table({{"context"},
                {"batch"},
+               {""},
                {"policy", Align::kLeft},
                {"CR"},
                {"cache"},
@@ -49,8 +57,8 @@ void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
     const runtime::Measurement &m = results[i], &base = results[i - i % subjects];
     const bool is_base = &m == &base;
     table.add_row(
-        {std::to_string(m.context), std::to_string(m.batch), m.subject,
-         fixed(m.compression_ratio, 2), human_bytes(static_cast<double>(m.cache_bytes)),
+        {std::to_string(m.context), std::to_string(m.batch), ratio_unless_same(m.batch, base.batch),
+         m.subject, fixed(m.compression_ratio, 2), human_bytes(static_cast<double>(m.cache_bytes)),
          human_count(m.prefill_tokens_per_second),
          is_base ? "" : ratio(m.prefill_tokens_per_second, base.prefill_tokens_per_second),
          human_count(m.decode_tokens_per_second),
@@ -62,20 +70,23 @@ void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
 int run(BenchCommand command) {
   const auto model = load_model(command.model);
   runtime::RunnerOptions options = runner_options(command.model);
-  const auto subject = [&](const char* policy) {
+  const auto subject = [&](const char* policy, double forced_cr = 1.0) {
     options.compression.policy = policy;
+    options.compression.forced_cr = forced_cr;
     return runtime::Subject{policy, model, options};
   };
   std::vector<runtime::Subject> subjects = {subject("dense")};
   if (model->config.dmc) subjects.push_back(subject(model->config.dmc->method.c_str()));
-  if (options.compression.forced_cr > 1.0) subjects.push_back(subject("forced"));
+  for (double cr : command.forced_crs) subjects.push_back(subject("forced", cr));
+  command.measure.kv_budget = static_cast<int64_t>(command.kv_budget * (1 << 20));
   const int64_t longest = std::ranges::max(command.measure.contexts);
   if (longest > model->config.context()) {
     std::cerr << "note: contexts above the model's " << model->config.context()
               << " tokens are timed too; their text would make no sense\n";
   }
   const std::vector<int32_t> text = bench_text(command.data, *model, command.model.dir, longest);
-  const size_t points = command.measure.contexts.size() * command.measure.batches.size();
+  const size_t points = command.measure.contexts.size() *
+                        (command.kv_budget > 0.0 ? 1 : command.measure.batches.size());
   ProgressBar bar("measuring", static_cast<int64_t>(points));
   const auto results = runtime::measure(subjects, text, command.measure,
                                         [&](int64_t done, int64_t) { bar.update(done); });
@@ -108,6 +119,12 @@ std::function<int()> setup_bench(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  app.add_option("--kv-budget", command->kv_budget,
+                 "MiB of cache: instead of --batch, decode as many sequences as fit into it")
+      ->check(CLI::Range(1e-3, 1e9));
+  app.add_option("--force-cr", command->forced_crs, kForceCrHelp)
+      ->delimiter(',')
+      ->check(CLI::Range(1.0, 64.0));
   app.add_option("--decode", o.decode_tokens, "decode steps to time")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -118,7 +135,8 @@ std::function<int()> setup_bench(CLI::App& app) {
   app.footer(
       "Examples:\n"
       "  dmc bench -m models/builtin-4x\n"
-      "  dmc bench --contexts 1024,4096,16384 --batch 1,16 --json");
+      "  dmc bench --contexts 1024,4096,16384 --batch 1,16 --json\n"
+      "  dmc bench -m models/builtin --contexts 8192 --force-cr 2,4,8 --kv-budget 256");
   return [command] { return run(*command); };
 }
 

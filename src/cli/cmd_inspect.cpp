@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/human.h"
+#include "base/join.h"
 #include "base/progress.h"
 #include "base/table.h"
 #include "base/terminal.h"
@@ -84,10 +85,8 @@ int check_files(const InspectCommand& command) {
     return 0;
   }
   print(config, parameters);
-  std::string list;
-  for (const std::string& name : dtypes) list += (list.empty() ? "" : ", ") + name;
   std::cout << "weights: all " << facts.tensors << " tensors that config.json implies are there, "
-            << human_bytes(static_cast<double>(facts.bytes)) << " of " << list << "\n";
+            << human_bytes(static_cast<double>(facts.bytes)) << " of " << join(dtypes, ", ") << "\n";
   return 0;
 }
 

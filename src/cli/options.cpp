@@ -66,6 +66,7 @@ void add_policy_options(CLI::App& app, runtime::PolicyOptions& options) {
                  "compression ratio to hold: by a budget that grows with the text, by moving a "
                  "model's decisions, or by chance, whichever the policy has")
       ->check(CLI::Range(1.0, 64.0));
+  app.add_option("--force-cr", options.forced_cr, kForceCrHelp)->check(CLI::Range(1.0, 64.0));
   app.add_option("--decision-bias", options.decision_bias,
                  "moves a model's decisions: above 0 more tokens merge or go, below 0 fewer")
       ->check(CLI::Range(-100.0, 100.0));
@@ -79,10 +80,6 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
                 "precision of the weights in memory (default: the checkpoint's)");
   add_precision(app, "--kv", options.kv, "precision of the cache's closed slots")
       ->capture_default_str();
-  app.add_option("--force-cr", options.compression.forced_cr,
-                 "merge tokens at random to this compression ratio: shows its speed on any model, "
-                 "not its quality")
-      ->check(CLI::Range(1.0, 64.0));
 }
 
 void require_model(const ModelOptions& options) {

@@ -22,9 +22,13 @@ struct ModelOptions {
 
 // -m/--model with `default_name` under models/ as default (none if empty), and --threads.
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name);
-// How inference runs: --weights, --kv, --force-cr and, if `with_policy`, which policy decides and
-// how far it compresses.
+// How inference runs: --weights, --kv and, if `with_policy`, which policy decides and how far it
+// compresses.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
+
+inline constexpr const char* kForceCrHelp =
+    "merge tokens at random to this compression ratio: shows its speed on any model, not its "
+    "quality";
 
 // A flag that takes f32, f16, bf16 or int8, and what its name means.
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what);

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "base/human.h"
 #include "runtime/decoder_runner.h"
 
 namespace dmc::runtime {
@@ -39,21 +40,35 @@ struct Timing {
   double prefill_seconds = 0.0, decode_seconds = 0.0;
 };
 
-Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t batch,
-                 const MeasureOptions& options, Measurement* out) {
+Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t decode_tokens,
+                 Measurement* out) {
   Timing timing;
-  const auto sequences = fill_batch(runner, prompt, batch, &timing.prefill_seconds);
+  const auto sequences = fill_batch(runner, prompt, out->batch, &timing.prefill_seconds);
   out->cache_bytes = runner.cache().bytes().total();
   out->compression_ratio = runner.compression_ratio(sequences[0]);
   std::vector<int32_t> next(sequences.size());
   const auto start = Clock::now();
-  for (int64_t step = 0; step < options.decode_tokens; ++step) {
+  for (int64_t step = 0; step < decode_tokens; ++step) {
     std::ranges::fill(next, prompt[static_cast<size_t>(step) % prompt.size()]);
     runner.decode(sequences, next);
   }
   timing.decode_seconds = seconds_since(start);
   for (engine::SequenceId sequence : sequences) runner.release(sequence);
   return timing;
+}
+
+// Sequences of such a prompt that a cache of so many bytes holds.
+int64_t fitting_batch(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t bytes) {
+  const engine::SequenceId probe = runner.add_sequence();
+  runner.prefill(probe, prompt);
+  const int64_t needed = runner.cache().bytes().total();
+  runner.release(probe);
+  if (needed > bytes) {
+    throw usage_error("--kv-budget: a sequence of " + std::to_string(prompt.size()) +
+                      " tokens takes " + human_bytes(static_cast<double>(needed)) +
+                      " of cache; give more");
+  }
+  return bytes / needed;
 }
 
 }  // namespace
@@ -70,27 +85,31 @@ std::vector<Measurement> measure(const std::vector<Subject>& subjects,
     runners.push_back(std::make_unique<DecoderRunner>(subject.model, runner));
   }
   std::vector<Measurement> results;
-  const auto total = static_cast<int64_t>(options.contexts.size() * options.batches.size());
+  const std::vector<int64_t> batches =
+      options.kv_budget > 0 ? std::vector<int64_t>{0} : options.batches;
+  const auto total = static_cast<int64_t>(options.contexts.size() * batches.size());
   int64_t done = 0;
   for (int64_t context : options.contexts) {
-    for (int64_t batch : options.batches) {
+    for (int64_t batch : batches) {
       const std::span<const int32_t> prompt(text.data(), static_cast<size_t>(context));
       std::vector<Measurement> point(runners.size());
+      for (size_t i = 0; i < runners.size(); ++i) {
+        point[i].subject = subjects[i].name;
+        point[i].context = context;
+        point[i].batch = batch > 0 ? batch : fitting_batch(*runners[i], prompt, options.kv_budget);
+      }
       std::vector<std::vector<double>> prefill(runners.size()), decode(runners.size());
       for (int repeat = 0; repeat < options.repeats; ++repeat) {
         for (size_t i = 0; i < runners.size(); ++i) {
-          const Timing timing = time_once(*runners[i], prompt, batch, options, &point[i]);
+          const Timing timing = time_once(*runners[i], prompt, options.decode_tokens, &point[i]);
           prefill[i].push_back(timing.prefill_seconds);
           decode[i].push_back(timing.decode_seconds);
         }
       }
       for (size_t i = 0; i < runners.size(); ++i) {
-        point[i].subject = subjects[i].name;
-        point[i].context = context;
-        point[i].batch = batch;
         point[i].prefill_tokens_per_second = static_cast<double>(context) / median(prefill[i]);
         point[i].decode_tokens_per_second =
-            static_cast<double>(options.decode_tokens * batch) / median(decode[i]);
+            static_cast<double>(options.decode_tokens * point[i].batch) / median(decode[i]);
         results.push_back(point[i]);
       }
       on_point(++done, total);

@@ -20,7 +20,8 @@ struct Subject {
 struct MeasureOptions {
   std::vector<int64_t> contexts = {512, 1024, 2048};  // tokens in the cache before decoding
   std::vector<int64_t> batches = {1, 8};              // sequences decoded together
-  int64_t decode_tokens = 32;                         // steps timed
+  int64_t kv_budget = 0;  // above 0, instead of `batches`: as many as these bytes of cache hold
+  int64_t decode_tokens = 32;  // steps timed
   int repeats = 3;
 };
 
@@ -36,7 +37,8 @@ struct Measurement {
 // Subjects take turns within each repeat and medians are kept, so that a change of the machine's
 // speed meets all alike. Results come point by point, subjects in their order. `text` must have
 // max(contexts) tokens. Contexts beyond a model's own are allowed: speed does not depend on
-// meaning. on_point is called after each timed point.
+// meaning. Error(kUsage) if kv_budget holds not one sequence. on_point is called after each timed
+// point.
 std::vector<Measurement> measure(const std::vector<Subject>& subjects,
                                  const std::vector<int32_t>& text, const MeasureOptions& options,
                                  const std::function<void(int64_t done, int64_t total)>& on_point);

@@ -106,6 +106,17 @@ def test_bench_and_inspect_speak_json(dmc):
     assert len(facts["cr_by_head"]) == facts["layers"]
 
 
+def test_bench_fills_a_cache_of_a_given_size(dmc):
+    """4 MiB hold so many sequences: the cache's own count of their bytes says how many."""
+    few = ("bench", "--contexts", 256, "--force-cr", "2,4", "--decode", 2, "--repeats", 1)
+    rows = json.loads(dmc(*few, "--kv-budget", 4, "--json").stdout)["results"]
+    assert [r["policy"] for r in rows] == ["dense", "dmc", "forced", "forced"]
+    for row in rows:
+        assert row["cache_bytes"] <= 4 << 20 < row["cache_bytes"] * (row["batch"] + 1) / row["batch"]
+    assert rows[0]["batch"] < rows[2]["batch"] < rows[3]["batch"]
+    refused(dmc(*few, "--kv-budget", 0.01), USAGE, "--kv-budget")
+
+
 def test_a_plan_agrees_with_the_model_itself(dmc):
     planned = json.loads(dmc("plan", "-m", DMC_4X, "--json").stdout)
     facts = json.loads(dmc("inspect", "-m", DMC_4X, "--windows", 1, "--length", 64, "--json").stdout)
