@@ -28,7 +28,8 @@ ALLOWED = {
 }
 TORCH_TYPES = ["BFloat16Storage", "HalfStorage", "FloatStorage", "DoubleStorage", "LongStorage",
                "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage",
-               "bfloat16", "float16", "float32", "float64", "int64", "int32", "uint8", "bool"]  # fmt: skip
+               "bfloat16", "float16", "float32", "float64", "int64", "int32", "uint8",
+               "bool"]  # fmt: skip
 
 
 class Ignored:
@@ -74,7 +75,8 @@ def read_ranks(folder):
     files = sorted(folder.glob("mp_rank_*/model_optim_rng.pt"))
     if not files:
         fail(f"{folder} has no mp_rank_*/model_optim_rng.pt; is it a checkpoint of format torch?")
-    states = [torch.load(f, map_location="cpu", weights_only=False, pickle_module=SafePickle) for f in files]  # fmt: skip
+    safely = dict(map_location="cpu", weights_only=False, pickle_module=SafePickle)
+    states = [torch.load(file, **safely) for file in files]
     for file, state in zip(files, states):
         if not isinstance(state.get("args"), argparse.Namespace) or "model" not in state:
             fail(f"{file} has no args or no model (with pipeline parallelism it has several)")
@@ -159,7 +161,8 @@ def read_layer(reader, arguments, layer):
 
 
 def read_tensors(reader, arguments, vocabulary):
-    tensors = {"model.embed_tokens.weight": reader.rows("embedding.word_embeddings.weight")[:vocabulary]}  # fmt: skip
+    embedding = reader.rows("embedding.word_embeddings.weight")
+    tensors = {"model.embed_tokens.weight": embedding[:vocabulary]}
     for layer in range(arguments.num_layers):
         tensors |= read_layer(reader, arguments, layer)
     tensors["model.norm.weight"] = reader.same("decoder.final_layernorm.weight")
@@ -198,7 +201,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--cr", type=float, required=True, help="compression ratio it was trained for")
+    parser.add_argument("--cr", type=float, required=True, help="ratio it was trained for")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="tokenizer.model to copy")
     parser.add_argument("--vocab-size", type=int, help="without the rows that Megatron pads with")
     options = parser.parse_args()

@@ -21,15 +21,16 @@ io::ChatTemplate require_template(const std::filesystem::path& dir) {
                     "tokenizer_config.json); leave --chat out to continue a text");
 }
 
-// The next message; nothing at the end of the input.
-std::optional<std::string> read_message(bool from_terminal) {
-  if (from_terminal) std::cerr << "> " << std::flush;
+// The next line that is not empty; nothing at the end of the input.
+std::optional<std::string> read_message() {
+  const bool from_terminal = ::isatty(STDIN_FILENO) != 0;
+  let_interrupts_end();
   std::string line;
-  while (!interrupted() && std::getline(std::cin, line)) {
-    if (!line.empty()) return line;
+  while (line.empty()) {
     if (from_terminal) std::cerr << "> " << std::flush;
+    if (!std::getline(std::cin, line)) return std::nullopt;
   }
-  return std::nullopt;
+  return line;
 }
 
 void report(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
@@ -59,14 +60,13 @@ int chat(runtime::DecoderRunner& runner, const std::filesystem::path& model_dir,
   const auto show = [&](const std::string& text) {
     if (!options.json) std::cout << text << std::flush;
   };
-  catch_interrupts();
-  const bool from_terminal = !options.message && ::isatty(STDIN_FILENO) != 0;
-  std::optional<std::string> message =
-      options.message ? options.message : read_message(from_terminal);
+  auto message = options.message ? options.message : read_message();
   while (message) {
+    catch_interrupts();
     const engine::Turn turn = conversation.reply(*message, generate, show, interrupted);
     report(runner, conversation.sequence(), turn, options.json);
-    message = options.message ? std::nullopt : read_message(from_terminal);
+    if (options.message || interrupted()) break;
+    message = read_message();
   }
   return interrupted() ? kExitInterrupted : 0;
 }

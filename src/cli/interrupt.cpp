@@ -19,6 +19,11 @@ void catch_interrupts() {
   std::signal(SIGTERM, on_signal);
 }
 
+void let_interrupts_end() {
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+}
+
 bool interrupted() { return g_interrupted != 0; }
 
 }  // namespace dmc::cli

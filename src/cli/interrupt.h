@@ -4,7 +4,8 @@
 
 namespace dmc::cli {
 
-void catch_interrupts();  // SIGINT and SIGTERM
+void catch_interrupts();    // SIGINT and SIGTERM
+void let_interrupts_end();  // while waiting for input, say: the first one ends the process
 bool interrupted();
 
 constexpr int kExitInterrupted = 130;  // 128 + SIGINT, as shells report it

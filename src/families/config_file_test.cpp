@@ -177,5 +177,39 @@ TEST_F(ModelConfigTest, WhatItCannotRunIsRefusedByName) {
   EXPECT_NE(complaint(root), "") << "a dmc_config that lacks keys, on a dense architecture";
 }
 
+TEST_F(ModelConfigTest, OtherQuantizationsAreRefusedByName) {
+  io::ModelConfig config = read(good().dump());
+  config.int8_weights = true;
+  const json root = json::parse(model_config_json(config));
+  EXPECT_TRUE(read(root.dump()).int8_weights);
+  const std::pair<const char*, json> kWrong[] = {
+      {"/quantization_config/quant_method", "gptq"},
+      {"/quantization_config/format", "pack-quantized"},
+      {"/quantization_config/config_groups", json::array()},
+      {"/quantization_config/config_groups/group_0/weights/num_bits", 4},
+      {"/quantization_config/config_groups/group_0/weights/strategy", "group"},
+      {"/quantization_config/config_groups/group_0/weights/symmetric", false}};
+  for (const auto& [where, value] : kWrong) {
+    json wrong = root;
+    wrong[json::json_pointer(where)] = value;
+    const std::string key = std::string(where).substr(std::string(where).rfind('/') + 1);
+    EXPECT_NE(complaint(wrong).find(key), std::string::npos) << where;
+  }
+}
+
+TEST_F(ModelConfigTest, WhatMegatronsModelsDoOtherwiseSurvivesARoundTrip) {
+  io::ModelConfig config = read(good().dump());
+  config.dmc = io::DmcConfig{.target_cr = 4.0, .stage = "finetune"};
+  const std::string usual = model_config_json(config);
+  EXPECT_EQ(usual.find("zero_after_rope"), std::string::npos);
+  EXPECT_EQ(usual.find("importance_epsilon"), std::string::npos);
+  EXPECT_FALSE(read(usual).dmc->zero_after_rope);
+  config.dmc->zero_after_rope = true;
+  config.dmc->importance_epsilon = 0.0078125;
+  const io::ModelConfig again = read(model_config_json(config));
+  EXPECT_TRUE(again.dmc->zero_after_rope);
+  EXPECT_EQ(again.dmc->importance_epsilon, 0.0078125);
+}
+
 }  // namespace
 }  // namespace dmc::families

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "families/config_file.h"
+#include "families/quantization.h"
 #include "families/rope_frequencies.h"
 
 namespace dmc::families {
@@ -106,6 +107,23 @@ TEST_P(EachFamily, SlicesOfATensorDoNotOverlap) {
     const std::vector<int64_t>& shape = layout.shapes.at(name);
     EXPECT_TRUE(count == shape[0] || count == shape[1]) << name;
   }
+}
+
+TEST_P(EachFamily, WeightsOfEightBitsSurviveARoundTrip) {
+  io::ModelConfig config = tiny_config(GetParam());
+  const DecoderLayout layout = decoder_layout(config);
+  const std::set<std::string> names = int8_matrices(layout);
+  EXPECT_FALSE(names.contains(layout.token_embedding));
+  for (const LinearSource& source : matrices(layout)) {
+    const bool rows = !source.transposed && source.weight != layout.token_embedding;
+    EXPECT_EQ(names.contains(source.weight), rows) << source.weight;
+  }
+  if (names.empty()) return;
+  config.int8_weights = true;
+  config = reread(config);
+  EXPECT_TRUE(config.int8_weights);
+  config.int8_weights = false;
+  EXPECT_FALSE(reread(config).int8_weights);
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, EachFamily, testing::ValuesIn(families().begin(), families().end()),

@@ -44,7 +44,8 @@ OPTIONS = ["-n", 24, "--temperature", 0]
 def test_each_turn_takes_in_only_what_is_new(policy, model, dmc):
     more = [*OPTIONS, "--policy", policy, "--json"]
     lines = ["import os", "def read(path):", "", "class Reader:"]
-    turns = answers(dmc("run", "-m", model, "--chat", "--system", "code", *more, input="\n".join(lines)))  # fmt: skip
+    command = ["run", "-m", model, "--chat", "--system", "code", *more]
+    turns = answers(dmc(*command, input="\n".join(lines)))
     assert len(turns) == 3, "an empty line is no message"
     messages, held = [say("system", "code")], 0
     for line, turn in zip(filter(None, lines), turns):

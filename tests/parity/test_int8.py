@@ -101,7 +101,8 @@ def test_what_is_refused(tmp_path, dmc):
     done = dmc("convert", "-m", save(tiny_model("gpt2"), tmp_path / "gpt2"), "-o", tmp_path / "x",
                "--weights", "int8")  # fmt: skip
     assert done.returncode == 2 and "--weights: a gpt2" in done.stderr
-    out = convert(dmc, save(tiny_model("llama-gqa"), tmp_path / "hf"), tmp_path / "out", "--weights", "int8")  # fmt: skip
+    source = save(tiny_model("llama-gqa"), tmp_path / "hf")
+    out = convert(dmc, source, tmp_path / "out", "--weights", "int8")
     config = json.loads((out / "config.json").read_text())["quantization_config"]
     four_bits = {"group_0": config["config_groups"]["group_0"] | {"weights": {"num_bits": 4}}}
     for changes, named in [

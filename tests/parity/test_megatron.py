@@ -1,5 +1,5 @@
-"""tools/import_megatron_dmc.py on a checkpoint made here in Megatron's layout, and the meaning of the
-result against DMC's inference as the published code has it, written down once more in PyTorch."""
+"""tools/import_megatron_dmc.py on a checkpoint made here in Megatron's layout, and what the result
+computes against DMC's inference in the published code, written down once more in PyTorch."""
 
 import argparse
 import json
@@ -36,8 +36,7 @@ def llama():
 
 
 def megatron_ranks(model, ranks):
-    """The tensors of each tensor-parallel rank, as Megatron's GPTModel with Transformer Engine names
-    them."""
+    """The tensors of each tensor-parallel rank, named as by GPTModel with Transformer Engine."""
     state = model.state_dict()
     shards = [{} for _ in range(ranks)]
 
@@ -46,20 +45,25 @@ def megatron_ranks(model, ranks):
             shard[name] = part.contiguous() if torch.is_tensor(part) else part
 
     padding = torch.randn(PADDED - VOCABULARY, HIDDEN)
-    for name, ours in [("embedding.word_embeddings", "model.embed_tokens"), ("output_layer", "lm_head")]:  # fmt: skip
-        put(f"{name}.weight", torch.cat([state[f"{ours}.weight"], padding]).chunk(ranks))
+    tables = {"embedding.word_embeddings": "model.embed_tokens", "output_layer": "lm_head"}
+    norms = {"self_attention.linear_qkv": "input_layernorm",
+             "mlp.linear_fc1": "post_attention_layernorm"}  # fmt: skip
+    for name, own in tables.items():
+        put(f"{name}.weight", torch.cat([state[f"{own}.weight"], padding]).chunk(ranks))
     put("decoder.final_layernorm.weight", [state["model.norm.weight"]] * ranks)
     for i in range(LAYERS):
         to, own = f"decoder.layers.{i}.", f"model.layers.{i}."
-        q, k, v = (state[f"{own}self_attn.{x}_proj.weight"].reshape(GROUPS, -1, HIDDEN) for x in "qkv")  # fmt: skip
-        put(to + "self_attention.linear_qkv.weight", torch.cat([q, k, v], 1).flatten(0, 1).chunk(ranks))  # fmt: skip
+        qkv = [state[f"{own}self_attn.{x}_proj.weight"].reshape(GROUPS, -1, HIDDEN) for x in "qkv"]
+        fused = torch.cat(qkv, 1).flatten(0, 1)
+        put(to + "self_attention.linear_qkv.weight", fused.chunk(ranks))
         gate, up = (state[f"{own}mlp.{x}_proj.weight"].chunk(ranks) for x in ["gate", "up"])
         put(to + "mlp.linear_fc1.weight", [torch.cat(pair) for pair in zip(gate, up)])
-        put(to + "self_attention.linear_proj.weight", state[own + "self_attn.o_proj.weight"].chunk(ranks, 1))  # fmt: skip
-        put(to + "mlp.linear_fc2.weight", state[own + "mlp.down_proj.weight"].chunk(ranks, 1))
-        for fused, norm in [("self_attention.linear_qkv", "input_layernorm"), ("mlp.linear_fc1", "post_attention_layernorm")]:  # fmt: skip
-            put(f"{to}{fused}.layer_norm_weight", [state[f"{own}{norm}.weight"]] * ranks)
-            put(f"{to}{fused}._extra_state", [None] * ranks)
+        for name, ours in {"self_attention.linear_proj": "self_attn.o_proj",
+                           "mlp.linear_fc2": "mlp.down_proj"}.items():  # fmt: skip
+            put(f"{to}{name}.weight", state[f"{own}{ours}.weight"].chunk(ranks, 1))
+        for name, ours in norms.items():
+            put(f"{to}{name}.layer_norm_weight", [state[f"{own}{ours}.weight"]] * ranks)
+            put(f"{to}{name}._extra_state", [None] * ranks)
     return shards
 
 
@@ -127,7 +131,8 @@ def rotate(x, position):
     half = D // 2
     angles = position * THETA ** (-torch.arange(half, dtype=torch.float64) / half)
     low, high = x[:half], x[half:]
-    out = torch.cat([low * angles.cos() - high * angles.sin(), high * angles.cos() + low * angles.sin()])  # fmt: skip
+    cos, sin = angles.cos(), angles.sin()
+    out = torch.cat([low * cos - high * sin, high * cos + low * sin])
     out[-1] = 0
     return out
 
@@ -164,8 +169,8 @@ def next_token(model, tokens):
     return model.lm_head(model.model.norm(x[-1:]))[0].argmax().item()
 
 
-def greedy(dmc, folder, count, *options):
-    done = dmc("run", "-m", folder, "-p", PROMPT, "-n", count, "--temperature", 0, "--json", *options)  # fmt: skip
+def greedy(dmc, folder, count):
+    done = dmc("run", "-m", folder, "-p", PROMPT, "-n", count, "--temperature", 0, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,5 +1,5 @@
 """Published models by their true shapes, without their weights: what `dmc plan` counts is what
-transformers makes of the config, and a checkpoint of that shape (files full of holes) is accepted."""
+transformers makes of the config, and a checkpoint of that shape, full of holes, is accepted."""
 
 import collections
 import json
@@ -52,7 +52,8 @@ CONFIGS = {
         is_decoder=True, hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
         num_attention_heads=16),
 }  # fmt: skip
-BUILT_IN_NAMES = ["llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3.2-1b", "mistral-7b"]
+BUILT_IN_NAMES = ["llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3.2-1b",
+                  "mistral-7b"]  # fmt: skip
 
 
 def shapes_of(config):

@@ -12,8 +12,8 @@ from tokenizer_cases import SHARED, place, our_ids
 
 FOLDER = SHARED / "data" / "stories260K"
 NEW_TOKENS = 200
-PROMPTS = ["Once upon a time,", "Lily and Ben went to the park", "The sun", "“Hello!” said Max — ",
-           "One day, a little fish\nnamed Fin"]  # fmt: skip
+PROMPTS = ["Once upon a time,", "Lily and Ben went to the park", "The sun",
+           "“Hello!” said Max — ", "One day, a little fish\nnamed Fin"]  # fmt: skip
 DMC = {"format": 1, "method": "dmc", "target_cr": 1.5, "window": 12, "decision_channel": -1,
        "decision_offset": 5.0, "pool_before_rope": True, "stage": "zero-out", "trained_tokens": 0,
        "max_trained_length": 0}  # fmt: skip
@@ -54,7 +54,8 @@ def theirs(model, pieces):
 
 
 def ours(dmc, folder, prompt, *options):
-    done = dmc("run", "-m", folder, "-p", prompt, "-n", NEW_TOKENS, "--temperature", 0, "--json", *options)  # fmt: skip
+    greedily = ["-n", NEW_TOKENS, "--temperature", 0, "--json"]
+    done = dmc("run", "-m", folder, "-p", prompt, *greedily, *options)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["compression_ratio"] == 1
