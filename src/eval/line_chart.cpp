@@ -37,6 +37,11 @@ bool drawable(const Point& point, const LineChart& chart) {
          !(chart.y.log2 && point.y <= 0.0);
 }
 
+// Half of the length of its error bar. On a logarithmic axis there is none.
+double half_bar(const Point& point, const LineChart& chart) {
+  return std::isfinite(point.error) && in_bounds(point.error) && !chart.y.log2 ? point.error : 0.0;
+}
+
 // The part of the number line an axis shows: never empty, with a little air around the data.
 Range axis_range(const Axis& axis, Range data) {
   if (axis.log2) return data.low < data.high ? data : Range{data.low / 2.0, data.high * 2.0};
@@ -106,7 +111,8 @@ class Drawing {
       for (const Point& point : line.points) {
         if (!drawable(point, chart)) continue;
         x_.take(point.x);
-        y_.take(point.y);
+        y_.take(point.y - half_bar(point, chart));
+        y_.take(point.y + half_bar(point, chart));
       }
     }
     if (empty()) return;
@@ -194,7 +200,8 @@ class Drawing {
     if (last == nullptr) return;
     const int color = color_class(line.color);
     out_ << "<path class=\"line s" << color << (line.dashed ? " dashed" : "")
-         << (line.faint ? " faint" : "") << "\" d=\"" << path.str() << "\"/>\n";
+         << (line.faint ? " faint" : "") << (line.band ? " band" : "") << "\" d=\"" << path.str()
+         << "\"/>\n";
     if (line.markers || line.points.size() == 1) markers(line);
     if (!line.label.empty()) labels_.push_back({line.label, color, y_at(last->y)});
   }
@@ -202,6 +209,7 @@ class Drawing {
   void markers(const Line& line) {
     for (const Point& point : line.points) {
       if (!drawable(point, chart_)) continue;
+      error_bar(line, point);
       out_ << "<circle class=\"dot s" << color_class(line.color) << "\" cx=\""
            << fixed(x_at(point.x), 1) << "\" cy=\"" << fixed(y_at(point.y), 1)
            << "\" r=\"3.5\"><title>" << escape_html(line.label) << ": "
@@ -210,9 +218,19 @@ class Drawing {
     }
   }
 
+  void error_bar(const Line& line, const Point& point) {
+    const double half = half_bar(point, chart_);
+    if (half <= 0.0) return;
+    const std::string x = fixed(x_at(point.x), 1);
+    out_ << "<line class=\"whisker s" << color_class(line.color) << "\" x1=\"" << x << "\" x2=\""
+         << x << "\" y1=\"" << fixed(y_at(point.y - half), 1) << "\" y2=\""
+         << fixed(y_at(point.y + half), 1) << "\"/>\n";
+  }
+
   static std::string value_text(const Axis& axis, double value) {
     if (axis.log2 || axis.tokens) return tokens_text(value);
-    return std::abs(value) >= 1000.0 ? human_count(value) : fixed(value, 2);
+    return std::abs(value) >= 1000.0 ? human_count(value)
+                                     : fixed(value, std::abs(value) < 2 ? 3 : 2);
   }
 
   static int color_class(int color) { return ((color % kColors) + kColors) % kColors; }
