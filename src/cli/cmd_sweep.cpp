@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 struct SweepCommand {
   std::vector<fs::path> models;
   std::vector<std::string> policies, kvs = {"f32"};
-  std::vector<std::string> tasks = {eval::kTextTask, "recall", eval::kSpeedTask};
+  std::vector<std::string> tasks = {eval::kTextTask, "recall", "multi_turn", eval::kSpeedTask};
   std::vector<double> crs = {2, 3, 4, 6, 8};
   TextOptions text{.data = {}, .length = 2048, .windows = 16};
   fs::path data_dir = "data", out = "sweep-out";
@@ -47,12 +47,22 @@ void stop_if_asked() {
   if (interrupted()) throw Stopped();
 }
 
+// How much is measured, of what: all that a score depends on beside the axes.
 std::string size_of(const SweepCommand& command, const std::string& task) {
   const std::string length = std::to_string(command.text.length);
-  if (task == eval::kSpeedTask) return std::to_string(kSpeedBatch) + " sequences of " + length;
-  const bool on_text = task == eval::kTextTask || eval::find_task(task).on_text;
-  if (on_text) return std::to_string(command.text.windows) + " windows of " + length;
-  return command.limit > 0 ? "at most " + std::to_string(command.limit) + " items" : "all items";
+  const bool is_text = task == eval::kTextTask, is_speed = task == eval::kSpeedTask;
+  std::string size;
+  if (is_speed) {
+    size = std::to_string(kSpeedBatch) + " sequences of " + length;
+  } else if (is_text || eval::find_task(task).on_text) {
+    size = std::to_string(command.text.windows) + " windows of " + length;
+  }
+  if (!is_text && !is_speed && command.limit > 0) {
+    size += (size.empty() ? "" : ", ") + ("at most " + std::to_string(command.limit) + " items");
+  }
+  for (const fs::path& data : command.text.data) size += " " + data.string();
+  if (!command.options.weights.empty()) size += ", " + command.options.weights + " weights";
+  return size;
 }
 
 // What all cells of one model share.

@@ -11,7 +11,10 @@ namespace dmc::eval {
 namespace {
 
 // All in the units of the SVG's view box; the page scales the whole.
-constexpr double kWidth = 520.0, kHeight = 290.0;
+struct Size {
+  double width, height;
+};
+constexpr Size kNormal = {520.0, 290.0}, kWide = {1068.0, 380.0};
 constexpr double kLeft = 46.0, kTop = 28.0, kBottom = 44.0;
 constexpr double kMinRight = 16.0, kMaxRight = 150.0;
 constexpr double kCharWidth = 6.9;  // of a label at 12 px, on the generous side
@@ -106,7 +109,8 @@ struct EndLabel {
 
 class Drawing {
  public:
-  explicit Drawing(const LineChart& chart) : chart_(chart) {
+  explicit Drawing(const LineChart& chart)
+      : chart_(chart), size_(chart.wide ? kWide : kNormal), right_(size_.width) {
     for (const Line& line : chart.lines) {
       for (const Point& point : line.points) {
         if (!drawable(point, chart)) continue;
@@ -119,13 +123,13 @@ class Drawing {
     x_ = axis_range(chart.x, x_);
     y_ = axis_range(chart.y, y_);
     if (!chart.y.log2 && !chart.y.tokens) y_ = to_whole_ticks(y_);
-    right_ = kWidth - label_margin();
+    right_ = size_.width - label_margin();
   }
 
   bool empty() const { return x_.empty() || y_.empty(); }
 
   std::string draw() {
-    out_ << "<svg class=\"chart\" viewBox=\"0 0 " << kWidth << " " << kHeight
+    out_ << "<svg class=\"chart\" viewBox=\"0 0 " << size_.width << " " << size_.height
          << "\" role=\"img\" aria-label=\"" << escape_html(chart_.description) << "\">\n";
     y_axis();
     x_axis();
@@ -142,7 +146,7 @@ class Drawing {
   }
   double x_at(double value) const { return kLeft + place(chart_.x, x_, value) * (right_ - kLeft); }
   double y_at(double value) const {
-    const double bottom = kHeight - kBottom;
+    const double bottom = size_.height - kBottom;
     return bottom - place(chart_.y, y_, value) * (bottom - kTop);
   }
 
@@ -170,14 +174,14 @@ class Drawing {
   }
 
   void x_axis() {
-    const double y = kHeight - kBottom;
+    const double y = size_.height - kBottom;
     out_ << "<line class=\"base\" x1=\"" << kLeft << "\" x2=\"" << fixed(right_, 1) << "\" y1=\""
          << y << "\" y2=\"" << y << "\"/>\n";
     const std::vector<double> ticks = axis_ticks(chart_.x, x_, kTicksX);
     for (const double tick : ticks) {
       text(x_at(tick), y + 17.0, "tick middle", tick_text(chart_.x, tick, ticks));
     }
-    text((kLeft + right_) / 2.0, kHeight - 6.0, "axis middle", chart_.x.label);
+    text((kLeft + right_) / 2.0, size_.height - 6.0, "axis middle", chart_.x.label);
   }
 
   // Long series are thinned to every n-th point; a gap is drawn where a value is not finite.
@@ -242,7 +246,7 @@ class Drawing {
     for (size_t i = 1; i < labels_.size(); ++i) {
       labels_[i].y = std::max(labels_[i].y, labels_[i - 1].y + kLabelGap);
     }
-    double lowest = kHeight - kBottom + 2.0;
+    double lowest = size_.height - kBottom + 2.0;
     for (size_t i = labels_.size(); i-- > 0;) {
       labels_[i].y = std::min(labels_[i].y, lowest);
       lowest = labels_[i].y - kLabelGap;
@@ -255,7 +259,8 @@ class Drawing {
 
   const LineChart& chart_;
   Range x_, y_;
-  double right_ = kWidth;
+  Size size_;
+  double right_;
   std::vector<EndLabel> labels_;
   std::ostringstream out_;
 };

@@ -12,6 +12,7 @@ const char kReportStyle[] = R"css(
   --s6: #3a8fb7; --s7: #b03a48;
   --heat-low: #eef2ea; --heat-mid: #4fa9b0; --heat-high: #123f72;
   --on-low: #1d2733; --on-high: #ffffff;
+  --band: #f6e6b4;
   --shadow: 0 1px 2px rgb(20 30 45 / 6%), 0 6px 20px rgb(20 30 45 / 5%);
 }
 @media (prefers-color-scheme: dark) {
@@ -21,6 +22,7 @@ const char kReportStyle[] = R"css(
     --s6: #7fd0ee; --s7: #ff8f98;
     --heat-low: #202a35; --heat-mid: #1c6b78; --heat-high: #c4f0c2;
     --on-low: #e8ecf1; --on-high: #0d1a22;
+    --band: #463c1c;
     --shadow: none;
   }
 }
@@ -59,7 +61,9 @@ th:first-child, td:first-child { text-align: left; }
 tbody tr { border-top: 1px solid var(--rule); }
 td:first-child { font-weight: 650; }
 td small { display: block; font-size: 12.5px; font-weight: 400; color: var(--soft); }
-td.best { color: var(--ink); font-weight: 700; }
+.wide { grid-column: 1 / -1; }
+.compact td { padding: 5px 14px; font-weight: 400; }
+.compact td.best { font-weight: 700; }
 td.best::after { content: " ★"; color: var(--s2); }
 .chip { display: inline-block; width: 10px; height: 10px; margin-right: 9px; border-radius: 3px; background: currentcolor; }
 svg.chart { display: block; width: 100%; height: auto; overflow: visible; font-size: 12px; }
@@ -72,7 +76,7 @@ svg .base { stroke: var(--soft); stroke-width: 1; opacity: 0.6; }
 svg .line { fill: none; stroke: currentcolor; stroke-width: 2.25; stroke-linejoin: round; stroke-linecap: round; }
 svg .dashed { stroke-width: 1.75; stroke-dasharray: 5 5; }
 svg .faint { stroke-width: 1; opacity: 0.3; }
-svg .band { stroke: var(--rule); stroke-width: 14; }
+svg .band { stroke: var(--band); stroke-width: 16; }
 svg .whisker { stroke: currentcolor; stroke-width: 1.25; opacity: 0.55; }
 svg .dot { fill: currentcolor; stroke: var(--card); stroke-width: 1.5; }
 svg .label { fill: currentcolor; font-weight: 650; }

@@ -50,6 +50,7 @@ struct LineChart {
   std::string description;  // for screen readers
   Axis x, y;
   std::vector<Line> lines;
+  bool wide = false;  // for the whole width of the page, text as large as in the others
 };
 std::string line_chart(const LineChart& chart);
 

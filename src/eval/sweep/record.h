@@ -17,7 +17,7 @@ struct SweepCell {
   double cr = 0.0;     // wanted; 0: what the policy does by itself
   std::string kv;      // precision of closed slots: "f32", "int8"
   std::string task;    // of the task table, or kTextTask or kSpeedTask
-  std::string size;    // how much of it: "32 windows of 2048"
+  std::string size;    // how much of it, of what: "32 windows of 2048"
 
   bool operator==(const SweepCell&) const = default;
 };

@@ -63,10 +63,12 @@ SweepSeries& series_of(SweepTask& task, const SweepCell& cell, const Labels& lab
 }
 
 SweepTask& task_of(std::vector<SweepTask>& tasks, const SweepRecord& record) {
-  const auto found = std::ranges::find(tasks, record.cell.task, &SweepTask::name);
-  if (found != tasks.end()) return *found;
+  const SweepCell& cell = record.cell;
+  for (SweepTask& task : tasks) {
+    if (task.name == cell.task && task.size == cell.size) return task;
+  }
   const std::string& metric = record.score.metrics.back().name;
-  return tasks.emplace_back(SweepTask{record.cell.task, metric, lower_is_better(metric), {}});
+  return tasks.emplace_back(SweepTask{cell.task, cell.size, metric, lower_is_better(metric), {}});
 }
 
 bool beats(const SweepTask& task, const SweepPoint& a, const SweepPoint& b) {

@@ -24,7 +24,8 @@ struct SweepSeries {
 };
 
 struct SweepTask {
-  std::string name, metric;  // the quoted one
+  std::string name, size;  // SweepCell::task and size: others are not comparable
+  std::string metric;      // the quoted one
   bool lower_is_better = false;
   std::vector<SweepSeries> series;
 };

@@ -109,9 +109,10 @@ class Page {
          << escape_html(lead) << "</p>\n";
   }
 
-  void figure(const std::string& title, const std::string& note, const std::string& chart) {
-    out_ << "<figure class=\"card\">\n<h3>" << escape_html(title) << "</h3>\n<p class=\"note\">"
-         << escape_html(note) << "</p>\n"
+  void figure(const std::string& title, const std::string& note, const std::string& chart,
+              const char* css = "card") {
+    out_ << "<figure class=\"" << css << "\">\n<h3>" << escape_html(title)
+         << "</h3>\n<p class=\"note\">" << escape_html(note) << "</p>\n"
          << chart << "</figure>\n";
   }
 
@@ -165,7 +166,8 @@ class Page {
   // --- Charts ---
 
   void task_section(const SweepTask& task) {
-    section(task.name, std::string(task.lower_is_better ? "Lower" : "Higher") +
+    section(task.name, (task.size.empty() ? "" : "Measured on " + task.size + ". ") +
+                           (task.lower_is_better ? "Lower" : "Higher") +
                            " is better. The pale band joins the frontier: settings that no other "
                            "beats in both ratio and quality.");
     out_ << "<div class=\"grid\">\n";
@@ -178,22 +180,49 @@ class Page {
     chart.description = std::string(x.title) + ", " + task.name;
     chart.x = x.axis;
     chart.y.label = metric_name(task);
-    if (x.value == ratio_of) chart.lines.push_back(frontier(task));
-    bool any = false;
+    const bool is_first = x.value == ratio_of;
+    chart.wide = is_first;
+    if (is_first) chart.lines.push_back(frontier(task));
     for (const SweepSeries& series : task.series) {
-      Line line;
-      line.label = series.label;
-      line.color = color_of(series.policy);
-      line.dashed = series.kv != task.series.front().kv;
-      line.markers = true;
-      for (const SweepPoint& p : series.points) {
-        line.points.push_back({x.value(p), p.quality, p.error});
-        any = any || known(x.value(p));
-      }
-      std::ranges::stable_sort(line.points, {}, &Point::x);
-      chart.lines.push_back(std::move(line));
+      if (series.policy == "dense") chart.lines.push_back(baseline(task, series, x));
+      chart.lines.push_back(curve(task, series, x));
     }
-    if (any) figure(x.title, metric_name(task) + " of " + task.name, line_chart(chart));
+    const bool any = std::ranges::any_of(chart.lines, [](const Line& line) {
+      return std::ranges::any_of(line.points, [](const Point& p) { return known(p.x); });
+    });
+    if (!any) return;
+    figure(x.title, metric_name(task) + " of " + task.name, line_chart(chart),
+           is_first ? "card wide" : "card");
+  }
+
+  // In the order of ratios, whatever the x axis.
+  static Line curve(const SweepTask& task, const SweepSeries& series, const XAxis& x) {
+    Line line;
+    line.label = series.label;
+    line.color = color_of(series.policy);
+    line.dashed = series.kv != task.series.front().kv;
+    line.markers = true;
+    for (const SweepPoint& p : series.points) {
+      line.points.push_back({x.value(p), p.quality, p.error});
+    }
+    return line;
+  }
+
+  // The uncompressed quality all across the chart.
+  static Line baseline(const SweepTask& task, const SweepSeries& dense, const XAxis& x) {
+    Line line;
+    line.dashed = line.faint = true;
+    double low = INFINITY, high = -INFINITY;
+    for (const SweepSeries& series : task.series) {
+      for (const SweepPoint& p : series.points) {
+        low = std::min(low, x.value(p));
+        high = std::max(high, x.value(p));
+      }
+    }
+    if (low < high) {
+      line.points = {{low, dense.points[0].quality}, {high, dense.points[0].quality}};
+    }
+    return line;
   }
 
   static Line frontier(const SweepTask& task) {
@@ -223,7 +252,7 @@ class Page {
     out_ << "<div class=\"grid\">\n";
     for (const SweepRecord* record : shown) {
       const SweepCell& cell = record->cell;
-      const std::string asked = cell.cr > 0.0 ? "held at " + times(cell.cr) : "as it decides";
+      const std::string asked = cell.cr > 0.0 ? "held at " + times(cell.cr) : "decided by itself";
       figure(model_name(cell.model) + ", " + asked,
              "reached " + times(record->score.compression_ratio) + ", " + cell.kv + " slots",
              heat_map_chart({.description = "compression by layer and head",
@@ -283,7 +312,7 @@ class Page {
 
   void row(const SweepTask& task, const SweepSeries& series, const SweepPoint& p) {
     out_ << "<tr><td>" << escape_html(task.name) << "</td><td>" << escape_html(series.label)
-         << "<small>" << escape_html(model_name(series.model)) << "</small></td><td>"
+         << "</td><td>" << escape_html(model_name(series.model)) << "</td><td>"
          << (series.policy == "dense" ? kDash : ratio_text(p.record->cell.cr)) << "</td><td>"
          << number(p.ratio, 2) << "</td><td" << (p.on_frontier ? " class=\"best\"" : "") << ">"
          << number(p.quality, 4) << "</td><td>" << number(p.error, 4) << "</td><td>"

@@ -55,6 +55,15 @@ TEST(SweepTasks, MarksWhatNoOtherBeats) {
   EXPECT_EQ(frontier, "dense1 tova2 tova4 dmc4 ");
 }
 
+TEST(SweepTasks, KeepsSizesApart) {
+  std::vector<SweepRecord> records = small_sweep();
+  records.push_back(text("m/dense", "dense", 0, 1.0, 0.7));
+  records.back().cell.size = "32 windows of 2048";
+  const std::vector<SweepTask> tasks = sweep_tasks(records);
+  ASSERT_EQ(tasks.size(), 2u);
+  EXPECT_EQ(tasks[0].series[0].points.size(), 1u);
+}
+
 TEST(SweepTasks, JoinsSpeedToItsSetting) {
   const auto records = small_sweep();
   const std::vector<SweepTask> tasks = sweep_tasks(records);
