@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/task_support.h"
 #include "eval/sandbox.h"
 #include "eval/tasks/summary.h"
 #include "runtime/score.h"
@@ -53,15 +54,6 @@ runtime::Score score_text(const Subject& subject) {
   const io::EvalWindows windows = held_out_windows(command.text, *subject.model, command.model.dir);
   ProgressBar bar("text", static_cast<int64_t>(windows.tokens.size()));
   return runtime::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
-}
-
-eval::NamedScore as_task(const runtime::Score& score) {
-  return {"text",
-          {score.tokens,
-           {{"loss", score.loss},
-            {"next_token_accuracy", score.next_token_accuracy},
-            {"bits_per_byte", score.bits_per_byte}},
-           score.compression_ratio}};
 }
 
 int print_text_score(const Subject& subject) {
@@ -110,9 +102,7 @@ std::vector<Step> make_plan(const EvalCommand& command) {
     }
     if (task.runs_code)
       eval::PythonSandbox(eval::SandboxLimits{});  // throws if this machine cannot isolate
-    const bool own_text = task.any_text && !command.text.data.empty();
-    plan.push_back(
-        {&task, own_text ? command.text.data.front() : eval::find_file(task, command.data_dir)});
+    plan.push_back({&task, task_file(task, command.text, command.data_dir)});
   }
   return plan;
 }
@@ -155,7 +145,7 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
   std::vector<eval::NamedScore> scores;
   for (const auto& [task, file] : plan) {
     if (task == nullptr) {
-      scores.push_back(as_task(score_text(subject)));
+      scores.push_back({kText, as_task(score_text(subject))});
       continue;
     }
     scores.push_back({std::string(task->name),

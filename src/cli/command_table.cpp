@@ -6,6 +6,7 @@ namespace {
 constexpr Command kCommands[] = {
     {"run", "continue a text, and say what its cache took", setup_run},
     {"eval", "score a model on held-out text with its cache compressed", setup_eval},
+    {"sweep", "compare policies over models, ratios and tasks; writes a report", setup_sweep},
     {"bench", "measure speed and cache size, dense against compressed", setup_bench},
     {"inspect", "show a model's facts and its compression by layer and head", setup_inspect},
     {"plan", "tell the memory a model takes, from its shape alone", setup_plan},

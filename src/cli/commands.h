@@ -7,6 +7,7 @@ namespace dmc::cli {
 
 std::function<int()> setup_run(CLI::App& app);
 std::function<int()> setup_eval(CLI::App& app);
+std::function<int()> setup_sweep(CLI::App& app);
 std::function<int()> setup_bench(CLI::App& app);
 std::function<int()> setup_inspect(CLI::App& app);
 std::function<int()> setup_plan(CLI::App& app);

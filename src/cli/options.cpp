@@ -23,12 +23,14 @@ std::string list_of_policies() {
 
 }  // namespace
 
+std::string precision_problem(const std::string& name) {
+  if (kPrecisions.contains(name)) return "";
+  return "\"" + name + "\" is not one of " +
+         join(kPrecisions, ", ", [](const auto& entry) { return entry.first; });
+}
+
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what) {
-  return app.add_option(flag, name, what)->check([](const std::string& given) {
-    if (kPrecisions.contains(given)) return std::string();
-    return "\"" + given + "\" is not one of " +
-           join(kPrecisions, ", ", [](const auto& entry) { return entry.first; });
-  });
+  return app.add_option(flag, name, what)->check(precision_problem);
 }
 
 DType precision(const std::string& name) { return kPrecisions.at(name); }

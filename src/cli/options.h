@@ -32,6 +32,7 @@ inline constexpr const char* kForceCrHelp =
 
 // A flag that takes f32, f16, bf16 or int8, and what its name means.
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what);
+std::string precision_problem(const std::string& name);  // a sentence; empty: it is one of them
 DType precision(const std::string& name);
 
 // The model directory models/NAME that comes with the program: under the working directory, or

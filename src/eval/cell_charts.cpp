@@ -82,26 +82,32 @@ class HeatMapDrawing {
   static constexpr double kDarkFrom = 0.62;  // share from which the other text colour reads better
 
   double share(double value) const {
+    if (chart_.linear)
+      return std::clamp((value - chart_.min) / (chart_.max - chart_.min), 0.0, 1.0);
     if (!(chart_.min > 0.0 && chart_.min < chart_.max && value > 0.0)) return 0.0;
     return std::clamp(std::log(value / chart_.min) / std::log(chart_.max / chart_.min), 0.0, 1.0);
+  }
+  static std::string name(const std::vector<std::string>& names, size_t index) {
+    return index < names.size() ? names[index] : std::to_string(index);
   }
   double column_middle(size_t column) const {
     return kLeft + (static_cast<double>(column) + 0.5) * cell_width_;
   }
 
   void column_numbers() {
-    text(out_, kLeft, 13.0, "axis", chart_.column_label);
+    const std::string rows = chart_.rows.empty() ? "" : chart_.row_label + " \\ ";
+    text(out_, chart_.rows.empty() ? kLeft : 0.0, 13.0, "axis", rows + chart_.column_label);
     const size_t stride = cell_width_ < 18.0 ? 4 : 1;
     for (size_t c = 0; c < columns_; c += stride) {
-      text(out_, column_middle(c), kTop - 8.0, "tick middle", std::to_string(c));
+      text(out_, column_middle(c), kTop - 8.0, "tick middle", name(chart_.columns, c));
     }
   }
 
   void draw_row(size_t r) {
     const double y = kTop + static_cast<double>(r) * cell_height_;
     const double base_line = y + cell_height_ / 2.0 + 4.0;
-    if (r == 0) text(out_, 0.0, base_line, "axis", chart_.row_label);
-    text(out_, kLeft - 8.0, base_line, "tick end", std::to_string(r));
+    if (r == 0 && chart_.rows.empty()) text(out_, 0.0, base_line, "axis", chart_.row_label);
+    text(out_, kLeft - 8.0, base_line, "tick end", name(chart_.rows, r));
     for (size_t c = 0; c < chart_.values[r].size(); ++c) draw_cell(r, c, y, base_line);
   }
 
@@ -111,8 +117,8 @@ class HeatMapDrawing {
     const Box box{kLeft + static_cast<double>(c) * cell_width_, y, cell_width_ - kGap,
                   cell_height_ - kGap};
     std::ostringstream title;
-    title << chart_.row_label << " " << r << ", " << chart_.column_label << " " << c << ": "
-          << (known ? fixed(value, 2) : "not measured");
+    title << chart_.row_label << " " << name(chart_.rows, r) << ", " << chart_.column_label << " "
+          << name(chart_.columns, c) << ": " << (known ? fixed(value, 2) : "not measured");
     rectangle(out_, box, known ? "cell" : "cell unknown", known ? heat_style(share(value)) : "",
               title.str());
     if (!known || cell_width_ < 30.0) return;
@@ -129,8 +135,9 @@ class HeatMapDrawing {
       rectangle(out_, box, "ramp", heat_style((i + 0.5) / kLegendSteps), "");
     }
     text(out_, kLeft, y + 25.0, "tick", fixed(chart_.min, 1));
-    text(out_, kLeft + kLegendWidth / 2.0, y + 25.0, "tick middle",
-         fixed(std::sqrt(chart_.min * chart_.max), 1));
+    const double middle =
+        chart_.linear ? (chart_.min + chart_.max) / 2.0 : std::sqrt(chart_.min * chart_.max);
+    text(out_, kLeft + kLegendWidth / 2.0, y + 25.0, "tick middle", fixed(middle, 1));
     text(out_, kLeft + kLegendWidth, y + 25.0, "tick end", fixed(chart_.max, 1));
   }
 

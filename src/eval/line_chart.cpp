@@ -11,7 +11,10 @@ namespace dmc::eval {
 namespace {
 
 // All in the units of the SVG's view box; the page scales the whole.
-constexpr double kWidth = 520.0, kHeight = 290.0;
+struct Size {
+  double width, height;
+};
+constexpr Size kNormal = {520.0, 290.0}, kWide = {1068.0, 380.0};
 constexpr double kLeft = 46.0, kTop = 28.0, kBottom = 44.0;
 constexpr double kMinRight = 16.0, kMaxRight = 150.0;
 constexpr double kCharWidth = 6.9;  // of a label at 12 px, on the generous side
@@ -35,6 +38,11 @@ bool in_bounds(double value) { return std::abs(value) <= 1e300; }
 bool drawable(const Point& point, const LineChart& chart) {
   return in_bounds(point.x) && in_bounds(point.y) && !(chart.x.log2 && point.x <= 0.0) &&
          !(chart.y.log2 && point.y <= 0.0);
+}
+
+// Half of the length of its error bar. On a logarithmic axis there is none.
+double half_bar(const Point& point, const LineChart& chart) {
+  return std::isfinite(point.error) && in_bounds(point.error) && !chart.y.log2 ? point.error : 0.0;
 }
 
 // The part of the number line an axis shows: never empty, with a little air around the data.
@@ -101,25 +109,27 @@ struct EndLabel {
 
 class Drawing {
  public:
-  explicit Drawing(const LineChart& chart) : chart_(chart) {
+  explicit Drawing(const LineChart& chart)
+      : chart_(chart), size_(chart.wide ? kWide : kNormal), right_(size_.width) {
     for (const Line& line : chart.lines) {
       for (const Point& point : line.points) {
         if (!drawable(point, chart)) continue;
         x_.take(point.x);
-        y_.take(point.y);
+        y_.take(point.y - half_bar(point, chart));
+        y_.take(point.y + half_bar(point, chart));
       }
     }
     if (empty()) return;
     x_ = axis_range(chart.x, x_);
     y_ = axis_range(chart.y, y_);
     if (!chart.y.log2 && !chart.y.tokens) y_ = to_whole_ticks(y_);
-    right_ = kWidth - label_margin();
+    right_ = size_.width - label_margin();
   }
 
   bool empty() const { return x_.empty() || y_.empty(); }
 
   std::string draw() {
-    out_ << "<svg class=\"chart\" viewBox=\"0 0 " << kWidth << " " << kHeight
+    out_ << "<svg class=\"chart\" viewBox=\"0 0 " << size_.width << " " << size_.height
          << "\" role=\"img\" aria-label=\"" << escape_html(chart_.description) << "\">\n";
     y_axis();
     x_axis();
@@ -136,7 +146,7 @@ class Drawing {
   }
   double x_at(double value) const { return kLeft + place(chart_.x, x_, value) * (right_ - kLeft); }
   double y_at(double value) const {
-    const double bottom = kHeight - kBottom;
+    const double bottom = size_.height - kBottom;
     return bottom - place(chart_.y, y_, value) * (bottom - kTop);
   }
 
@@ -164,14 +174,14 @@ class Drawing {
   }
 
   void x_axis() {
-    const double y = kHeight - kBottom;
+    const double y = size_.height - kBottom;
     out_ << "<line class=\"base\" x1=\"" << kLeft << "\" x2=\"" << fixed(right_, 1) << "\" y1=\""
          << y << "\" y2=\"" << y << "\"/>\n";
     const std::vector<double> ticks = axis_ticks(chart_.x, x_, kTicksX);
     for (const double tick : ticks) {
       text(x_at(tick), y + 17.0, "tick middle", tick_text(chart_.x, tick, ticks));
     }
-    text((kLeft + right_) / 2.0, kHeight - 6.0, "axis middle", chart_.x.label);
+    text((kLeft + right_) / 2.0, size_.height - 6.0, "axis middle", chart_.x.label);
   }
 
   // Long series are thinned to every n-th point; a gap is drawn where a value is not finite.
@@ -194,7 +204,8 @@ class Drawing {
     if (last == nullptr) return;
     const int color = color_class(line.color);
     out_ << "<path class=\"line s" << color << (line.dashed ? " dashed" : "")
-         << (line.faint ? " faint" : "") << "\" d=\"" << path.str() << "\"/>\n";
+         << (line.faint ? " faint" : "") << (line.band ? " band" : "") << "\" d=\"" << path.str()
+         << "\"/>\n";
     if (line.markers || line.points.size() == 1) markers(line);
     if (!line.label.empty()) labels_.push_back({line.label, color, y_at(last->y)});
   }
@@ -202,6 +213,7 @@ class Drawing {
   void markers(const Line& line) {
     for (const Point& point : line.points) {
       if (!drawable(point, chart_)) continue;
+      error_bar(line, point);
       out_ << "<circle class=\"dot s" << color_class(line.color) << "\" cx=\""
            << fixed(x_at(point.x), 1) << "\" cy=\"" << fixed(y_at(point.y), 1)
            << "\" r=\"3.5\"><title>" << escape_html(line.label) << ": "
@@ -210,9 +222,19 @@ class Drawing {
     }
   }
 
+  void error_bar(const Line& line, const Point& point) {
+    const double half = half_bar(point, chart_);
+    if (half <= 0.0) return;
+    const std::string x = fixed(x_at(point.x), 1);
+    out_ << "<line class=\"whisker s" << color_class(line.color) << "\" x1=\"" << x << "\" x2=\""
+         << x << "\" y1=\"" << fixed(y_at(point.y - half), 1) << "\" y2=\""
+         << fixed(y_at(point.y + half), 1) << "\"/>\n";
+  }
+
   static std::string value_text(const Axis& axis, double value) {
     if (axis.log2 || axis.tokens) return tokens_text(value);
-    return std::abs(value) >= 1000.0 ? human_count(value) : fixed(value, 2);
+    return std::abs(value) >= 1000.0 ? human_count(value)
+                                     : fixed(value, std::abs(value) < 2 ? 3 : 2);
   }
 
   static int color_class(int color) { return ((color % kColors) + kColors) % kColors; }
@@ -224,7 +246,7 @@ class Drawing {
     for (size_t i = 1; i < labels_.size(); ++i) {
       labels_[i].y = std::max(labels_[i].y, labels_[i - 1].y + kLabelGap);
     }
-    double lowest = kHeight - kBottom + 2.0;
+    double lowest = size_.height - kBottom + 2.0;
     for (size_t i = labels_.size(); i-- > 0;) {
       labels_[i].y = std::min(labels_[i].y, lowest);
       lowest = labels_[i].y - kLabelGap;
@@ -237,7 +259,8 @@ class Drawing {
 
   const LineChart& chart_;
   Range x_, y_;
-  double right_ = kWidth;
+  Size size_;
+  double right_;
   std::vector<EndLabel> labels_;
   std::ostringstream out_;
 };

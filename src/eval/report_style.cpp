@@ -9,16 +9,20 @@ const char kReportStyle[] = R"css(
   color-scheme: light dark;
   --page: #f6f7f9; --card: #ffffff; --ink: #171b21; --soft: #5b6573; --rule: #e3e7ec;
   --s0: #626c79; --s1: #0072b2; --s2: #c85200; --s3: #00795a; --s4: #a34f82; --s5: #8a6d00;
+  --s6: #3a8fb7; --s7: #b03a48;
   --heat-low: #eef2ea; --heat-mid: #4fa9b0; --heat-high: #123f72;
   --on-low: #1d2733; --on-high: #ffffff;
+  --band: #f6e6b4;
   --shadow: 0 1px 2px rgb(20 30 45 / 6%), 0 6px 20px rgb(20 30 45 / 5%);
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #0f1318; --card: #171c23; --ink: #e8ecf1; --soft: #98a3b1; --rule: #29313b;
     --s0: #9aa5b3; --s1: #5eb3f0; --s2: #ff9a57; --s3: #3fc79b; --s4: #e08fbd; --s5: #e6c34a;
+    --s6: #7fd0ee; --s7: #ff8f98;
     --heat-low: #202a35; --heat-mid: #1c6b78; --heat-high: #c4f0c2;
     --on-low: #e8ecf1; --on-high: #0d1a22;
+    --band: #463c1c;
     --shadow: none;
   }
 }
@@ -57,6 +61,10 @@ th:first-child, td:first-child { text-align: left; }
 tbody tr { border-top: 1px solid var(--rule); }
 td:first-child { font-weight: 650; }
 td small { display: block; font-size: 12.5px; font-weight: 400; color: var(--soft); }
+.wide { grid-column: 1 / -1; }
+.compact td { padding: 5px 14px; font-weight: 400; }
+.compact td.best { font-weight: 700; }
+td.best::after { content: " ★"; color: var(--s2); }
 .chip { display: inline-block; width: 10px; height: 10px; margin-right: 9px; border-radius: 3px; background: currentcolor; }
 svg.chart { display: block; width: 100%; height: auto; overflow: visible; font-size: 12px; }
 svg text { fill: var(--soft); font-variant-numeric: tabular-nums; }
@@ -68,6 +76,8 @@ svg .base { stroke: var(--soft); stroke-width: 1; opacity: 0.6; }
 svg .line { fill: none; stroke: currentcolor; stroke-width: 2.25; stroke-linejoin: round; stroke-linecap: round; }
 svg .dashed { stroke-width: 1.75; stroke-dasharray: 5 5; }
 svg .faint { stroke-width: 1; opacity: 0.3; }
+svg .band { stroke: var(--band); stroke-width: 16; }
+svg .whisker { stroke: currentcolor; stroke-width: 1.25; opacity: 0.55; }
 svg .dot { fill: currentcolor; stroke: var(--card); stroke-width: 1.5; }
 svg .label { fill: currentcolor; font-weight: 650; }
 svg .bar { fill: currentcolor; rx: 4px; }
@@ -80,6 +90,7 @@ svg .low { fill: var(--on-low); }
 svg .high { fill: var(--on-high); }
 .s0 { color: var(--s0); } .s1 { color: var(--s1); } .s2 { color: var(--s2); }
 .s3 { color: var(--s3); } .s4 { color: var(--s4); } .s5 { color: var(--s5); }
+.s6 { color: var(--s6); } .s7 { color: var(--s7); }
 .samples { display: grid; gap: 20px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
 pre {
   margin: 12px 0 0; overflow-wrap: anywhere; white-space: pre-wrap; tab-size: 4;

@@ -11,7 +11,7 @@
 
 namespace dmc::eval {
 
-constexpr int kColors = 6;  // of series in the style sheet: classes s0 to s5
+constexpr int kColors = 8;  // of series in the style sheet: classes s0 to s7
 inline constexpr const char* kNothingMeasured = "<p class=\"empty\">Nothing was measured.</p>\n";
 
 // For text between tags and in quoted attributes. What HTML cannot hold (bytes that are not UTF-8,
@@ -26,6 +26,7 @@ std::string tokens_text(double tokens);
 
 struct Point {
   double x = 0.0, y = 0.0;
+  double error = 0.0;  // half of the length of a bar through the point; none if not finite
 };
 
 struct Line {
@@ -35,6 +36,7 @@ struct Line {
   bool faint = false;    // in the background, such as the raw values of a smoothed line
   bool markers = false;  // a dot with a tooltip at each point
   std::vector<Point> points;
+  bool band = false;  // wide and pale, to lie under the others
 };
 
 struct Axis {
@@ -48,6 +50,7 @@ struct LineChart {
   std::string description;  // for screen readers
   Axis x, y;
   std::vector<Line> lines;
+  bool wide = false;  // for the whole width of the page, text as large as in the others
 };
 std::string line_chart(const LineChart& chart);
 
@@ -55,8 +58,10 @@ struct HeatMapChart {
   std::string description;
   std::string row_label, column_label;      // "layer", "KV head"
   std::vector<std::vector<double>> values;  // [row][column]
-  // Ends of the colour scale, which is logarithmic because the values are ratios: > 0.
+  // Ends of the colour scale, which is logarithmic where the values are ratios: > 0.
   double min = 1.0, max = 2.0;
+  bool linear = false;
+  std::vector<std::string> rows = {}, columns = {};  // names; empty: numbers from 0
 };
 std::string heat_map_chart(const HeatMapChart& chart);
 

@@ -20,6 +20,12 @@ struct Sums {
   int64_t bytes = 0, tokens = 0;
 };
 
+double bits(std::span<const eval::LogLikelihood> ratings) {
+  double sum = 0.0;
+  for (const eval::LogLikelihood& rating : ratings) sum -= rating.log_prob / std::numbers::ln2;
+  return sum;
+}
+
 // Takes the window in and rates each of its tokens but the first.
 void rate_window(DecoderRunner& runner, engine::SequenceId sequence,
                  std::span<const int32_t> window, Sums* sums) {
@@ -37,6 +43,15 @@ void rate_window(DecoderRunner& runner, engine::SequenceId sequence,
     });
   }
   sums->tokens += static_cast<int64_t>(window.size());
+}
+
+// Bits per byte of each window.
+double standard_error(const std::vector<double>& windows) {
+  const auto n = static_cast<double>(windows.size());
+  double mean = 0.0, squares = 0.0;
+  for (double value : windows) mean += value / n;
+  for (double value : windows) squares += (value - mean) * (value - mean);
+  return std::sqrt(squares / (n - 1.0) / n);  // 0/0 for a single one
 }
 
 void fill_ratios(const std::vector<std::vector<int64_t>>& slots, Score* score) {
@@ -63,10 +78,14 @@ Score score(DecoderRunner& runner, const io::EvalWindows& windows,
       static_cast<size_t>(config.layers),
       std::vector<int64_t>(static_cast<size_t>(config.kv_heads)));
   Sums sums;
+  std::vector<double> by_window;
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
     const engine::SequenceId sequence = runner.add_sequence();
+    const size_t rated = sums.ratings.size();
     rate_window(runner, sequence, windows.tokens[i], &sums);
     sums.bytes += windows.bytes[i];
+    by_window.push_back(bits(std::span(sums.ratings).subspan(rated)) /
+                        static_cast<double>(windows.bytes[i]));
     for (int layer = 0; layer < config.layers; ++layer) {
       for (int head = 0; head < config.kv_heads; ++head) {
         slots[static_cast<size_t>(layer)][static_cast<size_t>(head)] +=
@@ -83,8 +102,8 @@ Score score(DecoderRunner& runner, const io::EvalWindows& windows,
     result.loss -= rating.log_prob / predictions;
     result.next_token_accuracy += (rating.greedy ? 1.0 : 0.0) / predictions;
   }
-  result.bits_per_byte =
-      result.loss * predictions / std::numbers::ln2 / static_cast<double>(sums.bytes);
+  result.bits_per_byte = bits(sums.ratings) / static_cast<double>(sums.bytes);
+  result.bits_per_byte_error = standard_error(by_window);
   result.tokens = sums.tokens;
   fill_ratios(slots, &result);
   return result;

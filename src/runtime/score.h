@@ -12,6 +12,7 @@ namespace dmc::runtime {
 struct Score {
   double loss = 0.0;  // nats per predicted token
   double bits_per_byte = 0.0;
+  double bits_per_byte_error = 0.0;  // standard error, windows being the sample; NaN for one
   double next_token_accuracy = 0.0;  // share of tokens that were the model's first choice
   int64_t tokens = 0;                // seen, over all windows
   double slots = 0.0;                // kept for them: the mean over layers and KV heads

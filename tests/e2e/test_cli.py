@@ -51,7 +51,7 @@ def edit_config(model, **changes):
 def test_help_lists_every_command(dmc):
     done = dmc("--help")
     assert done.returncode == 0
-    for command in ["run", "eval", "bench", "inspect", "plan", "retrofit", "train", "convert", "demo"]:
+    for command in ["run", "eval", "sweep", "bench", "inspect", "plan", "retrofit", "train", "convert", "demo"]:
         assert command in done.stdout
         assert dmc(command, "--help").returncode == 0
 
@@ -85,6 +85,70 @@ def test_seed_decides_the_text(dmc):
 
     assert text(1) == text(1)
     assert text(1) != text(2)
+
+
+SWEEP = ["sweep", "--windows", 1, "--length", 256, "--cr", 2, "--policies", "dense,window,dmc"]
+
+
+def cells(folder):
+    return [json.loads(line) for line in (folder / "sweep.jsonl").read_text().splitlines()]
+
+
+def test_sweep_goes_on_where_it_was_and_writes_a_report(dmc, tmp_path):
+    out = tmp_path / "sweep"
+    done = dmc(*SWEEP, "--tasks", "text", "-o", out)
+    assert done.returncode == 0, done.stderr
+    first = cells(out)
+    assert {(c["model"].split("/")[-1], c["policy"], c["cr"]) for c in first} == {
+        ("builtin", "dense", 0.0), ("builtin", "window", 2.0),
+        ("builtin-4x", "dense", 0.0), ("builtin-4x", "window", 2.0),
+        ("builtin-4x", "dmc", 0.0), ("builtin-4x", "dmc", 2.0)}  # fmt: skip
+    for cell in first:
+        assert cell["cr"] in (0.0, 2.0) and cell["compression_ratio"] >= 1.0
+
+    with (out / "sweep.jsonl").open("a") as file:  # a crash in the middle of a line
+        file.write('{"model": "half')
+    done = dmc(*SWEEP, "--tasks", "text,multi_turn", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert "12 cells, 6 of them measured before" in done.stderr
+    assert cells(out)[:6] == first and len(cells(out)) == 12
+    page = (out / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "multi_turn" in page and "http" not in page
+
+
+def test_a_sweep_that_is_interrupted_keeps_what_it_has(tmp_path):
+    out = tmp_path / "sweep"
+    command = [str(BIN / "dmc"), "sweep", "--windows", "4", "--tasks", "text", "-o", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (out / "sweep.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate()[1]
+    assert process.returncode == 130, stderr
+    assert "goes on from here" in stderr
+    assert cells(out) and (out / "report.html").exists()
+
+
+def test_sweep_refuses_before_it_measures(dmc, tmp_path):
+    out = tmp_path / "sweep"
+    refused(dmc("sweep", "--policies", "h3o", "-o", out), USAGE, "h3o", "h2o")
+    refused(dmc("sweep", "--tasks", "humaneval", "-o", out), USAGE, "dmc eval --allow-code")
+    refused(dmc("sweep", "--tasks", "piqa", "--data-dir", tmp_path, "-o", out), USAGE, "piqa")
+    refused(dmc("sweep", "--kv", "f31", "-o", out), USAGE, "f31", "int8")
+    out.mkdir(exist_ok=True)
+    (out / "sweep.jsonl").write_text("{}\n")
+    refused(dmc("sweep", "-o", out), DATA, "sweep.jsonl line 1")
+
+
+def test_ratios_reach_policies_by_budget_or_threshold(dmc):
+    for flags in (["-m", DENSE, "--policy", "h2o"], ["-m", DMC_4X]):
+        done = dmc("eval", *flags, "--cr", 3, "--windows", 2, "--length", 1024, "--json")
+        assert done.returncode == 0, done.stderr
+        assert abs(json.loads(done.stdout)["compression_ratio"] - 3) < 0.5
+    refused(dmc("eval", "-m", DENSE, "--policy", "h2o"), USAGE, "--budget", "--cr")
+    refused(dmc("eval", "-m", DENSE, "--cr", 2), USAGE, "dense", "--policy")
+    refused(dmc("eval", "-m", DMC_4X, "--policy", "dms"), USAGE, "retrofitted for dmc")
 
 
 def test_eval_scores_the_built_in_held_out_set(dmc):

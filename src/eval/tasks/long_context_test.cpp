@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "eval/tasks/agreement.h"
+#include "eval/tasks/answer_length.h"
+#include "eval/tasks/multi_turn.h"
 #include "eval/tasks/needle.h"
 #include "eval/testing.h"
 
@@ -75,6 +77,59 @@ TEST(RunAgreement, AModelAgreesWithItself) {
   HistoryRunner wider(51, 400);
   input.reference = &wider;
   EXPECT_THROW(run_agreement(input), Error);
+}
+
+TEST(RunMultiTurn, KeptAndRebuiltAgreeWithoutCompression) {
+  HistoryRunner runner(50, 400);
+  Rng rng(4);
+  io::EvalWindows windows;
+  windows.tokens.emplace_back();
+  for (size_t i = 0; i < 330; ++i) {
+    windows.tokens.back().push_back(static_cast<int32_t>(rng.below(50)));
+  }
+  const TaskInput input{.runner = runner, .tokenizer = tokenizer(), .text = &windows};
+  const TaskScore score = run_multi_turn(input);
+  // The fake's logits depend on all tokens in their order, so equal means every token came in once.
+  EXPECT_EQ(score.metrics[0].value, score.metrics[2].value) << "loss";
+  EXPECT_EQ(score.items, 8 * 21) << "turns of 41 tokens, of which 20 ask";
+  ASSERT_EQ(score.grids.size(), 1u);
+  EXPECT_EQ(score.grids[0].values.size(), kTurns);
+  for (const auto& row : score.grids[0].values) EXPECT_EQ(row[0], row[1]);
+  EXPECT_EQ(runner.sequences(), 0u);
+  windows.tokens = {{1, 2, 3}};
+  EXPECT_THROW(run_multi_turn(input), Error);
+}
+
+TEST(RepeatedShare, CountsRunsThatStoodBefore) {
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < 20; ++i) tokens.push_back(i);
+  EXPECT_EQ(repeated_share(tokens), 0.0);
+  for (int32_t i = 0; i < 20; ++i) tokens.push_back(i);
+  EXPECT_NEAR(repeated_share(tokens), 13.0 / 40.0, 1e-12) << "runs that lie in the second half";
+  EXPECT_GT(repeated_share(std::vector<int32_t>(100, 7)), 0.9);
+  EXPECT_EQ(repeated_share({}), 0.0);
+}
+
+TEST(RunAnswerLength, ComparesWithTheReference) {
+  HistoryRunner runner(50, 600), reference(50, 600);
+  io::EvalWindows windows;
+  Rng rng(6);
+  for (int n = 0; n < 3; ++n) {
+    windows.tokens.emplace_back();
+    for (size_t i = 0; i < 100; ++i) {
+      windows.tokens.back().push_back(static_cast<int32_t>(rng.below(50)));
+    }
+  }
+  const TaskInput input{.runner = runner,
+                        .tokenizer = tokenizer(),
+                        .end_of_text = {7},
+                        .text = &windows,
+                        .reference = &reference};
+  const TaskScore score = run_answer_length(input);
+  EXPECT_EQ(score.items, 3);
+  EXPECT_EQ(score.metrics[0].value, score.metrics[1].value) << "the same fake on both sides";
+  EXPECT_GT(score.metrics[1].value, 1.0);
+  EXPECT_EQ(runner.sequences(), 0u);
 }
 
 }  // namespace

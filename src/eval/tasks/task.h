@@ -63,6 +63,7 @@ struct Task {
   bool runs_code = false;    // runs what the model writes: asked for, and in a sandbox
   bool on_text = false;      // needs TaskInput::text
   bool compares = false;     // needs TaskInput::reference
+  bool has_prompts = false;  // on_text, but parts of the text come as prompts
   bool any_text = false;     // a text file of the user's does as well as `files`
 };
 

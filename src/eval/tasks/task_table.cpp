@@ -1,7 +1,9 @@
 #include "base/error.h"
 #include "base/join.h"
 #include "eval/tasks/agreement.h"
+#include "eval/tasks/answer_length.h"
 #include "eval/tasks/humaneval.h"
+#include "eval/tasks/multi_turn.h"
 #include "eval/tasks/needle.h"
 #include "eval/tasks/readers.h"
 #include "eval/tasks/recall.h"
@@ -76,6 +78,19 @@ const std::vector<Task>& tasks() {
        .run = run_agreement,
        .on_text = true,
        .compares = true},
+      {.name = "multi_turn",
+       .summary = "eight turns of held-out text, the cache kept against rebuilt",
+       .files = {},
+       .run = run_multi_turn,
+       .on_text = true,
+       .has_prompts = true},
+      {.name = "answer_length",
+       .summary = "how long texts get and how much they repeat, against --reference",
+       .files = {},
+       .run = run_answer_length,
+       .on_text = true,
+       .compares = true,
+       .has_prompts = true},
   };
   return table;
 }
