@@ -46,27 +46,24 @@ void linear_rows(benchmark::State& state, const Case& c) {
   } while (static_cast<int64_t>(copies.size()) * copies.back().bytes() < kBytes);
 
   const bool streaming = c.rows < 16;
-  const double before = streaming ? read_bandwidth() : fma_peak();
-  size_t next = 0;
-  for (auto _ : state) {
-    kernels::linear(copies[next++ % copies.size()], nullptr, x.data(), c.rows, y.data());
-  }
-  const double probe = (before + (streaming ? read_bandwidth() : fma_peak())) / 2.0;
-  const auto rounds = static_cast<double>(state.iterations());
   const auto operations = static_cast<double>(2 * c.rows * kOutputs * kInputs);
   const auto bytes = static_cast<double>(copies[0].bytes());
+  size_t next = 0;
+  run_beside(state, streaming ? read_bandwidth : fma_peak, streaming ? bytes : operations,
+             streaming ? "of_R" : "of_peak", [&] {
+               kernels::linear(copies[next++ % copies.size()], nullptr, x.data(), c.rows, y.data());
+             });
+  const auto rounds = static_cast<double>(state.iterations());
   using Counter = benchmark::Counter;
   state.counters["GFLOP/s"] = Counter(operations * 1e-9 * rounds, Counter::kIsRate);
   state.counters["GB/s"] = Counter(bytes * 1e-9 * rounds, Counter::kIsRate);
-  state.counters[streaming ? "of_R" : "of_peak"] =
-      Counter((streaming ? bytes : operations) / probe * rounds, Counter::kIsRate);
 }
 
 const bool registered = [] {
   for (const Case& c : kCases) {
     benchmark::RegisterBenchmark(("linear/" + std::string(c.name)).c_str(),
                                  [&c](benchmark::State& state) { linear_rows(state, c); })
-        ->UseRealTime()
+        ->UseManualTime()
         ->Unit(benchmark::kMillisecond);
   }
   return true;
