@@ -86,7 +86,8 @@ int check_files(const InspectCommand& command) {
   }
   print(config, parameters);
   std::cout << "weights: all " << facts.tensors << " tensors that config.json implies are there, "
-            << human_bytes(static_cast<double>(facts.bytes)) << " of " << join(dtypes, ", ") << "\n";
+            << human_bytes(static_cast<double>(facts.bytes)) << " of " << join(dtypes, ", ")
+            << "\n";
   return 0;
 }
 
