@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "beside.h"
 #include "cache/page_pool.h"
 #include "machine.h"
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "beside.h"
 #include "machine.h"
 
 namespace dmc::bench {

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <span>
-#include <vector>
 
 #include "base/parallel.h"
 
@@ -99,25 +98,6 @@ double fma_peak() {
     operations += HWY_DYNAMIC_DISPATCH(MultiplyAdd)(kRounds, &sink);
   });
   return static_cast<double>(operations) / seconds_since(start);
-}
-
-void run_beside(benchmark::State& state, double (*probe)(), double work, const char* name,
-                const std::function<void()>& fn) {
-  fn();  // what is done once, and caches as the next rounds find them
-  std::vector<double> shares;
-  double before = probe();
-  for (auto _ : state) {
-    const auto start = Clock::now();
-    fn();
-    const double seconds = seconds_since(start);
-    state.SetIterationTime(seconds);
-    const double after = probe();
-    shares.push_back(work / seconds / ((before + after) / 2.0));
-    before = after;
-  }
-  const auto middle = shares.begin() + std::ssize(shares) / 2;
-  std::ranges::nth_element(shares, middle);
-  state.counters[name] = *middle;
 }
 
 }  // namespace dmc::bench

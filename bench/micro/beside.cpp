@@ -1,0 +1,30 @@
+#include "beside.h"
+
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <vector>
+
+namespace dmc::bench {
+
+void run_beside(benchmark::State& state, double (*probe)(), double work, const char* name,
+                const std::function<void()>& fn) {
+  fn();  // what is done once, and caches as the next rounds find them
+  std::vector<double> shares;
+  double before = probe();
+  for (auto _ : state) {
+    const auto start = std::chrono::steady_clock::now();
+    fn();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    const double seconds = elapsed.count();
+    state.SetIterationTime(seconds);
+    const double after = probe();
+    shares.push_back(work / seconds / ((before + after) / 2.0));
+    before = after;
+  }
+  const auto middle = shares.begin() + std::ssize(shares) / 2;
+  std::ranges::nth_element(shares, middle);
+  state.counters[name] = *middle;
+}
+
+}  // namespace dmc::bench
