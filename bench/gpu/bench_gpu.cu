@@ -56,14 +56,15 @@ void bench_attention(const SceneSpec& spec) {
 
 void bench_decode() {
   using enum DType;
-  // The targets' cases, then sweeps.
+  // The targets' cases (docs/performance.md), then sweeps. Ratios log-uniform from 1 to 8 leave 42%
+  // of the slots, so ragged streams of up to 4,867 have the bytes of uniform ones of 2,048.
   const SceneSpec cases[] = {
-      {"G1", kBF16, 32, 1, 16, 2048, false}, {"G2", kBF16, 32, 1, 16, 5900, true},
+      {"G1", kBF16, 32, 1, 16, 2048, false}, {"G2", kBF16, 32, 1, 16, 4867, true},
       {"G3", kBF16, 32, 1, 4, 4096, true},   {"G4", kBF16, 32, 1, 1, 4096, true},
-      {"G5", kBF16, 8, 4, 64, 2048, false},  {"G5", kBF16, 8, 4, 64, 5900, true},
-      {"G5", kBF16, 8, 8, 64, 2048, false},  {"G5", kBF16, 8, 8, 64, 5900, true},
-      {"G6", kI8, 32, 1, 16, 2048, false},   {"G6", kI8, 32, 1, 16, 5900, true},
-      {"G6", kI8, 8, 4, 64, 5900, true},     {"f16", kF16, 32, 1, 16, 2048, false},
+      {"G5", kBF16, 8, 4, 64, 2048, false},  {"G5", kBF16, 8, 4, 64, 4867, true},
+      {"G5", kBF16, 8, 8, 64, 2048, false},  {"G5", kBF16, 8, 8, 64, 4867, true},
+      {"G6", kI8, 32, 1, 16, 2048, false},   {"G6", kI8, 32, 1, 16, 4867, true},
+      {"G6", kI8, 8, 4, 64, 4867, true},     {"f16", kF16, 32, 1, 16, 2048, false},
       {"f32", kF32, 32, 1, 16, 2048, false},
   };
   for (const SceneSpec& spec : cases) bench_attention(spec);

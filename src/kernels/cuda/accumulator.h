@@ -145,6 +145,8 @@ class Accumulator {
  private:
   template <class T>
   using Lanes = typename Warp::template Lanes<T>;
+  using Keys = KeyChunks<kType, kDim>;
+  using Values = ValueChunks<kType, kDim>;
   static constexpr int kSteps = kDim / 16, kBlocks = kDim / 16;
   static constexpr bool kScaled = TileLayout<kType, kDim>::kScaled;
 
@@ -157,13 +159,18 @@ class Accumulator {
     DMC_UNROLL
     for (int n = 0; n < kGroups; ++n) Warp::each([&](int lane) { scores[n][lane] = {}; });
     DMC_UNROLL
-    for (int step = 0; step < kSteps; ++step) {
-      Lanes<FragmentsA<kType>> keys;
-      Warp::each(
-          [&](int lane) { keys[lane] = key_fragments<Warp, kType, kDim>(stage, step, lane); });
+    for (int chunk = 0; chunk < kSteps / Keys::kSteps; ++chunk) {
+      Lanes<Keys> loaded;
+      Warp::each([&](int lane) { loaded[lane] = load_keys<Warp>(stage, chunk, lane); });
       DMC_UNROLL
-      for (int n = 0; n < kGroups; ++n) {
-        multiply<Warp, kType>(scores[n], keys, queries_[n][step]);
+      for (int part = 0; part < Keys::kSteps; ++part) {
+        Lanes<FragmentsA<kType>> keys;
+        Warp::each(
+            [&](int lane) { keys[lane] = key_fragments<Warp, kType, kDim>(loaded[lane], part); });
+        DMC_UNROLL
+        for (int n = 0; n < kGroups; ++n) {
+          multiply<Warp, kType>(scores[n], keys, queries_[n][chunk * Keys::kSteps + part]);
+        }
       }
     }
   }
@@ -239,13 +246,19 @@ class Accumulator {
   DMC_DEVICE void multiply_values(const Stage& stage,
                                   Lanes<FragmentsB<kType>> (&weights)[kGroups]) {
     DMC_UNROLL
-    for (int block = 0; block < kBlocks; ++block) {
-      Lanes<FragmentsA<kType>> values;
-      Warp::each(
-          [&](int lane) { values[lane] = value_fragments<Warp, kType, kDim>(stage, block, lane); });
+    for (int chunk = 0; chunk < kBlocks / Values::kBlocks; ++chunk) {
+      Lanes<Values> loaded;
+      Warp::each([&](int lane) { loaded[lane] = load_values<Warp>(stage, chunk, lane); });
       DMC_UNROLL
-      for (int n = 0; n < kGroups; ++n) {
-        multiply<Warp, kType>(out_[n][block], values, weights[n]);
+      for (int part = 0; part < Values::kBlocks; ++part) {
+        Lanes<FragmentsA<kType>> values;
+        Warp::each([&](int lane) {
+          values[lane] = value_fragments<Warp, kType, kDim>(loaded[lane], part);
+        });
+        DMC_UNROLL
+        for (int n = 0; n < kGroups; ++n) {
+          multiply<Warp, kType>(out_[n][chunk * Values::kBlocks + part], values, weights[n]);
+        }
       }
     }
   }

@@ -188,16 +188,48 @@ DMC_DEVICE void pack(float first, float second, Place&& place) {
   }
 }
 
-// Fragments A of K for channels query_channel(lane, step) + 0..3.
+// A lane's chunk `chunk` of the keys of its 2 rows, and of the values of its 4. They are read once,
+// for all the fragments that are made of them.
+template <DType kType, int kDim>
+struct KeyChunks {
+  static constexpr int kSteps = TileLayout<kType, kDim>::kKeyChannels / 4;
+  Chunk<TileLayout<kType, kDim>::kKeyBytes> rows[2];
+};
+template <DType kType, int kDim>
+struct ValueChunks {
+  static constexpr int kBlocks = TileLayout<kType, kDim>::kValueChannels / 2;
+  Chunk<TileLayout<kType, kDim>::kValueBytes> rows[4];
+};
+
 template <class Warp, DType kType, int kDim>
-DMC_DEVICE FragmentsA<kType> key_fragments(const TileStage<kType, kDim>& stage, int step,
-                                           int lane) {
-  constexpr int kSteps = TileLayout<kType, kDim>::kKeyChannels / 4;  // in a chunk
-  const int chunk = 2 * (step / kSteps), part = step % kSteps;
+DMC_DEVICE KeyChunks<kType, kDim> load_keys(const TileStage<kType, kDim>& stage, int chunk,
+                                            int lane) {
+  KeyChunks<kType, kDim> loaded;
+  DMC_UNROLL
+  for (int row = 0; row < 2; ++row)
+    loaded.rows[row] = Warp::load(stage.keys[2 * chunk + row][lane]);
+  return loaded;
+}
+
+template <class Warp, DType kType, int kDim>
+DMC_DEVICE ValueChunks<kType, kDim> load_values(const TileStage<kType, kDim>& stage, int chunk,
+                                                int lane) {
+  ValueChunks<kType, kDim> loaded;
+  DMC_UNROLL
+  for (int row = 0; row < 4; ++row) {
+    loaded.rows[row] = Warp::load(stage.values[4 * chunk + row][lane]);
+  }
+  return loaded;
+}
+
+// Fragments A of K for channels query_channel(lane, step) + 0..3, where `part` is the number of the
+// step among those of the chunk.
+template <class Warp, DType kType, int kDim>
+DMC_DEVICE FragmentsA<kType> key_fragments(const KeyChunks<kType, kDim>& keys, int part) {
   FragmentsA<kType> a;
   DMC_UNROLL
   for (int half = 0; half < 2; ++half) {  // slots g, then g + 8
-    const uint32_t* const words = stage.keys[chunk + half][lane].words;
+    const uint32_t* const words = keys.rows[half].words;
     const auto first = [&](int n) -> uint32_t& { return a.part[n].pairs[half]; };
     const auto second = [&](int n) -> uint32_t& { return a.part[n].pairs[half + 2]; };
     if constexpr (kType == DType::kF32) {
@@ -214,18 +246,15 @@ DMC_DEVICE FragmentsA<kType> key_fragments(const TileStage<kType, kDim>& stage, 
   return a;
 }
 
-// Fragments A of V^T for channels out_channel(lane, block) + 0..1: a pair is one channel of two
-// neighbouring slots.
+// Fragments A of V^T for channels out_channel(lane, block) + 0..1, where `part` is the number of
+// the block among those of the chunk: a pair is one channel of two neighbouring slots.
 template <class Warp, DType kType, int kDim>
-DMC_DEVICE FragmentsA<kType> value_fragments(const TileStage<kType, kDim>& stage, int block,
-                                             int lane) {
-  constexpr int kBlocks = TileLayout<kType, kDim>::kValueChannels / 2;  // in a chunk
-  const int chunk = 4 * (block / kBlocks), part = block % kBlocks;
+DMC_DEVICE FragmentsA<kType> value_fragments(const ValueChunks<kType, kDim>& values, int part) {
   FragmentsA<kType> a;
   DMC_UNROLL
   for (int half = 0; half < 2; ++half) {  // slots 2t, 2t + 1, then 2t + 8, 2t + 9
-    const uint32_t* const even = stage.values[chunk + 2 * half][lane].words;
-    const uint32_t* const odd = stage.values[chunk + 2 * half + 1][lane].words;
+    const uint32_t* const even = values.rows[2 * half].words;
+    const uint32_t* const odd = values.rows[2 * half + 1].words;
     const auto first = [&](int n) -> uint32_t& { return a.part[n].pairs[2 * half]; };
     const auto second = [&](int n) -> uint32_t& { return a.part[n].pairs[2 * half + 1]; };
     if constexpr (kType == DType::kF32) {

@@ -49,6 +49,26 @@ struct DeviceWarp {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
   }
 
+  // A chunk from shared memory by one instruction: free of bank conflicts because lanes' chunks lie
+  // side by side. In PTX, because the compiler splits loads of which it uses a word at a time.
+  template <int kBytes>
+  DMC_DEVICE static Chunk<kBytes> load(const Chunk<kBytes>& from) {
+    const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(&from));
+    Chunk<kBytes> to;
+    if constexpr (kBytes == 16) {
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(to.words[0]), "=r"(to.words[1]), "=r"(to.words[2]), "=r"(to.words[3])
+                   : "r"(at));
+    } else if constexpr (kBytes == 8) {
+      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                   : "=r"(to.words[0]), "=r"(to.words[1])
+                   : "r"(at));
+    } else {
+      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(to.words[0]) : "r"(at));
+    }
+    return to;
+  }
+
   DMC_DEVICE static float exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -82,6 +102,7 @@ struct DeviceWarp {
     second = subtract_f16(__byte_perm(shifted, kThousands, 0x4342), kOffset);
   }
 
+  // Instructions of a whole warp are volatile, so that none is moved to where lanes part ways.
   template <DType kType>
   DMC_DEVICE static void mma(Lanes<FragmentC>& c, const Lanes<FragmentsA<kType>>& a,
                              const Lanes<FragmentsB<kType>>& b, int part_a, int part_b) {
@@ -89,12 +110,14 @@ struct DeviceWarp {
     const uint32_t* const y = b.mine.part[part_b].pairs;
     float* const z = c.mine.numbers;
     if constexpr (kType == DType::kBF16 || kType == DType::kF32) {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])
           : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
     } else {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])
           : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
@@ -108,7 +131,7 @@ struct DeviceWarp {
       DMC_UNROLL
       for (int pair = 0; pair < 2; ++pair) {
         uint32_t& bits = fragments.mine.part[part].pairs[pair];
-        asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(bits));
+        asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(bits));
       }
     }
   }
