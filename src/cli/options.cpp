@@ -21,16 +21,21 @@ std::string list_of_policies() {
   });
 }
 
+std::string precision_names() {
+  return join(kPrecisions, ",", [](const auto& entry) { return entry.first; });
+}
+
 }  // namespace
 
 std::string precision_problem(const std::string& name) {
   if (kPrecisions.contains(name)) return "";
-  return "\"" + name + "\" is not one of " +
-         join(kPrecisions, ", ", [](const auto& entry) { return entry.first; });
+  return "\"" + name + "\" is not one of " + precision_names();
 }
 
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what) {
-  return app.add_option(flag, name, what)->check(precision_problem);
+  return app.add_option(flag, name, what)
+      ->type_name("{" + precision_names() + "}")
+      ->check(precision_problem);
 }
 
 DType precision(const std::string& name) { return kPrecisions.at(name); }
