@@ -91,7 +91,10 @@ runtime::RunnerOptions runner_options_of(const eval::SweepCell& cell) {
 
 eval::TaskScore measure_speed(const Subject& subject, const eval::SweepCell& cell) {
   const auto context = static_cast<int64_t>(subject.speed_text.size());
-  const runtime::MeasureOptions options{{context}, {kSpeedBatch}, kSpeedSteps, kSpeedRepeats};
+  const runtime::MeasureOptions options{.contexts = {context},
+                                        .batches = {kSpeedBatch},
+                                        .decode_tokens = kSpeedSteps,
+                                        .repeats = kSpeedRepeats};
   const runtime::Measurement m =
       runtime::measure({{cell.policy, subject.model, runner_options_of(cell)}}, subject.speed_text,
                        options, [](int64_t, int64_t) {})

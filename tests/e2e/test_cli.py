@@ -108,10 +108,12 @@ def test_sweep_goes_on_where_it_was_and_writes_a_report(dmc, tmp_path):
 
     with (out / "sweep.jsonl").open("a") as file:  # a crash in the middle of a line
         file.write('{"model": "half')
-    done = dmc(*SWEEP, "--tasks", "text,multi_turn", "-o", out)
+    done = dmc(*SWEEP, "--tasks", "text,multi_turn,speed", "-o", out)
     assert done.returncode == 0, done.stderr
-    assert "12 cells, 6 of them measured before" in done.stderr
-    assert cells(out)[:6] == first and len(cells(out)) == 12
+    assert "18 cells, 6 of them measured before" in done.stderr
+    assert cells(out)[:6] == first and len(cells(out)) == 18
+    speeds = [c for c in cells(out) if c["task"] == "speed"]
+    assert len(speeds) == 6 and all(m["value"] > 0 for c in speeds for m in c["metrics"])
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "multi_turn" in page and "http" not in page
 
