@@ -5,9 +5,14 @@ enable_language(CUDA)
 if(DMC_CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${DMC_CCACHE})
 endif()
-# CMake 3.25.1 does not know that nvcc takes C++20. std::min and the like may be called from kernels;
-# warnings are errors, in device code too.
-set(DMC_CUDA_OPTIONS -std=c++20 --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra)
+# CMake 3.25.1 does not know that nvcc takes C++20.
+set(CMAKE_CUDA_STANDARD 20)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
+# std::min and the like may be called from kernels; warnings are errors, in device code too.
+set(DMC_CUDA_OPTIONS --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra)
 
 # dmc_cuda_instances(OUT KERNEL): a source of src/kernels/cuda/KERNEL_instance.cu.in for each line of
 # slot_kernels.inc.
