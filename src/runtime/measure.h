@@ -20,9 +20,9 @@ struct Subject {
 struct MeasureOptions {
   std::vector<int64_t> contexts = {512, 1024, 2048};  // tokens in the cache before decoding
   std::vector<int64_t> batches = {1, 8};              // sequences decoded together
-  int64_t kv_budget = 0;  // above 0, instead of `batches`: as many as these bytes of cache hold
-  int64_t decode_tokens = 32;  // steps timed
+  int64_t decode_tokens = 32;                         // steps timed
   int repeats = 3;
+  int64_t kv_budget = 0;  // above 0, instead of `batches`: as many as these bytes of cache hold
 };
 
 struct Measurement {

@@ -286,3 +286,11 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, text):
     done = subprocess.run(limited, capture_output=True, text=True)
     refused(done, INTERNAL, "checkpoint.safetensors", "unchanged")
     assert not list(out.glob("*.tmp*"))
+
+
+def test_the_quick_demo_runs_to_its_report(dmc, tmp_path):
+    done = dmc("demo", "--quick", "-o", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    for row in ("dense", "live 2x", "shipped 4x"):
+        assert re.search(rf"^{row} +\d", done.stdout, re.M), done.stdout
+    assert (tmp_path / "demo/report.html").read_text().startswith("<!DOCTYPE html>")
