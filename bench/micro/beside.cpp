@@ -1,9 +1,10 @@
 #include "beside.h"
 
 #include <algorithm>
-#include <chrono>
 #include <iterator>
 #include <vector>
+
+#include "base/stopwatch.h"
 
 namespace dmc::bench {
 
@@ -13,10 +14,9 @@ void run_beside(benchmark::State& state, double (*probe)(), double work, const c
   std::vector<double> shares;
   double before = probe();
   for (auto _ : state) {
-    const auto start = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     fn();
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    const double seconds = elapsed.count();
+    const double seconds = watch.seconds();
     state.SetIterationTime(seconds);
     const double after = probe();
     shares.push_back(work / seconds / ((before + after) / 2.0));

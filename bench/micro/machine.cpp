@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdlib>
 #include <span>
 
 #include "base/parallel.h"
+#include "base/stopwatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "machine.cpp"
@@ -62,12 +62,6 @@ namespace {
 HWY_EXPORT(Sum);
 HWY_EXPORT(MultiplyAdd);
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 }  // namespace
 
 double read_bandwidth() {
@@ -81,23 +75,23 @@ double read_bandwidth() {
     return std::span(data, kFloats);
   }();
   std::atomic<float> sink = 0.0f;
-  const auto start = Clock::now();
+  const Stopwatch watch;
   parallel_for(0, kFloats / kPiece, 8, [&](int64_t first, int64_t last) {
     sink = HWY_DYNAMIC_DISPATCH(Sum)(memory.data() + first * kPiece, (last - first) * kPiece);
   });
-  return static_cast<double>(kFloats * sizeof(float)) / seconds_since(start);
+  return static_cast<double>(kFloats * sizeof(float)) / watch.seconds();
 }
 
 double fma_peak() {
   constexpr int64_t kRounds = 200'000;
   const int64_t pieces = 16 * num_threads();
   std::atomic<int64_t> operations = 0;
-  const auto start = Clock::now();
+  const Stopwatch watch;
   parallel_for(0, pieces, 1, [&](int64_t, int64_t) {
     float sink = 0.5f;
     operations += HWY_DYNAMIC_DISPATCH(MultiplyAdd)(kRounds, &sink);
   });
-  return static_cast<double>(operations) / seconds_since(start);
+  return static_cast<double>(operations) / watch.seconds();
 }
 
 }  // namespace dmc::bench

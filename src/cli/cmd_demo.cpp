@@ -31,8 +31,12 @@ struct DemoSize {
   runtime::MeasureOptions measure;
 };
 
-const DemoSize kFull = {10, 80, 50, 4, 16, {{512, 2048, 8192}, {1, 8}, 16, 2}};
-const DemoSize kQuick = {6, 44, 20, 2, 4, {{512, 4096}, {1, 8}, 8, 1}};
+const DemoSize kFull = {
+    10, 80, 50,
+    4,  16, {.contexts = {512, 2048, 8192}, .batches = {1, 8}, .decode_tokens = 16, .repeats = 2}};
+const DemoSize kQuick = {
+    6, 44, 20,
+    2, 4,  {.contexts = {512, 4096}, .batches = {1, 8}, .decode_tokens = 8, .repeats = 1}};
 
 constexpr int64_t kContext = 2048;  // of the scored windows and of the cache sizes compared
 constexpr auto kPrompt = "def read_config(path, default=None):\n    \"\"\"";
@@ -245,8 +249,7 @@ std::function<int()> setup_demo(CLI::App& app) {
   app.add_flag("--quick", command->quick, "under two minutes: less training, fewer measurements");
   app.add_option("-o,--out", command->out, "folder for the live model and report.html")
       ->capture_default_str();
-  app.add_option("--threads", command->threads, "cores to use (default: all)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(app, command->threads);
   app.footer("Example:\n  dmc demo --quick");
   return [command] { return run(*command); };
 }

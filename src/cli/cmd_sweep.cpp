@@ -1,13 +1,14 @@
 // dmc sweep: models x policies x ratios x tasks in one table that can be stopped and goes on, and a
 // report.
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <optional>
 
 #include "base/error.h"
 #include "base/human.h"
+#include "base/join.h"
 #include "base/progress.h"
+#include "base/stopwatch.h"
 #include "cli/bench_text.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
@@ -51,15 +52,16 @@ void stop_if_asked() {
 std::string size_of(const SweepCommand& command, const std::string& task) {
   const std::string length = std::to_string(command.text.length);
   const bool is_text = task == eval::kTextTask, is_speed = task == eval::kSpeedTask;
-  std::string size;
+  std::vector<std::string> parts;
   if (is_speed) {
-    size = std::to_string(kSpeedBatch) + " sequences of " + length;
+    parts.push_back(std::to_string(kSpeedBatch) + " sequences of " + length);
   } else if (is_text || eval::find_task(task).on_text) {
-    size = std::to_string(command.text.windows) + " windows of " + length;
+    parts.push_back(std::to_string(command.text.windows) + " windows of " + length);
   }
   if (!is_text && !is_speed && command.limit > 0) {
-    size += (size.empty() ? "" : ", ") + ("at most " + std::to_string(command.limit) + " items");
+    parts.push_back("at most " + std::to_string(command.limit) + " items");
   }
+  std::string size = join(parts, ", ");
   for (const fs::path& data : command.text.data) size += " " + data.string();
   if (!command.options.weights.empty()) size += ", " + command.options.weights + " weights";
   return size;
@@ -140,7 +142,7 @@ class Sweep {
   }
 
   void measure(const eval::SweepCell& cell, const Show& show) {
-    const auto start = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     use_model(cell.model);
     eval::SweepRecord record{cell, {}, {}, 0.0};
     if (cell.task == eval::kSpeedTask) {
@@ -153,8 +155,7 @@ class Sweep {
         record.score = run_task(runner, cell, show);
       }
     }
-    record.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    record.seconds = watch.seconds();
     file_.append(std::move(record));
   }
 
@@ -288,8 +289,7 @@ std::function<int()> setup_sweep(CLI::App& app) {
       ->capture_default_str();
   add_precision(app, "--weights", command->options.weights,
                 "precision of the weights in memory (default: the checkpoint's)");
-  app.add_option("--threads", command->options.threads, "cores to use (default: all)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(app, command->options.threads);
   add_text_options(app, command->text);
   app.add_option("--data-dir", command->data_dir, "folder with the tasks' files")
       ->capture_default_str();

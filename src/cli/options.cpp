@@ -57,8 +57,11 @@ void add_model_options(CLI::App& app, ModelOptions& options, const std::string& 
     options.dir = shipped_model(default_name);
     model->default_str("models/" + default_name);
   }
-  app.add_option("--threads", options.threads, "cores to use (default: all)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(app, options.threads);
+}
+
+void add_threads(CLI::App& app, int& threads) {
+  app.add_option("--threads", threads, "cores to use (default: all)")->check(CLI::Range(1, 1024));
 }
 
 namespace {

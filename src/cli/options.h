@@ -22,6 +22,7 @@ struct ModelOptions {
 
 // -m/--model with `default_name` under models/ as default (none if empty), and --threads.
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name);
+void add_threads(CLI::App& app, int& threads);  // --threads; 0 stays for all cores
 // How inference runs: --weights, --kv and, if `with_policy`, which policy decides and how far it
 // compresses.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);

@@ -13,6 +13,7 @@
 #include "base/join.h"
 #include "base/progress.h"
 #include "cli/interrupt.h"
+#include "cli/options.h"
 #include "ops/threads.h"
 #include "train/stage.h"
 
@@ -102,8 +103,7 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
   app.add_flag("--resume", o.resume, "go on from the checkpoint in --out");
-  app.add_option("--threads", command.threads, "cores to use (default: all)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(app, command.threads);
   app.add_flag("--fast-matmul", command.fast_matmul,
                "let f32 matrix products round their inputs to bf16 where the CPU has bf16 units");
   app.add_flag("--json", command.json, "print the last step's record as JSON");

@@ -1,10 +1,10 @@
 #include "engine/conversation.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/error.h"
+#include "base/stopwatch.h"
 
 namespace dmc::engine {
 namespace {
@@ -77,11 +77,11 @@ Turn Conversation::reply(const std::string& message, const GenerateOptions& opti
   Held& state = *after_reply_;
   const auto kept = state.tokens.size();
 
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const size_t last = tokens.size() - 1;
   const auto message_end = std::clamp(common_length(tokens, lasting), kept, last);
   take_in_message(std::span(tokens).first(message_end).subspan(kept));
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  const double seconds = watch.seconds();
 
   Turn turn{.prompt_tokens = std::ssize(tokens), .kept_tokens = static_cast<int64_t>(kept)};
   io::StreamDecoder decoder(tokenizer_, /*continues=*/true);
@@ -95,7 +95,7 @@ Turn Conversation::reply(const std::string& message, const GenerateOptions& opti
   turn.generation = generate(
       runner_, state.id, rest, continued, [&](int32_t id) { show(decoder.push(id)); }, cancelled);
   show(decoder.finish());
-  turn.generation.prefill_seconds += seconds.count();
+  turn.generation.prefill_seconds += seconds;
 
   const auto& written = turn.generation.tokens;
   state.tokens = tokens;

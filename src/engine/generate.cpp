@@ -1,19 +1,12 @@
 #include "engine/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 
 #include "base/error.h"
+#include "base/stopwatch.h"
 
 namespace dmc::engine {
-namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
 
 void check_request(const ModelRunner& runner, std::span<const int32_t> prompt,
                    const GenerateOptions& options) {
@@ -32,11 +25,11 @@ Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const in
                     const std::function<bool()>& cancelled) {
   check_request(runner, prompt, options);
   Generation result;
-  auto start = std::chrono::steady_clock::now();
+  const Stopwatch prefill_watch;
   std::vector<float> logits = runner.prefill(sequence, prompt);
-  result.prefill_seconds = seconds_since(start);
+  result.prefill_seconds = prefill_watch.seconds();
 
-  start = std::chrono::steady_clock::now();
+  const Stopwatch decode_watch;
   int64_t position = options.held_tokens + static_cast<int64_t>(prompt.size());
   while (static_cast<int64_t>(result.tokens.size()) < options.max_tokens) {
     const int32_t token = sample(logits, options.sampling, position);
@@ -60,7 +53,7 @@ Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const in
     ++position;
     ++result.taken_in;
   }
-  result.decode_seconds = seconds_since(start);
+  result.decode_seconds = decode_watch.seconds();
   return result;
 }
 

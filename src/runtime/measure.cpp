@@ -1,21 +1,15 @@
 #include "runtime/measure.h"
 
 #include <algorithm>
-#include <chrono>
 #include <span>
 
 #include "base/error.h"
 #include "base/human.h"
+#include "base/stopwatch.h"
 #include "runtime/decoder_runner.h"
 
 namespace dmc::runtime {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 double median(std::vector<double> values) {
   std::ranges::sort(values);
@@ -29,9 +23,9 @@ std::vector<engine::SequenceId> fill_batch(DecoderRunner& runner, std::span<cons
   std::vector<engine::SequenceId> sequences;
   for (int64_t i = 0; i < batch; ++i) {
     sequences.push_back(runner.add_sequence());
-    const auto start = Clock::now();
+    const Stopwatch watch;
     runner.prefill(sequences.back(), prompt);
-    if (i == 0) *prefill_seconds = seconds_since(start);
+    if (i == 0) *prefill_seconds = watch.seconds();
   }
   return sequences;
 }
@@ -47,12 +41,12 @@ Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t
   out->cache_bytes = runner.cache().bytes().total();
   out->compression_ratio = runner.compression_ratio(sequences[0]);
   std::vector<int32_t> next(sequences.size());
-  const auto start = Clock::now();
+  const Stopwatch watch;
   for (int64_t step = 0; step < decode_tokens; ++step) {
     std::ranges::fill(next, prompt[static_cast<size_t>(step) % prompt.size()]);
     runner.decode(sequences, next);
   }
-  timing.decode_seconds = seconds_since(start);
+  timing.decode_seconds = watch.seconds();
   for (engine::SequenceId sequence : sequences) runner.release(sequence);
   return timing;
 }

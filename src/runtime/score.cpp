@@ -1,12 +1,12 @@
 #include "runtime/score.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numbers>
 #include <span>
 
 #include "base/parallel.h"
 #include "eval/log_probs.h"
+#include "eval/tasks/statistics.h"
 
 namespace dmc::runtime {
 namespace {
@@ -43,15 +43,6 @@ void rate_window(DecoderRunner& runner, engine::SequenceId sequence,
     });
   }
   sums->tokens += static_cast<int64_t>(window.size());
-}
-
-// Bits per byte of each window.
-double standard_error(const std::vector<double>& windows) {
-  const auto n = static_cast<double>(windows.size());
-  double mean = 0.0, squares = 0.0;
-  for (double value : windows) mean += value / n;
-  for (double value : windows) squares += (value - mean) * (value - mean);
-  return std::sqrt(squares / (n - 1.0) / n);  // 0/0 for a single one
 }
 
 void fill_ratios(const std::vector<std::vector<int64_t>>& slots, Score* score) {
@@ -103,7 +94,7 @@ Score score(DecoderRunner& runner, const io::EvalWindows& windows,
     result.next_token_accuracy += (rating.greedy ? 1.0 : 0.0) / predictions;
   }
   result.bits_per_byte = bits(sums.ratings) / static_cast<double>(sums.bytes);
-  result.bits_per_byte_error = standard_error(by_window);
+  result.bits_per_byte_error = eval::mean_metric("bits_per_byte", by_window).standard_error;
   result.tokens = sums.tokens;
   fill_ratios(slots, &result);
   return result;

@@ -4,7 +4,6 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
 
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "base/error.h"
 #include "base/join.h"
 #include "base/rng.h"
+#include "base/stopwatch.h"
 #include "families/config_file.h"
 #include "io/corpus.h"
 #include "io/model_files.h"
@@ -27,7 +27,6 @@ namespace dmc::train {
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 std::string to_line(const StepRecord& r) {
   return nlohmann::ordered_json{{"step", r.step},
@@ -159,7 +158,7 @@ class Trainer {
   }
 
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
-    const auto start = Clock::now();
+    const Stopwatch watch;
     attention.begin_step(
         {step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight});
     const at::Tensor batch = next_batch(feeds_, options_.length);
@@ -192,9 +191,8 @@ class Trainer {
     progress_.tokens += options_.batch * options_.length;
     record.step = progress_.step;
     record.tokens = progress_.tokens;
-    const std::chrono::duration<double> seconds = Clock::now() - start;
     record.tokens_per_second =
-        static_cast<double>(options_.batch * options_.length) / seconds.count();
+        static_cast<double>(options_.batch * options_.length) / watch.seconds();
     return record;
   }
 

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "base/human.h"
+#include "base/join.h"
 #include "base/table.h"
 #include "eval/report_style.h"
 #include "eval/report_text.h"
@@ -97,11 +98,7 @@ class Page {
       const std::string& value = record.cell.*field;
       if (std::ranges::find(seen, value) == seen.end()) seen.push_back(value);
     }
-    std::string text;
-    for (const std::string& value : seen) {
-      text += (text.empty() ? "" : ", ") + (name ? name(value) : value);
-    }
-    return text;
+    return join(seen, ", ", [&](const std::string& value) { return name ? name(value) : value; });
   }
 
   void section(const std::string& title, const std::string& lead) {

@@ -75,6 +75,16 @@ HWY_INLINE void ask_for_keys(const PoolView& pool, const Run& run) {
   if (pool.format.scaled()) ask_for_scales(pool, run);
 }
 
+// Calls fn(count, first) for all queries of a group, 4, 2 or 1 at a time: as a constant, because
+// their sums are kept in registers.
+template <class Fn>
+HWY_INLINE void by_queries(int group, Fn&& fn) {
+  int g = 0;
+  for (; g + 4 <= group; g += 4) fn(std::integral_constant<int, 4>(), g);
+  for (; g + 2 <= group; g += 2) fn(std::integral_constant<int, 2>(), g);
+  for (; g < group; ++g) fn(std::integral_constant<int, 1>(), g);
+}
+
 // kDim is the head size where it is known when compiling, else 0.
 
 // --- scores of queries and keys in f32, bf16, f16 ----------------------------------------------
@@ -262,16 +272,10 @@ HWY_INLINE void scale_slots(const float* HWY_RESTRICT scales, const Run& run, in
 template <int kDim, class T, class Queries>
 HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries& queries, int group,
                             const std::byte* ahead, float* scores) {
-  int g = 0;
-  for (; g + 4 <= group; g += 4) {
-    score_run<kDim, 4, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
-  }
-  for (; g + 2 <= group; g += 2) {
-    score_run<kDim, 2, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
-  }
-  for (; g < group; ++g) {
-    score_run<kDim, 1, T>(pool, run, queries, g, g == 0 ? ahead : nullptr, scores + g * kStretch);
-  }
+  by_queries(group, [&](auto count, int g) HWY_ATTR {
+    score_run<kDim, decltype(count)::value, T>(pool, run, queries, g, g == 0 ? ahead : nullptr,
+                                               scores + g * kStretch);
+  });
   if (pool.format.scaled()) scale_slots(pool.key_scales(run.page, run.slot), run, group, scores);
 }
 
@@ -334,16 +338,10 @@ HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights,
   }
   const int d = pool.format.head_dim;
   const T* const values = pool.values<const T>(run.page, run.slot);
-  const auto add = [&](auto queries, int g) HWY_ATTR {
-    constexpr int kQueries = decltype(queries)::value;
-    add_rows<kDim, kQueries>(weights + g * kStretch + run.offset, values, d, run.count,
-                             g == 0 ? ahead : nullptr, out + g * d);
-    return g + kQueries;
-  };
-  int g = 0;
-  while (g + 4 <= group) g = add(std::integral_constant<int, 4>(), g);
-  while (g + 2 <= group) g = add(std::integral_constant<int, 2>(), g);
-  while (g < group) g = add(std::integral_constant<int, 1>(), g);
+  by_queries(group, [&](auto count, int g) HWY_ATTR {
+    add_rows<kDim, decltype(count)::value>(weights + g * kStretch + run.offset, values, d,
+                                           run.count, g == 0 ? ahead : nullptr, out + g * d);
+  });
 }
 
 template <int kDim, class T>
