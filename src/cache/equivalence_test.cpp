@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/parallel.h"
@@ -25,6 +26,7 @@ const double kTolerance =
 struct Case {
   int window, group, head_dim;
   double merge_probability;
+  bool mass_term = false;
 };
 
 struct Inputs {
@@ -72,11 +74,11 @@ policy::Vector vector_at(const std::vector<float>& values, int64_t row, int head
   return policy::Vector(begin, begin + head_dim);
 }
 
-Result reference(const Inputs& in, int window) {
+Result reference(const Inputs& in, const Case& c) {
   Result result;
   result.out.resize(in.q.size());
   for (int head = 0; head < kHeads; ++head) {
-    policy::ReferenceStream stream(window, kTheta);
+    policy::ReferenceStream stream(c.window, kTheta, c.mass_term);
     for (int64_t t = 0; t < in.tokens; ++t) {
       const int64_t row = t * kHeads + head;
       policy::ReferenceToken token{vector_at(in.k, row, in.head_dim),
@@ -118,6 +120,7 @@ KvCache make_cache(const Case& c, int page_slots, const kernels::RopeTable& rope
   config.head_dim = c.head_dim;
   config.window = c.window;
   config.page_slots = page_slots;
+  config.mass_term = c.mass_term;
   config.rope = &rope;
   return KvCache(config);
 }
@@ -168,19 +171,20 @@ void expect_close(const Result& a, const Result& b, const char* path) {
   for (int head = 0; head < kHeads; ++head) expect_close(a.slots[head], b.slots[head], path);
 }
 
-class Equivalence : public testing::TestWithParam<int> {};
+// Window; mass term.
+class Equivalence : public testing::TestWithParam<std::tuple<int, bool>> {};
 
 TEST_P(Equivalence, EveryPathComputesTheReference) {
-  const int window = GetParam();
+  const auto [window, mass_term] = GetParam();
   uint64_t seed = 0;
   for (int head_dim : {32, 64, 128}) {
     const kernels::RopeTable rope(kTokens, head_dim, kTheta);
     for (int group : {1, 2, 4}) {
       for (double merge_probability : {0.0, 0.5, 0.75, 1.0}) {
-        const Case c{window, group, head_dim, merge_probability};
+        const Case c{window, group, head_dim, merge_probability, mass_term};
         Rng rng(++seed);
         const Inputs in(c, kTokens, rng);
-        const Result expected = reference(in, window);
+        const Result expected = reference(in, c);
         for (int page_slots : {1, 8, 16, 64}) {
           SCOPED_TRACE("seed " + std::to_string(seed) + " page " + std::to_string(page_slots));
           KvCache cache = make_cache(c, page_slots, rope);
@@ -200,7 +204,8 @@ TEST_P(Equivalence, EveryPathComputesTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Window, Equivalence, testing::Values(0, 1, 12));
+INSTANTIATE_TEST_SUITE_P(WindowAndMassTerm, Equivalence,
+                         testing::Combine(testing::Values(0, 1, 12), testing::Bool()));
 
 // The same bits for any number of threads.
 TEST(KvCacheThreads, DoNotChangeABit) {

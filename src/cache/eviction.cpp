@@ -57,7 +57,7 @@ void evict(const CacheConfig& config, PagePool& pool, Stream& stream) {
 
 void close_late(PagePool& pool, Stream& stream, bool marked) {
   if (stream.open.empty()) return;
-  stream.closed.append(pool, stream.open.key(), stream.open.value());
+  stream.closed.append(pool, stream.open.key(), stream.open.value(), stream.open.mass());
   stream.open.clear();
   stream.stats.push_back(stream.open_stats);
   if (marked) stream.marks.push_back({stream.open_stats.position, stream.closed.size() - 1});

@@ -22,6 +22,10 @@ struct Sequence {
   std::vector<std::vector<float>> observers;
 };
 
+kernels::PageFormat page_format(const CacheConfig& config) {
+  return {config.page_slots, config.head_dim, config.slot_type, config.mass_term};
+}
+
 // Token `t` alone.
 LayerTokens row_of(const LayerTokens& all, int64_t t, const CacheConfig& config) {
   const int64_t d = config.head_dim, K = config.kv_heads, H = config.query_heads;
@@ -42,8 +46,7 @@ struct KvCache::Impl {
   std::map<SequenceId, Sequence> sequences;
   SequenceId next_id = 1;
 
-  explicit Impl(const CacheConfig& c)
-      : config(c), pool({c.page_slots, c.head_dim, c.slot_type}, c.max_pages) {}
+  explicit Impl(const CacheConfig& c) : config(c), pool(page_format(c), c.max_pages) {}
 
   int group() const { return config.query_heads / config.kv_heads; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
@@ -75,7 +78,7 @@ void KvCache::Impl::before_token(Stream& stream, bool decision, int64_t position
     close_late(pool, stream, decision);
     expire(pool, stream, position, config.delay);
   } else if (!decision && !stream.open.empty()) {
-    stream.closed.append(pool, stream.open.key(), stream.open.value());
+    stream.closed.append(pool, stream.open.key(), stream.open.value(), stream.open.mass());
     stream.open.clear();
     if (drops()) stream.stats.push_back(stream.open_stats);
   }
@@ -164,6 +167,7 @@ void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
     items.push_back({s.closed.pages().data(), tokens.tokens, chunk.visible.data(),
                      chunk.keys.data(), chunk.values.data(), tokens.q + offset, tokens.out + offset,
                      static_cast<int64_t>(config_.query_heads) * d});
+    if (config_.mass_term) items.back().own_mass = chunk.masses.data();
     if (!impl_->late()) return;
     const PassingSlots& p = passing.back();
     items.back().passing = {p.slots.pages().data(), p.from.data(), p.to.data()};
@@ -214,6 +218,7 @@ void KvCache::Impl::step(std::span<const SequenceId> ids, int layer, const Layer
     const int64_t offset = static_cast<int64_t>(i) * group() * d;
     items.push_back({stream.closed.pages().data(), stream.closed.size(), stream.open.key(),
                      stream.open.value(), tokens.q + offset, tokens.out + offset});
+    if (config.mass_term) items.back().open_mass = stream.open.mass();
   }
   std::vector<std::vector<float>> weights(evicts() ? items.size() : 0);
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -274,9 +279,8 @@ int64_t KvCache::marked(SequenceId id) const {
 
 CacheBytes stream_bytes(const CacheConfig& config, int64_t slots) {
   DMC_CHECK(slots > 0);
-  const kernels::PageFormat format{config.page_slots, config.head_dim, config.slot_type};
   const int64_t pages = (slots - 1 + config.page_slots - 1) / config.page_slots;
-  return {pages * format.bytes(), OpenSlot::bytes(config.head_dim, config.window),
+  return {pages * page_format(config).bytes(), OpenSlot::bytes(config.head_dim, config.window),
           pages * static_cast<int64_t>(sizeof(int32_t))};
 }
 

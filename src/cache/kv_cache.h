@@ -36,6 +36,8 @@ struct CacheConfig {
   double cr = 1.0;
   // that evicts late: a query at position t sees such a token from t - delay on.
   int64_t delay = 0;
+  // Scores grow by the logarithm of the number of tokens in a slot: a mean of n counts as n do.
+  bool mass_term = false;
   int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.

@@ -31,6 +31,7 @@ double OpenSlot::weight() const {
 }
 
 void OpenSlot::push(float weight, const float* key, const float* value) {
+  ++tokens_;
   if (!windowed_ && count_ == 1) {  // fold into the running mean
     float* const data = entry_data(head_);
     float& total = weights_[static_cast<size_t>(head_)];

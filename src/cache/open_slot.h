@@ -2,6 +2,7 @@
 // in.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -22,7 +23,7 @@ class OpenSlot {
   OpenSlot(int head_dim, int window);
 
   bool empty() const { return count_ == 0; }
-  void clear() { count_ = 0; }
+  void clear() { count_ = 0, tokens_ = 0; }
 
   // Takes a token in. The newest token's position is the one the pooled key is rotated with.
   void push(float weight, const float* key, const float* value);
@@ -34,6 +35,8 @@ class OpenSlot {
   int entries() const { return count_; }
   OpenEntry entry(int index) const;  // oldest first
   double weight() const;             // sum over the entries
+  // Logarithm of the number of tokens since clear(), those that left the window among them.
+  float mass() const { return std::log(static_cast<float>(tokens_)); }
 
   static int64_t bytes(int head_dim, int window);
 
@@ -41,7 +44,8 @@ class OpenSlot {
   float* entry_data(int slot);
   int dim_, capacity_;
   bool windowed_;
-  int count_ = 0, head_ = 0;    // entries in use; ring position of the oldest
+  int count_ = 0, head_ = 0;  // entries in use; ring position of the oldest
+  int64_t tokens_ = 0;
   std::vector<float> weights_;  // [capacity]
   std::vector<float> data_;     // pooled key, pooled value, then [capacity] of key, value
 };

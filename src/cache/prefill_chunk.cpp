@@ -16,6 +16,7 @@ void pool_chunk(const CacheConfig& config, OpenSlot& open, int64_t position, int
     open.pool(position + t, config.rope);
     std::copy_n(open.key(), d, chunk.key(t, d));
     std::copy_n(open.value(), d, chunk.value(t, d));
+    chunk.masses.push_back(open.mass());
   }
 }
 
@@ -25,7 +26,8 @@ void close_segments(const CacheConfig& config, PagePool& pool, Stream& stream, i
   const bool drops = config.policy != nullptr && config.policy->drops();
   for (int64_t t = 0; t < tokens.tokens; ++t) {
     if (t > 0 && tokens.merge[t * config.kv_heads + head] == 0) {
-      stream.closed.append(pool, chunk.key(t - 1, d), chunk.value(t - 1, d));
+      stream.closed.append(pool, chunk.key(t - 1, d), chunk.value(t - 1, d),
+                           chunk.masses[static_cast<size_t>(t - 1)]);
       if (drops) stream.stats.push_back({position + t - 1});
     }
     chunk.visible.push_back(stream.closed.size());
@@ -41,10 +43,12 @@ void pass_marked(const CacheConfig& config, PagePool& pool, Stream& stream, int6
   for (int64_t t = 0; t < tokens.tokens; ++t) {
     const bool marks = t > 0 && tokens.merge[t * config.kv_heads + head] != 0;
     if (marks) {
-      passing.slots.append(pool, chunk.key(t - 1, d), chunk.value(t - 1, d));
+      passing.slots.append(pool, chunk.key(t - 1, d), chunk.value(t - 1, d),
+                           chunk.masses[static_cast<size_t>(t - 1)]);
       passing.positions.push_back(position + t - 1);
     } else if (t > 0) {
-      stream.closed.append(pool, chunk.key(t - 1, d), chunk.value(t - 1, d));
+      stream.closed.append(pool, chunk.key(t - 1, d), chunk.value(t - 1, d),
+                           chunk.masses[static_cast<size_t>(t - 1)]);
       stream.stats.push_back({position + t - 1});
     }
     const int64_t oldest = position + t - config.delay;  // that token t still sees

@@ -12,6 +12,7 @@ namespace dmc::cache {
 
 struct PooledChunk {
   std::vector<float> keys, values;  // [T][d]: every token's partial mean, keys rotated
+  std::vector<float> masses;        // [T], of these
   std::vector<int64_t> visible;     // [T]: closed slots at that token
 
   float* key(int64_t token, int64_t d) { return keys.data() + token * d; }

@@ -19,9 +19,9 @@ int32_t& SlotList::own_page(PagePool& pool, int64_t index) {
   return page;
 }
 
-void SlotList::append(PagePool& pool, const float* key, const float* value) {
+void SlotList::append(PagePool& pool, const float* key, const float* value, float mass) {
   const int64_t row = row_of_new_slot(pool);
-  kernels::write_slot(pool.view(), pages_.back(), row, key, value);
+  kernels::write_slot(pool.view(), pages_.back(), row, key, value, mass);
   ++size_;
 }
 

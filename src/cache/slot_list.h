@@ -15,7 +15,7 @@ class SlotList {
   const std::vector<int32_t>& pages() const { return pages_; }
 
   // Writes a slot behind the others. Throws what PagePool::take() throws, and is then as before.
-  void append(PagePool& pool, const float* key, const float* value);
+  void append(PagePool& pool, const float* key, const float* value, float mass);
   void append_copy(PagePool& pool, const SlotList& from, int64_t index);
   void read(const PagePool& pool, int64_t index, float* key, float* value) const;
   // The last slot takes the removed one's place.

@@ -80,6 +80,8 @@ void add_policy_options(CLI::App& app, runtime::PolicyOptions& options) {
   app.add_option("--decision-bias", options.decision_bias,
                  "moves a model's decisions: above 0 more tokens merge or go, below 0 fewer")
       ->check(CLI::Range(-100.0, 100.0));
+  app.add_flag("--mass-term", options.mass_term,
+               "a slot that averages n tokens attracts as much attention as n slots");
 }
 
 }  // namespace

@@ -21,10 +21,10 @@ constexpr int64_t kTileTokens = 64;
 constexpr float kNoScore = -1e30f;  // finite, so that exp(kNoScore - kNoScore) is not NaN
 
 // The state of a query that has seen one key only.
-AttnState state_of(const float* q, const float* key, const float* value, int head_dim, float scale,
-                   float* out) {
+AttnState state_of(const float* q, const float* key, const float* value, float mass, int head_dim,
+                   float scale, float* out) {
   std::copy_n(value, head_dim, out);
-  return {scale * dot(q, key, head_dim), 1.0f};
+  return {scale * dot(q, key, head_dim) + mass, 1.0f};
 }
 
 void merge(const AttnState& other, const float* other_out, int head_dim, AttnState* state,
@@ -103,9 +103,9 @@ void attend_tile(const PoolView& pool, const PrefillItem& item, int64_t first, i
   for_each_row([&](int64_t t, int64_t row, int64_t offset) {
     std::copy_n(item.q + offset, d, q.data() + row * d);
     visible[static_cast<size_t>(row)] = item.visible[t];
-    states[static_cast<size_t>(row)] =
-        state_of(item.q + offset, item.own_key + t * d, item.own_value + t * d, d, scale,
-                 out.data() + row * d);
+    states[static_cast<size_t>(row)] = state_of(
+        item.q + offset, item.own_key + t * d, item.own_value + t * d,
+        item.own_mass == nullptr ? 0.0f : item.own_mass[t], d, scale, out.data() + row * d);
   });
   backend().attend_rows(pool, {item.pages, 0, item.visible[last - 1]}, q.data(), rows,
                         visible.data(), scale, states.data(), out.data());
@@ -147,8 +147,8 @@ void decode_attention(const PoolView& pool, std::span<const DecodeItem> items, i
     while (next < pieces.size() && pieces[next].item == i) ++next;
     for (int g = 0; g < group; ++g) {
       float* const out = items[i].out + g * d;
-      AttnState state =
-          state_of(items[i].q + g * d, items[i].open_key, items[i].open_value, d, scale, out);
+      AttnState state = state_of(items[i].q + g * d, items[i].open_key, items[i].open_value,
+                                 items[i].open_mass, d, scale, out);
       const float open_score = state.max;
       for (size_t n = first_piece; n < next; ++n) {
         const size_t row = n * static_cast<size_t>(group) + static_cast<size_t>(g);

@@ -33,6 +33,7 @@ struct DecodeItem {
   float* out;
   // If not null, the softmax weights: [group][closed_slots + 1], that of the open slot last.
   float* weights = nullptr;
+  float open_mass = 0.0f;  // added to the open slot's scores
 };
 
 // out = softmax(scale q K) V over each item's slots. `group` query heads share a stream. The result
@@ -57,6 +58,7 @@ struct PrefillItem {
   float* out;
   int64_t q_stride;  // floats between tokens, for q and out
   PassingView passing = {};
+  const float* own_mass = nullptr;  // [tokens], added to the scores of the own pair; null: zeros
 };
 
 void prefill_attention(const PoolView& pool, std::span<const PrefillItem> items, int group,

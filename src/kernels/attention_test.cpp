@@ -38,7 +38,8 @@ struct Slots {
       const auto key = random_floats(static_cast<size_t>(format.head_dim), rng);
       const auto value = random_floats(static_cast<size_t>(format.head_dim), rng);
       write_slot(pool, pages[static_cast<size_t>(slot / format.page_slots)],
-                 slot % format.page_slots, key.data(), value.data());
+                 slot % format.page_slots, key.data(), value.data(),
+                 static_cast<float>(3.0 * rng.uniform()));
     }
   }
 };
@@ -117,7 +118,8 @@ TEST(Attention, EveryBackendAgreesWithRefOnTheGrid) {
             SCOPED_TRACE(std::string(dtype_name(type)) + " d=" + std::to_string(head_dim) +
                          " page=" + std::to_string(page_slots) + " slots=" + std::to_string(slots) +
                          " group=" + std::to_string(group));
-            expect_agreement({page_slots, head_dim, type}, slots, group, seed++);
+            const bool masses = seed % 2 == 0;
+            expect_agreement({page_slots, head_dim, type, masses}, slots, group, seed++);
             if (testing::Test::HasFatalFailure()) return;
           }
         }

@@ -1,6 +1,7 @@
 // How closed slots lie in memory. A page holds the rotated keys of `page_slots` slots, row by row,
-// then their values, then (8-bit pages only) one scale per key and one per value. Closed slots are
-// written once, so they are rounded once; the open slot stays in f32 outside the pages.
+// then their values, then (8-bit pages only) one scale per key and one per value, then (where asked
+// for) one mass per slot. Closed slots are written once, so they are rounded once; the open slot
+// stays in f32 outside the pages.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +17,13 @@ struct PageFormat {
   // kF32, kBF16, kF16, or kI8: round(x / scale) with scale = max|x| / 127 per slot, keys and
   // values apart.
   DType type = DType::kF32;
+  bool masses = false;  // each slot has a number that is added to its scores
 
   bool scaled() const { return type == DType::kI8; }
   int64_t row_bytes() const { return head_dim * static_cast<int64_t>(dtype_size(type)); }
   int64_t bytes() const {  // of a page
-    return 2 * page_slots * (row_bytes() + (scaled() ? static_cast<int64_t>(sizeof(float)) : 0));
+    constexpr int64_t kFloat = sizeof(float);
+    return page_slots * (2 * row_bytes() + (scaled() ? 2 * kFloat : 0) + (masses ? kFloat : 0));
   }
 };
 
@@ -42,11 +45,15 @@ struct PoolView {
   float* value_scales(int32_t page, int64_t slot) const {
     return key_scales(page, format.page_slots + slot);
   }
+  float* masses(int32_t page, int64_t slot) const {
+    return key_scales(page, (format.scaled() ? 2 * format.page_slots : 0) + slot);
+  }
 };
 
-// Rounds key and value [head_dim] into a slot (kernels/rounding.h).
+// Rounds key and value [head_dim] into a slot (kernels/rounding.h). mass: ignored by pages that
+// have none.
 void write_slot(const PoolView& pool, int32_t page, int64_t slot, const float* key,
-                const float* value);
+                const float* value, float mass = 0.0f);
 // What the slot holds, in f32.
 void read_slot(const PoolView& pool, int32_t page, int64_t slot, float* key, float* value);
 // Copies a slot as it is.

@@ -32,7 +32,7 @@ Vector rotated(const Vector& in, int64_t position, double theta) {
 Vector attend(const Vector& q, const std::vector<ReferenceSlot>& slots) {
   Vector scores;
   for (const ReferenceSlot& slot : slots) {
-    scores.push_back(dot(q, slot.key) / std::sqrt(static_cast<double>(q.size())));
+    scores.push_back(dot(q, slot.key) / std::sqrt(static_cast<double>(q.size())) + slot.mass);
   }
   const double max = *std::max_element(scores.begin(), scores.end());
   double sum = 0.0;
@@ -57,6 +57,7 @@ ReferenceSlot ReferenceStream::pooled(const std::vector<Stored>& segment) const 
     add_scaled(slot.key, segment[i].importance / total, segment[i].k);
     add_scaled(slot.value, segment[i].importance / total, segment[i].v);
   }
+  if (mass_term_) slot.mass = std::log(static_cast<double>(segment.size()));
   if (rope_theta_ > 0.0) slot.key = rotated(slot.key, segment.back().position, rope_theta_);
   return slot;
 }

@@ -19,12 +19,15 @@ struct ReferenceToken {
 
 struct ReferenceSlot {
   Vector key, value;  // key rotated
+  double mass = 0.0;
 };
 
 class ReferenceStream {
  public:
   // window: tokens of a segment its slot averages, 0 for all. rope_theta 0: no rotary embedding.
-  ReferenceStream(int window, double rope_theta) : window_(window), rope_theta_(rope_theta) {}
+  // mass_term: the logarithm of the number of a slot's tokens is added to its scores.
+  ReferenceStream(int window, double rope_theta, bool mass_term = false)
+      : window_(window), rope_theta_(rope_theta), mass_term_(mass_term) {}
 
   // Appends or merges the token; gives the attention output of each of its queries.
   std::vector<Vector> step(const ReferenceToken& token);
@@ -40,6 +43,7 @@ class ReferenceStream {
 
   int window_;
   double rope_theta_;
+  bool mass_term_;
   int64_t length_ = 0;
   std::vector<std::vector<Stored>> segments_;
 };

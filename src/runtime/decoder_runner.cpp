@@ -47,6 +47,7 @@ cache::CacheConfig cache_config(const io::ModelConfig& config, const PolicyChoic
   result.policy = &choice.policy;
   result.budget = choice.budget;
   result.cr = choice.budget_cr;
+  result.mass_term = choice.mass_term;
   result.delay = config.dmc ? config.dmc->window : 0;
   return result;
 }

@@ -53,6 +53,10 @@ void check_options(const policy::Policy& policy, const PolicyOptions& options) {
   if (options.decision_bias != 0.0 && !policy.needs_dmc_config) {
     throw usage_error("--decision-bias: policy " + name + " asks no model for decisions");
   }
+  if (options.mass_term && policy.drops()) {
+    throw usage_error("--mass-term: policy " + name +
+                      " merges no tokens, its slots weigh the same");
+  }
   if (options.cr > 0.0 && policy.name == "dense") {
     throw usage_error("--cr: the policy dense keeps every token; give another --policy");
   }
@@ -65,7 +69,7 @@ PolicyChoice choose_policy(const io::ModelConfig& config, const PolicyOptions& o
   check_options(policy, options);
   DecisionKnobs knobs{options.decision_bias, 0.0, options.forced_cr};
   if (options.cr > 0.0) (policy.needs_dmc_config ? knobs.held_cr : knobs.forced_cr) = options.cr;
-  return {policy, options.budget, options.cr > 0.0 ? options.cr : 1.0, knobs};
+  return {policy, options.budget, options.cr > 0.0 ? options.cr : 1.0, knobs, options.mass_term};
 }
 
 }  // namespace dmc::runtime

@@ -14,6 +14,7 @@ struct PolicyOptions {
   int64_t budget = 0;  // slots a head may keep, for policies that have a budget; 0: not given
   double cr = 0.0;     // ratio: of the budget, of chance, or to be held by the bias; 0: not given
   double decision_bias = 0.0;  // of learned policies: above 0, more tokens merge or go
+  bool mass_term = false;      // CacheConfig::mass_term
   double forced_cr = 1.0;      // above 1 and no policy named: "forced" at that ratio
 };
 
@@ -29,6 +30,7 @@ struct PolicyChoice {
   int64_t budget;  // as CacheConfig::budget and cr
   double budget_cr;
   DecisionKnobs knobs;
+  bool mass_term;
 };
 
 // Error(kUsage) for an unknown policy, one the model was not trained for, or options that the

@@ -56,6 +56,7 @@ TEST(PolicyChoice, RefusesWhatAPolicyHasNoUseFor) {
       {retrofitted("dmc"), {.budget = 64}, "--budget: policy dmc has none"},
       {{}, {.policy = "dense", .cr = 2.0}, "--cr: the policy dense"},
       {{}, {.policy = "h2o", .budget = 64, .decision_bias = 1.0}, "--decision-bias"},
+      {{}, {.policy = "h2o", .budget = 64, .mass_term = true}, "--mass-term: policy h2o merges no"},
   };
   for (const auto& c : kCases) {
     EXPECT_NE(complaint(c.config, c.options).find(c.says), std::string::npos)

@@ -269,6 +269,11 @@ HWY_INLINE void scale_slots(const float* HWY_RESTRICT scales, const Run& run, in
   }
 }
 
+// Adds its slots' masses to them.
+HWY_INLINE void add_masses(const float* masses, const Run& run, int group, float* rows) {
+  for (int g = 0; g < group; ++g) add_to(rows + g * kStretch + run.offset, masses, run.count);
+}
+
 template <int kDim, class T, class Queries>
 HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries& queries, int group,
                             const std::byte* ahead, float* scores) {
@@ -277,6 +282,7 @@ HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries&
                                                scores + g * kStretch);
   });
   if (pool.format.scaled()) scale_slots(pool.key_scales(run.page, run.slot), run, group, scores);
+  if (pool.format.masses) add_masses(pool.masses(run.page, run.slot), run, group, scores);
 }
 
 // out[g][c..] += sum_s weights[g][s] * value_s[c..] for kQueries queries and kWidth vectors of

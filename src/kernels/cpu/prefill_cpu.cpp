@@ -26,10 +26,14 @@ constexpr float kHidden = -1e30f;  // the score of a slot that a row must not se
 struct Block {
   std::vector<float> keys;    // [head_dim][kBlockSlots]
   std::vector<float> values;  // [kBlockSlots][head_dim]
+  std::vector<float> masses;  // [kBlockSlots]
   std::vector<float> row;     // one key
 
   explicit Block(int head_dim)
-      : keys(static_cast<size_t>(head_dim) * kBlockSlots), values(keys.size()), row(head_dim) {}
+      : keys(static_cast<size_t>(head_dim) * kBlockSlots),
+        values(keys.size()),
+        masses(kBlockSlots),
+        row(head_dim) {}
 
   template <class T>
   static void widen(const T* from, int n, float scale, float* to) {
@@ -54,6 +58,7 @@ struct Block {
       widen(pool.values<const T>(page, slot), d, scaled ? *pool.value_scales(page, slot) : 1.0f,
             &values[s * d]);
       for (int i = 0; i < d; ++i) keys[i * kBlockSlots + s] = row[i];
+      if (pool.format.masses) masses[s] = *pool.masses(page, slot);
     }
   }
 };
@@ -76,6 +81,7 @@ HWY_NOINLINE void attend_rows_of(const PoolView& pool, const SlotRange& slots, c
     for (int64_t r = begin; r < rows; ++r) {
       float* const row = &scores[r * kBlockSlots];
       scale_by(row, scale, kBlockSlots);
+      if (pool.format.masses) add_to(row, block.masses.data(), kBlockSlots);
       std::fill(row + std::min(count, visible[r] - first), row + kBlockSlots, kHidden);
       take_scores(row, kBlockSlots, d, &states[r], out + r * d);
     }

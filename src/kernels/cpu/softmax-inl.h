@@ -25,6 +25,14 @@ HWY_INLINE void scale_by(float* HWY_RESTRICT out, float factor, int64_t n) {
   for (; i < n; ++i) out[i] *= factor;
 }
 
+HWY_INLINE void add_to(float* HWY_RESTRICT out, const float* HWY_RESTRICT more, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::Add(load(out + i), load(more + i)), Tag(), out + i);
+  }
+  for (; i < n; ++i) out[i] += more[i];
+}
+
 HWY_INLINE float max_of(const float* HWY_RESTRICT values, int64_t n, float start) {
   const Tag tag;
   Vec maxima = hn::Set(tag, start);

@@ -8,11 +8,11 @@ namespace dmc::kernels::ref {
 namespace {
 
 // Adds one key and value to a partial state; returns the score.
-double fold(const float* key, const float* value, const float* q, int head_dim, float scale,
-            AttnState* state, float* out) {
+double fold(const float* key, const float* value, float mass, const float* q, int head_dim,
+            float scale, AttnState* state, float* out) {
   double score = 0.0;
   for (int i = 0; i < head_dim; ++i) score += static_cast<double>(q[i]) * key[i];
-  score *= scale;
+  score = score * scale + mass;
   const double max = std::max<double>(state->max, score);
   const double keep = std::exp(state->max - max), weight = std::exp(score - max);
   for (int i = 0; i < head_dim; ++i) {
@@ -32,8 +32,9 @@ void attend_rows(const PoolView& pool, const SlotRange& slots, const float* q, i
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t slot = slots.first; slot < std::min(slots.last, visible[r]); ++slot) {
       read_slot(pool, slots.pages[slot / P], slot % P, key.data(), value.data());
+      const float mass = pool.format.masses ? *pool.masses(slots.pages[slot / P], slot % P) : 0.0f;
       const double score =
-          fold(key.data(), value.data(), q + r * d, d, scale, &states[r], out + r * d);
+          fold(key.data(), value.data(), mass, q + r * d, d, scale, &states[r], out + r * d);
       if (slots.scores != nullptr) {
         slots.scores[r * slots.score_stride + slot] = static_cast<float>(score);
       }
