@@ -24,7 +24,7 @@ constexpr int kBlock = PackedWeights::kBlock;
 // Vectors of outputs at a time: with kPanelRows rows, the sums that registers hold.
 constexpr int kVectors = HWY_MAX_BYTES >= 64 ? 4 : 2;
 // Inputs for which a strip of narrow weights is widened at once: in f32 it stays in the L2 cache.
-constexpr int64_t kStrip = 256;
+constexpr int64_t kStrip = 128;
 // From so many rows on, widening a strip once pays; below, every panel widens for itself.
 constexpr int64_t kRowsToWiden = 3 * kPanelRows;
 
