@@ -1,7 +1,10 @@
 // dmc retrofit: teaches a dense model to compress its own KV cache, in three stages.
+#include <optional>
+
+#include "base/join.h"
 #include "cli/commands.h"
 #include "cli/train_options.h"
-#include "train/stage.h"
+#include "train/method.h"
 
 namespace dmc::cli {
 namespace {
@@ -10,19 +13,41 @@ struct StageSteps {
   int64_t zero_out = 50, retrofit = 400, finetune = 200;
 };
 
+// "dmc: what it does; dms: what it does".
+std::string list_of_methods() {
+  return join(train::methods(), "; ", [](const train::Method& method) {
+    return std::string(method.name) + ": " + std::string(method.summary);
+  });
+}
+
+std::string usual_windows() {
+  return join(train::methods(), ", ", [](const train::Method& method) {
+    return std::to_string(method.usual_window) + " for " + std::string(method.name);
+  });
+}
+
 }  // namespace
 
 std::function<int()> setup_retrofit(CLI::App& app) {
   auto command = std::make_shared<TrainCommand>();
   auto steps = std::make_shared<StageSteps>();
+  auto window = std::make_shared<std::optional<int64_t>>();
   train::RetrofitOptions& r = command->options.retrofit;
   add_training_options(app, *command);
   app.add_option("--cr", r.target_cr, "compression ratio to train for")
       ->check(CLI::Range(1.0, 64.0))
       ->capture_default_str();
-  app.add_option("--window", r.window, "tokens of a segment that its slot averages; 0: all")
-      ->check(CLI::Range(0, 1024))
+  app.add_option("--method", r.method, "what a decision does (" + list_of_methods() + ")")
+      ->check([](const std::string& name) {
+        return train::find_method(name) != nullptr ? "" : "there is no method \"" + name + "\"";
+      })
       ->capture_default_str();
+  app.add_option(
+         "--window", *window,
+         "dmc: tokens of a segment that its slot averages, 0 for all; dms: tokens for which "
+         "one that is to go is still seen (default: " +
+             usual_windows() + ")")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--zero-out-steps", steps->zero_out, "steps in which the decision channel fades")
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
@@ -54,9 +79,12 @@ std::function<int()> setup_retrofit(CLI::App& app) {
   app.footer(
       "Examples:\n"
       "  dmc retrofit -m models/builtin -o my-4x --cr 4\n"
+      "  dmc retrofit -m models/builtin -o sparse-4x --cr 4 --method dms --window 128\n"
       "  dmc retrofit -m ~/models/TinyLlama -o tiny-2x --cr 2 --data ~/books --length 2048");
-  return [command, steps] {
+  return [command, steps, window] {
     train::TrainOptions& options = command->options;
+    train::RetrofitOptions& retrofit = options.retrofit;
+    retrofit.window = window->value_or(train::find_method(retrofit.method)->usual_window);
     options.stages = {{train::find_stage("zero-out"), steps->zero_out},
                       {train::find_stage("retrofit"), steps->retrofit},
                       {train::find_stage("finetune"), steps->finetune}};

@@ -16,6 +16,7 @@ cpu::HeadView<T> view_of(const AttentionShape& s, const AttentionInputs<T>& in, 
   const int64_t kv = (first * s.kv_heads + kv_head) * s.dim;
   return {s.tokens,
           s.dim,
+          s.delay,
           in.q + (first * s.heads + head) * s.dim,
           in.k + kv,
           in.v + kv,

@@ -1,7 +1,8 @@
 // Causal attention of whole sequences with an additive bias per key, forward and backward, for
-// training (docs/algorithm.md, "Attention while training"): query i sees key j < i with score
-// scale * q_i.k_j + bias_j, and itself with scale * q_i.k_i. Memory is O(T): the backward pass
-// computes the weights again from the log-sum-exp that the forward pass leaves.
+// training (docs/algorithm.md, "Attention while training"): query i sees key j with score
+// scale * q_i.k_j + bias_j if i - j > delay, and without the bias if 0 <= i - j <= delay. With a
+// delay of 0 only the query's own key goes without. Memory is O(T): the backward pass computes the
+// weights again from the log-sum-exp that the forward pass leaves.
 //
 // Shape legend: B sequences, T tokens, H query heads, K KV heads (H a multiple of K; query head h
 // reads KV head h / (H/K)), d head size. All tensors contiguous. T is float or double.
@@ -13,6 +14,7 @@ namespace dmc::kernels {
 
 struct AttentionShape {
   int64_t batch, tokens, heads, kv_heads, dim;
+  int64_t delay;  // tokens before a key's bias counts, >= 0; without a bias of no meaning
 };
 
 template <class T>

@@ -1,6 +1,7 @@
 #include "ops/attention.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -22,7 +23,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// A merge logit of +inf would give a bias of -inf, and a row whose keys all have it gives NaN.
+// A logit of +inf would give a bias of -inf, and a row whose keys all have it gives NaN.
 // exp(-1e4) is 0 in every dtype we train in, so this floor changes no result.
 constexpr double kLowestBias = -1e4;
 
@@ -32,8 +33,8 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t groups) {
 }
 
 // log(1 - alpha of the next token); 0 for the last one, which has no next.
-at::Tensor bias_of(const at::Tensor& merge_logit_BTK) {
-  const at::Tensor bias = at::log_sigmoid(-merge_logit_BTK);
+at::Tensor bias_of(const at::Tensor& logit_BTK) {
+  const at::Tensor bias = at::log_sigmoid(-logit_BTK);
   const int64_t T = bias.size(1);
   return at::cat({bias.narrow(1, 1, T - 1), at::zeros_like(bias.narrow(1, 0, 1))}, 1)
       .clamp_min(kLowestBias);
@@ -41,8 +42,8 @@ at::Tensor bias_of(const at::Tensor& merge_logit_BTK) {
 
 double scale_of(const at::Tensor& q) { return 1.0 / std::sqrt(static_cast<double>(q.size(-1))); }
 
-kernels::AttentionShape shape_of(const at::Tensor& q_BTHd, int64_t kv_heads) {
-  return {q_BTHd.size(0), q_BTHd.size(1), q_BTHd.size(2), kv_heads, q_BTHd.size(3)};
+kernels::AttentionShape shape_of(const at::Tensor& q_BTHd, int64_t kv_heads, int64_t delay) {
+  return {q_BTHd.size(0), q_BTHd.size(1), q_BTHd.size(2), kv_heads, q_BTHd.size(3), delay};
 }
 
 // An undefined bias means none.
@@ -56,17 +57,18 @@ kernels::AttentionInputs<T> inputs_of(const at::Tensor& q, const at::Tensor& k, 
 struct BiasedAttention : torch::autograd::Function<BiasedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_BTHd,
                             const at::Tensor& k_BTKd, const at::Tensor& v_BTKd,
-                            const std::optional<at::Tensor>& bias_BTK) {
+                            const std::optional<at::Tensor>& bias_BTK, int64_t delay) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor q = q_BTHd.contiguous(), k = k_BTKd.contiguous(), v = v_BTKd.contiguous();
     const at::Tensor bias = bias_BTK ? bias_BTK->contiguous() : at::Tensor();
     const at::Tensor out = at::empty_like(q);
     const at::Tensor lse = at::empty({q.size(0), q.size(2), q.size(1)}, q.options());
     AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "training_attention", [&] {
-      kernels::training_attention(shape_of(q, k.size(2)), inputs_of<scalar_t>(q, k, v, bias),
+      kernels::training_attention(shape_of(q, k.size(2), delay), inputs_of<scalar_t>(q, k, v, bias),
                                   out.mutable_data_ptr<scalar_t>(),
                                   lse.mutable_data_ptr<scalar_t>());
     });
+    context->saved_data["delay"] = delay;
     context->save_for_backward({q, k, v, bias, out, lse});
     return out;
   }
@@ -76,6 +78,7 @@ struct BiasedAttention : torch::autograd::Function<BiasedAttention> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &bias = saved[3];
     const at::Tensor &out = saved[4], &lse = saved[5], grad = gradients[0].contiguous();
+    const int64_t delay = context->saved_data["delay"].toInt();
     const at::Tensor dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
     const at::Tensor dbias = bias.defined() ? at::empty_like(bias) : at::Tensor();
     AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "training_attention_backward", [&] {
@@ -83,11 +86,11 @@ struct BiasedAttention : torch::autograd::Function<BiasedAttention> {
         return t.defined() ? t.mutable_data_ptr<scalar_t>() : nullptr;
       };
       kernels::training_attention_backward<scalar_t>(
-          shape_of(q, k.size(2)), inputs_of<scalar_t>(q, k, v, bias),
+          shape_of(q, k.size(2), delay), inputs_of<scalar_t>(q, k, v, bias),
           out.const_data_ptr<scalar_t>(), lse.const_data_ptr<scalar_t>(),
           grad.const_data_ptr<scalar_t>(), {write(dq), write(dk), write(dv), write(dbias)});
     });
-    return {dq, dk, dv, dbias};
+    return {dq, dk, dv, dbias, at::Tensor()};
   }
 };
 
@@ -95,29 +98,33 @@ struct BiasedAttention : torch::autograd::Function<BiasedAttention> {
 
 at::Tensor causal_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                             const at::Tensor& v_BTKd) {
-  return BiasedAttention::apply(q_BTHd, k_BTKd, v_BTKd, std::optional<at::Tensor>());
+  return BiasedAttention::apply(q_BTHd, k_BTKd, v_BTKd, std::optional<at::Tensor>(), int64_t{0});
 }
 
-at::Tensor dmc_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                         const at::Tensor& v_BTKd, const at::Tensor& merge_logit_BTK) {
+at::Tensor decision_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                              const at::Tensor& v_BTKd, const at::Tensor& logit_BTK,
+                              int64_t delay) {
   DMC_CHECK(q_BTHd.dim() == 4 && k_BTKd.sizes() == v_BTKd.sizes());
   DMC_CHECK(q_BTHd.size(2) % k_BTKd.size(2) == 0);
-  DMC_CHECK(merge_logit_BTK.sizes() == k_BTKd.sizes().slice(0, 3));
-  DMC_CHECK(merge_logit_BTK.scalar_type() == q_BTHd.scalar_type());
+  DMC_CHECK(logit_BTK.sizes() == k_BTKd.sizes().slice(0, 3));
+  DMC_CHECK(logit_BTK.scalar_type() == q_BTHd.scalar_type());
+  DMC_CHECK(delay >= 0);
   return BiasedAttention::apply(q_BTHd, k_BTKd, v_BTKd,
-                                std::optional<at::Tensor>(bias_of(merge_logit_BTK)));
+                                std::optional<at::Tensor>(bias_of(logit_BTK)), delay);
 }
 
-at::Tensor dmc_attention_literal(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                                 const at::Tensor& v_BTKd, const at::Tensor& merge_logit_BTK) {
+at::Tensor decision_attention_literal(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                                      const at::Tensor& v_BTKd, const at::Tensor& logit_BTK,
+                                      int64_t delay) {
   const int64_t groups = q_BTHd.size(2) / k_BTKd.size(2), T = q_BTHd.size(1);
   const auto by_head = [&](const at::Tensor& x) { return repeat_heads(x, groups).transpose(1, 2); };
   const at::Tensor q = q_BTHd.transpose(1, 2), k = by_head(k_BTKd), v = by_head(v_BTKd);
-  const at::Tensor bias_BH1T = by_head(bias_of(merge_logit_BTK)).unsqueeze(2);
-  const at::Tensor diagonal = at::eye(T, q.options().dtype(at::kBool));
-  const at::Tensor future = at::ones({T, T}, q.options().dtype(at::kBool)).triu(1);
+  const at::Tensor bias_BH1T = by_head(bias_of(logit_BTK)).unsqueeze(2);
+  const at::Tensor position = at::arange(T, at::kLong);
+  const at::Tensor age_TT = position.unsqueeze(1) - position.unsqueeze(0);  // of key for query
+  const at::Tensor future = age_TT < 0, near = age_TT <= delay;
   const at::Tensor scores =
-      at::matmul(q, k.transpose(2, 3)) * scale_of(q) + bias_BH1T.masked_fill(diagonal, 0.0);
+      at::matmul(q, k.transpose(2, 3)) * scale_of(q) + bias_BH1T.masked_fill(near, 0.0);
   const double minus_infinity = -std::numeric_limits<double>::infinity();
   const at::Tensor weights = at::softmax(scores.masked_fill(future, minus_infinity), -1);
   return at::matmul(weights, v).transpose(1, 2);

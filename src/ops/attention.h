@@ -10,17 +10,21 @@ namespace dmc::ops {
 at::Tensor causal_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                             const at::Tensor& v_BTKd);
 
-// DMC training attention (Nawrot et al. 2024, section 3.2): query i sees key j < i with the
-// additive bias log(1 - alpha_{j+1}), and itself without bias, where alpha = sigmoid(merge_logit)
-// is the merge decision of the next token: a slot that the next token merges into is, from then on,
-// seen only as part of the longer one. k and v are pooled, q and k rotated. Memory is O(T).
+// Training attention with soft decisions, alpha = sigmoid(logit). The decision of token j + 1 is
+// about key j: query i sees key j with the additive bias log(1 - alpha_{j+1}) if i - j > delay, and
+// without bias if it is nearer. Memory is O(T).
+// - DMC (Nawrot et al. 2024, section 3.2), delay 0: a slot that the next token merges into is, from
+//   then on, seen only as part of the longer one. k and v are pooled.
+// - DMS (arXiv 2506.05345), delay = its window: a token that was decided against is gone once it is
+//   more than so many tokens back.
 //
-// merge_logit_BTK: [B, T, K]. Differentiable in all four arguments, f32 or f64.
-at::Tensor dmc_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                         const at::Tensor& v_BTKd, const at::Tensor& merge_logit_BTK);
+// q and k are rotated. logit_BTK: [B, T, K]. Differentiable in all four tensors, f32 or f64.
+at::Tensor decision_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                              const at::Tensor& v_BTKd, const at::Tensor& logit_BTK, int64_t delay);
 
 // The same from its definition, with a [T, T] matrix of scores: the slow twin for tests.
-at::Tensor dmc_attention_literal(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                                 const at::Tensor& v_BTKd, const at::Tensor& merge_logit_BTK);
+at::Tensor decision_attention_literal(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                                      const at::Tensor& v_BTKd, const at::Tensor& logit_BTK,
+                                      int64_t delay);
 
 }  // namespace dmc::ops

@@ -20,27 +20,21 @@ void print_heads(std::ostream& out, const std::vector<std::vector<double>>& cr_b
   out << "\n";
 }
 
-std::string window_text(int64_t window) {
-  if (window == 0) return "all tokens of its segment";
-  return "the last " + std::to_string(window) + " tokens";
-}
-
 }  // namespace
 
 std::string to_markdown(const ModelCard& card) {
   std::ostringstream out;
   out << "---\ntags: [dmc, kv-cache-compression]\n---\n\n# " << card.base_model
       << ", retrofitted to compress its KV cache\n\n"
-         "Made by `dmc retrofit` (Dynamic Memory Compression, arXiv 2403.09636): every KV head "
-         "decides for every token whether to open a new slot of the cache or to merge into the "
-         "newest one. The architecture is "
-      << card.architecture
+         "Made by `dmc retrofit` ("
+      << card.method->title << "): every KV head decides for every token whether "
+      << card.method->decides << ". The architecture is " << card.architecture
       << ", so that programs that do not know the method refuse the model instead of running it "
          "wrongly; `dmc convert --plain` makes a dense model of it.\n\n| | |\n|---|---|\n"
       << "| base model | " << card.base_model << " |\n"
       << "| trained on | " << card.data << " |\n"
       << "| tokens | " << card.tokens << ", in sequences of " << card.length << " |\n"
-      << "| a slot averages | " << window_text(card.window) << " |\n"
+      << "| " << card.method->window << " | " << card.window << " tokens |\n"
       << "| compression ratio aimed at | " << fixed(card.target_cr, 2) << " |\n";
   if (!card.cr_by_head.empty()) {
     out << "| in the last training step | " << fixed(card.measured_cr, 2) << " |\n"

@@ -5,14 +5,17 @@
 #include <string>
 #include <vector>
 
+#include "train/method.h"
+
 namespace dmc::train {
 
 struct ModelCard {
   std::string base_model;    // as the user named it
   std::string architecture;  // of the result, e.g. "DmcLlamaForCausalLM"
   std::string data;
+  const Method* method = find_method("dmc");
   double target_cr = 1.0;
-  int64_t window = 0;              // 0: none
+  int64_t window = 0;              // io::DmcConfig::window
   int64_t tokens = 0, length = 0;  // trained on, in sequences of
   // Of the last training step: compression ratio, language-model loss in nats per token, and the
   // ratio by [layer][KV head]. All three are left out if the last one is empty.

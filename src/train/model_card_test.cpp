@@ -23,6 +23,19 @@ TEST(ModelCard, SaysWhatFromWhatAndHow) {
   }
 }
 
+TEST(ModelCard, SaysWhatTheMethodDoes) {
+  for (const Method& method : methods()) {
+    ModelCard card;
+    card.method = &method;
+    card.window = 37;
+    const std::string text = to_markdown(card);
+    for (const std::string_view part : {method.title, method.decides, method.window}) {
+      EXPECT_NE(text.find(part), std::string::npos) << part;
+    }
+    EXPECT_NE(text.find("| 37 tokens |"), std::string::npos);
+  }
+}
+
 TEST(ModelCard, LeavesOutWhatIsNotKnown) {
   const std::string text = to_markdown({});
   EXPECT_EQ(text.find("layer"), std::string::npos);

@@ -35,6 +35,7 @@ std::string TrainOptions::identity_json() const {
       {"epsilon", epsilon},
       {"clip", clip},
       {"seed", seed},
+      {"method", retrofit.method},
       {"cr", retrofit.target_cr},
       {"window", retrofit.window},
       {"offset", retrofit.offset},

@@ -17,8 +17,9 @@ struct StageRun {
 };
 
 struct RetrofitOptions {
+  std::string method = "dmc";    // what decisions do, see train/method.h
   double target_cr = 4.0;        // compression ratio at the end of the ramp
-  int64_t window = 12;           // tokens of a segment that its slot averages; 0: all
+  int64_t window = 12;           // io::DmcConfig::window
   double offset = 3.0;           // c of the decision and importance logits
   double temperature = 0.1;      // tau of the Gumbel-sigmoid
   double decision_scale = 10.0;  // factor on the decision channels, folded into Wq, Wk at the end

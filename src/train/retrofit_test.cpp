@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "policy/schedule.h"
-#include "train/stage.h"
+#include "train/method.h"
 
 namespace dmc::train {
 namespace {
@@ -15,12 +15,13 @@ struct LossOf {
   io::ModelConfig config;
   TrainOptions options;
 
-  explicit LossOf(double target_cr) {
+  LossOf(const Method& method, double target_cr) {
     config.num_layers = 1;
     config.num_heads = 4;
     config.num_kv_heads = 2;
     config.head_dim = kHeadDim;
     options.length = kTokens;
+    options.retrofit.method = method.name;
     options.retrofit.target_cr = target_cr;
     options.retrofit.temperature = 1.0;  // smooth enough for finite differences
     options.retrofit.offset = 0.3;
@@ -52,9 +53,11 @@ at::Tensor random_keys() {
   return at::randn({1, kTokens, 2, kHeadDim}, generator, at::kDouble).set_requires_grad(true);
 }
 
+class CompressionLoss : public testing::TestWithParam<Method> {};
+
 // Straight through: the value is that of rounded decisions, the gradient that of the soft ones.
-TEST(CompressionLoss, GradientIsTheNumericOneOfSoftDecisions) {
-  const LossOf loss_of(/*target_cr=*/8.0);
+TEST_P(CompressionLoss, GradientIsTheNumericOneOfSoftDecisions) {
+  const LossOf loss_of(GetParam(), /*target_cr=*/8.0);
   const at::Tensor k = random_keys();
   const at::Tensor loss = loss_of.loss(k);
   const at::Tensor logit = k.select(3, -1) * 2.0 - 0.3;
@@ -78,14 +81,18 @@ TEST(CompressionLoss, GradientIsTheNumericOneOfSoftDecisions) {
       << "only the decision channel decides";
 }
 
-TEST(CompressionLoss, IsZeroOnceTheTargetIsMet) {
-  const LossOf loss_of(/*target_cr=*/1.05);
+TEST_P(CompressionLoss, IsZeroOnceTheTargetIsMet) {
+  const LossOf loss_of(GetParam(), /*target_cr=*/1.05);
   const at::Tensor k = random_keys();
   const at::Tensor loss = loss_of.loss(k);
   EXPECT_EQ(loss.item<double>(), 0.0);
   loss.backward();
   EXPECT_EQ(k.grad().abs().max().item<double>(), 0.0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Methods, CompressionLoss,
+                         testing::ValuesIn(methods().begin(), methods().end()),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace dmc::train

@@ -19,6 +19,7 @@
 #include "nn/weights.h"
 #include "policy/schedule.h"
 #include "train/checkpoint.h"
+#include "train/method.h"
 #include "train/model_card.h"
 #include "train/optimizer.h"
 #include "train/stage.h"
@@ -214,7 +215,7 @@ class Trainer {
     save();  // the checkpoint stays as it was trained; the model that is shipped is plain DMC
     models::scale_decision_channel(model_, retrofit.decision_scale);
     model_.config().dmc = io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset, stage,
-                                        progress_.tokens,   options_.length};
+                                        progress_.tokens,   options_.length, retrofit.method};
     io::write_file_atomically(options_.out_dir / "README.md", to_markdown(card()));
   }
 
@@ -225,6 +226,7 @@ class Trainer {
     card.data = options_.data.empty()
                     ? "the built-in corpus of Python sources"
                     : join(options_.data, ", ", [](const fs::path& path) { return path.string(); });
+    card.method = find_method(options_.retrofit.method);
     card.target_cr = options_.retrofit.target_cr;
     card.measured_cr = last_.cr;
     card.window = options_.retrofit.window;
@@ -269,6 +271,7 @@ void prepare_out_dir(const TrainOptions& options) {
 Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
                      const std::function<void(const StepRecord&)>& on_step) {
   nn::float_type(options.weights_dtype);  // refused before hours of work, not after
+  if (options.stages.back().stage->name != "dense") require_window(options);
   prepare_out_dir(options);
   Trainer trainer(options);
   const Outcome outcome = trainer.run(interrupted, on_step);

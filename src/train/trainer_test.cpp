@@ -15,7 +15,7 @@
 #include "models/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
-#include "train/stage.h"
+#include "train/method.h"
 
 namespace dmc::train {
 namespace {
@@ -75,18 +75,42 @@ Outcome run(const TrainOptions& options, int64_t stop_after = 1 << 30) {
   return run_training(options, [&] { return ++steps >= stop_after; }, {});
 }
 
-TEST_F(TrainerTest, ResumedRunIsTheSameToTheBit) {
-  ASSERT_EQ(run(options("straight")), Outcome::kFinished);
-  // Interrupted within each stage, and right at a stage's end.
-  TrainOptions o = options("resumed");
+// The same run twice: in one go, and interrupted within each stage and right at a stage's end.
+void expect_resumed_is_straight(TrainOptions straight, TrainOptions resumed) {
+  ASSERT_EQ(run(straight), Outcome::kFinished);
   for (int64_t steps : {3, 2, 4}) {
-    ASSERT_EQ(run(o, steps), Outcome::kInterrupted);
-    o.resume = true;
+    ASSERT_EQ(run(resumed, steps), Outcome::kInterrupted);
+    resumed.resume = true;
   }
-  ASSERT_EQ(run(o), Outcome::kFinished);
-  EXPECT_EQ(log_lines(options("straight").out_dir), log_lines(o.out_dir));
-  EXPECT_EQ(io::read_text_file(options("straight").out_dir / "model.safetensors"),
-            io::read_text_file(o.out_dir / "model.safetensors"));
+  ASSERT_EQ(run(resumed), Outcome::kFinished);
+  EXPECT_EQ(log_lines(straight.out_dir), log_lines(resumed.out_dir));
+  EXPECT_EQ(io::read_text_file(straight.out_dir / "model.safetensors"),
+            io::read_text_file(resumed.out_dir / "model.safetensors"));
+}
+
+TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
+  for (const Method& method : methods()) {
+    const std::string name(method.name);
+    TrainOptions straight = options(name), resumed = options(name + "-resumed");
+    straight.retrofit.method = resumed.retrofit.method = name;
+    expect_resumed_is_straight(straight, resumed);
+    const io::ModelConfig config = families::read_model_config(straight.out_dir);
+    EXPECT_EQ(config.dmc->method, name);
+    EXPECT_EQ(config.dmc->window, straight.retrofit.window);
+  }
+}
+
+TEST_F(TrainerTest, AWindowInWhichNothingCanGoIsRefused) {
+  TrainOptions o = options("window");
+  o.retrofit.method = "dms";
+  o.retrofit.window = o.length - 1;
+  try {
+    run(o);
+    FAIL() << "no token would ever have left the window";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("--window: 47"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(TrainerTest, ResumingWithOtherOptionsIsRefused) {

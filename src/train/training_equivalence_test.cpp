@@ -1,11 +1,14 @@
 // The project's central test: with decisions in {0, 1}, the training forward pass, one-pass
 // prefill, chunked prefill and token-by-token decoding compute the same outputs and leave the same
-// cache.
+// cache, for tokens that merge (DMC) as for tokens that go late (DMS).
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
+#include <string_view>
+#include <tuple>
 
 #include "cache/kv_cache.h"
 #include "families/rope_frequencies.h"
@@ -25,9 +28,12 @@ std::vector<double> frequencies() {
 }
 
 struct Case {
+  const char* method;
   int window;
   int64_t groups;
-  double merge_probability;
+  double probability;  // of a decision
+
+  bool late() const { return std::string_view(method) == "dms"; }
 };
 
 struct Inputs {
@@ -40,7 +46,7 @@ Inputs random_inputs(const Case& c, uint64_t seed) {
   const at::Tensor uniform = at::rand({kTokens, kKvHeads}, generator);
   return {at::randn({kTokens, kKvHeads * c.groups, kHeadDim}, generator),
           at::randn({kTokens, kKvHeads, kHeadDim}, generator),
-          at::randn({kTokens, kKvHeads, kHeadDim}, generator), uniform < c.merge_probability,
+          at::randn({kTokens, kKvHeads, kHeadDim}, generator), uniform < c.probability,
           at::randn({kTokens, kKvHeads}, generator)};
 }
 
@@ -49,9 +55,34 @@ at::Tensor training_forward(const Case& c, const Inputs& in) {
   const at::Tensor logit =
       (in.merge.to(at::kFloat) * 2 - 1) * std::numeric_limits<float>::infinity();
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0); };
-  const auto [k, v] = ops::pool(batched(in.k), batched(in.v), batched(logit),
-                                batched(in.importance_logit), c.window);
-  return ops::dmc_attention(rope.apply(batched(in.q)), rope.apply(k), v, batched(logit)).squeeze(0);
+  at::Tensor k = batched(in.k), v = batched(in.v);
+  if (!c.late()) {
+    std::tie(k, v) = ops::pool(k, v, batched(logit), batched(in.importance_logit), c.window);
+  }
+  return ops::decision_attention(rope.apply(batched(in.q)), rope.apply(k), v, batched(logit),
+                                 c.late() ? c.window : 0)
+      .squeeze(0);
+}
+
+cache::CacheConfig cache_config(const Case& c, const kernels::RopeTable& rope) {
+  cache::CacheConfig config;
+  config.layers = 1;
+  config.kv_heads = 2;
+  config.query_heads = static_cast<int>(2 * c.groups);
+  config.head_dim = kHeadDim;
+  config.window = c.late() ? 1 : c.window;
+  config.delay = c.late() ? c.window : 0;
+  config.policy = policy::find_policy(c.method);
+  config.page_slots = 8;
+  config.rope = &rope;
+  return config;
+}
+
+// Slots that are left when all tokens are in: a decision takes one away, at once or when the token
+// before it is more than a window back.
+int64_t slots_left(const Case& c, const Inputs& in) {
+  const int64_t decided = kTokens - 1 - (c.late() ? c.window : 0);  // by tokens 1 to `decided`
+  return 2 * kTokens - in.merge.narrow(0, 1, decided).sum().item<int64_t>();
 }
 
 // The cache's view of tokens first..last of the same inputs; keeps what it points into alive.
@@ -93,6 +124,12 @@ std::vector<float> slots_of(const cache::KvCache& cache, cache::SequenceId id) {
   return all;
 }
 
+std::vector<int64_t> kept(const cache::KvCache& cache, cache::SequenceId id, int head) {
+  std::vector<int64_t> positions = cache.kept_positions(id, 0, head);
+  std::ranges::sort(positions);
+  return positions;
+}
+
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
   double largest = 0;
@@ -113,15 +150,7 @@ TEST_P(TrainingEquivalence, TrainingPrefillChunksAndDecodingAgree) {
     const auto error = [&](const at::Tensor& out) {
       return (out - expected).abs().max().item<double>();
     };
-    cache::CacheConfig config;
-    config.layers = 1;
-    config.kv_heads = 2;
-    config.query_heads = static_cast<int>(2 * c.groups);
-    config.head_dim = kHeadDim;
-    config.window = c.window;
-    config.page_slots = 8;
-    config.rope = &rope;
-    cache::KvCache cache(config);
+    cache::KvCache cache(cache_config(c, rope));
 
     const Feed whole(in), chunked(in), stepwise(in);
     const cache::SequenceId a = cache.add_sequence();
@@ -146,30 +175,62 @@ TEST_P(TrainingEquivalence, TrainingPrefillChunksAndDecodingAgree) {
     }
     EXPECT_LT(error(stepwise.out), tolerance) << "decoding, seed " << seed;
 
-    EXPECT_LT(largest_difference(slots_of(cache, a), slots_of(cache, b)), tolerance);
-    EXPECT_LT(largest_difference(slots_of(cache, a), slots_of(cache, s)), tolerance);
-    const int64_t merges = in.merge.narrow(0, 1, kTokens - 1).sum().item<int64_t>();
-    EXPECT_EQ(cache.slots(a), 2 * kTokens - merges);
+    for (const cache::SequenceId other : {b, s}) {
+      EXPECT_EQ(cache.slots(other), slots_left(c, in));
+      if (c.late()) {  // slots lie in any order, but hold the same tokens
+        for (int head = 0; head < 2; ++head) {
+          EXPECT_EQ(kept(cache, other, head), kept(cache, a, head));
+        }
+      } else {
+        EXPECT_LT(largest_difference(slots_of(cache, a), slots_of(cache, other)), tolerance);
+      }
+    }
+    EXPECT_EQ(cache.slots(a), slots_left(c, in));
     cache.check_invariants();
   }
 }
 
 std::vector<Case> all_cases() {
+  constexpr int kLast = static_cast<int>(kTokens) - 1;
   std::vector<Case> cases;
-  for (int window : {0, 1, 12}) {
-    for (int64_t groups : {1, 2, 4}) {
-      for (double probability : {0.0, 0.6, 0.95}) cases.push_back({window, groups, probability});
+  for (int64_t groups : {1, 2, 4}) {
+    for (double probability : {0.0, 0.6, 0.95}) {
+      for (int window : {0, 1, 12}) cases.push_back({"dmc", window, groups, probability});
+      // Up to where nothing is dropped before the last token, or at all.
+      for (int window : {0, 1, 12, kLast - 1, kLast}) {
+        cases.push_back({"dms", window, groups, probability});
+      }
     }
   }
   return cases;
 }
 
+// Decoding as the model was trained gives pages back while the sequence runs: every token but the
+// last is to go, and never are there more pages than a window's tokens need.
+TEST(LateTokens, GivePagesBackWhileTheSequenceRuns) {
+  const Case c = {"dms", 12, 2, 1.0};
+  const Inputs in = random_inputs(c, 1);
+  const kernels::RopeTable rope(kTokens, frequencies());
+  cache::CacheConfig config = cache_config(c, rope);
+  const int64_t pages_of_window = (c.window + 1 + config.page_slots - 1) / config.page_slots;
+  config.max_pages = config.kv_heads * (pages_of_window + 1);
+  cache::KvCache cache(config);
+  const Feed feed(in);
+  const cache::SequenceId id = cache.add_sequence();
+  for (int64_t t = 0; t < kTokens; ++t) {
+    cache.decode(std::span(&id, 1), 0, feed.tokens(t, 1));
+    cache.advance(id, 1);
+  }
+  EXPECT_EQ(cache.slots(id), config.kv_heads * (c.window + 1));
+  EXPECT_LT((feed.out - training_forward(c, in)).abs().max().item<double>(), 1e-4);
+}
+
 INSTANTIATE_TEST_SUITE_P(Grid, TrainingEquivalence, testing::ValuesIn(all_cases()),
                          [](const auto& test) {
                            const Case& c = test.param;
-                           return "window" + std::to_string(c.window) + "_groups" +
-                                  std::to_string(c.groups) + "_merge" +
-                                  std::to_string(static_cast<int>(c.merge_probability * 100));
+                           return std::string(c.method) + "_window" + std::to_string(c.window) +
+                                  "_groups" + std::to_string(c.groups) + "_decisions" +
+                                  std::to_string(static_cast<int>(c.probability * 100));
                          });
 
 }  // namespace

@@ -260,6 +260,29 @@ def test_retrofit_gives_a_model_that_runs(dmc, tmp_path, text):
     assert dmc("run", "-m", tmp_path / "out", "-p", "x", "-n", 3).returncode == 0
 
 
+def test_a_model_retrofitted_for_dms_is_served_so(dmc, tmp_path, text):
+    out = tmp_path / "sparse"
+    done = subprocess.run(retrofit(out, text) + ["--method", "dms", "--window", "16"],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = json.loads((out / "config.json").read_text())["dmc_config"]
+    assert (config["method"], config["window"]) == ("dms", 16)
+    assert "Sparsification" in (out / "README.md").read_text()
+    assert dmc("run", "-m", out, "-p", "x", "-n", 40).returncode == 0
+    refused(dmc("eval", "-m", out, "--policy", "dmc"), USAGE, "retrofitted for dms")
+
+
+def test_retrofit_refuses_what_its_method_cannot(tmp_path, text):
+    for more, words in {
+        ("--method", "h2o"): ["--method", "h2o"],
+        ("--method", "dms", "--window", "127"): ["--window", "127", "--length"],
+        ("--window", "5000"): ["--window", "5000", "dmc"],
+    }.items():
+        done = subprocess.run(retrofit(tmp_path / "no", text) + list(more),
+                              capture_output=True, text=True)  # fmt: skip
+        refused(done, USAGE, *words)
+
+
 def test_interrupt_leaves_a_checkpoint_to_go_on_from(tmp_path, text):
     out = tmp_path / "out"
     command = retrofit(out, text, finetune=10000)

@@ -40,26 +40,31 @@ std::vector<T> transposed(const T* from, int64_t stride, int64_t tokens, int64_t
   return result;
 }
 
-// Scores of a tile, scaled and biased; a query's own key has no bias, later keys score minus
-// infinity.
+// row = scale * row, and for its first `biased` keys + bias.
+template <class T>
+HWY_INLINE void scale_and_bias(T scale, const T* HWY_RESTRICT bias, int64_t biased,
+                               T* HWY_RESTRICT row) {
+  const hn::ScalableTag<T> tag;
+  for (int64_t i = 0; i < kTile; i += HWY_LANES(T)) {
+    const auto has_bias = hn::FirstN(tag, static_cast<size_t>(std::max(int64_t{0}, biased - i)));
+    const auto added = hn::IfThenElseZero(has_bias, hn::LoadU(tag, bias + i));
+    hn::StoreU(hn::MulAdd(hn::Set(tag, scale), hn::LoadU(tag, row + i), added), tag, row + i);
+  }
+}
+
+// Scores of a tile, scaled and biased; keys behind a query score minus infinity.
 template <class T>
 HWY_INLINE void score_tile(const HeadView<T>& head, const T* k_transposed, int64_t padded,
                            int64_t query, int64_t rows, int64_t key, const T* bias,
                            T* HWY_RESTRICT scores) {
-  const hn::ScalableTag<T> tag;
   const T scale = 1 / std::sqrt(static_cast<T>(head.dim));
   product(Left<T>{head.q + query * head.q_stride, head.q_stride}, k_transposed + key, padded, rows,
           head.dim, scores, kTile, kTile, /*add=*/false);
   for (int64_t r = 0; r < rows; ++r) {
     T* const row = scores + r * kTile;
     const int64_t own = query + r - key;
-    const T own_score = own < kTile ? scale * row[own] : T{0};
-    for (int64_t i = 0; i < kTile; i += HWY_LANES(T)) {
-      const auto raw = hn::LoadU(tag, row + i);
-      hn::StoreU(hn::MulAdd(hn::Set(tag, scale), raw, hn::LoadU(tag, bias + i)), tag, row + i);
-    }
+    scale_and_bias(scale, bias, own - head.delay, row);
     if (own >= kTile) continue;  // all keys of the tile lie before this query
-    row[own] = own_score;
     std::fill(row + own + 1, row + kTile, -std::numeric_limits<T>::infinity());
   }
 }
@@ -157,12 +162,13 @@ HWY_INLINE void score_gradients(const T* HWY_RESTRICT weights, const T* HWY_REST
   }
 }
 
-// The bias is added to the scores of later queries, not to a token's own.
+// A key's bias is added to the scores of queries more than `delay` tokens later.
 template <class T>
 HWY_INLINE void add_bias_gradient(const T* HWY_RESTRICT ds, int64_t query, int64_t rows,
-                                  int64_t key, int64_t keys, T* HWY_RESTRICT dbias) {
+                                  int64_t key, int64_t keys, int64_t delay, T* HWY_RESTRICT dbias) {
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < std::min(keys, query + r - key); ++j) dbias[j] += ds[r * kTile + j];
+    const int64_t biased = std::min(keys, query + r - key - delay);
+    for (int64_t j = 0; j < biased; ++j) dbias[j] += ds[r * kTile + j];
   }
 }
 
@@ -193,7 +199,7 @@ void backward(const HeadView<T>& head, const T* out, const T* lse, const T* grad
       product(Left<T>{weights.data(), 1, kTile}, grad_rows.data, stride, keys, rows,
               &to->dv[key * dim], dim, dim, /*add=*/true);
       if (head.bias != nullptr) {
-        add_bias_gradient(ds.data(), query, rows, key, keys, &to->dbias[key]);
+        add_bias_gradient(ds.data(), query, rows, key, keys, head.delay, &to->dbias[key]);
       }
       product(Left<T>{ds.data(), 1, kTile}, head.q + query * stride, stride, keys, rows,
               &to->dk[key * dim], dim, dim, /*add=*/true);

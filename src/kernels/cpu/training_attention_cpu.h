@@ -9,7 +9,7 @@ namespace dmc::kernels::cpu {
 // Pointers to the head's first element; strides in elements between tokens.
 template <class T>
 struct HeadView {
-  int64_t tokens, dim;
+  int64_t tokens, dim, delay;
   const T *q, *k, *v, *bias;  // bias: null for none
   int64_t q_stride, kv_stride, bias_stride;
 };

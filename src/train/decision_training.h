@@ -1,0 +1,47 @@
+// What every method's training shares (paper, sections 3.2 and 3.3; docs/algorithm.md): soft
+// decisions with noise, the ratio they are wanted to reach, and the loss that asks for it.
+#pragma once
+
+#include <vector>
+
+#include "nn/rope.h"
+#include "train/stage.h"
+
+namespace dmc::train {
+
+class DecisionTraining : public TrainAttention {
+ public:
+  // `ramp`: the wanted ratio rises from 1 to the target; else it is the target throughout.
+  DecisionTraining(const io::ModelConfig& config, const TrainOptions& options, bool ramp);
+
+  void begin_step(const StepInfo& info) override;
+  at::Tensor extra_loss() override;
+  double measured_cr() const override;
+  double wanted_cr() const override { return wanted_cr_; }
+  std::vector<std::vector<double>> cr_by_head() const override;
+
+ protected:
+  // The logits [B, T, K] of a layer's decisions, whose sigmoids are alpha. Counts them.
+  at::Tensor decide(int64_t layer, const at::Tensor& k_BTKd);
+  // The logits [B, T, K] of how much each token weighs in its slot.
+  at::Tensor importance(const at::Tensor& q_BTHd) const;
+  // q or k as attention sees it: without the decision channel.
+  at::Tensor visible(const at::Tensor& x) const { return x * channels_; }
+  at::Tensor rotate(const at::Tensor& x) const { return rope_.apply(x); }
+  int64_t window() const { return options_.window; }
+
+ private:
+  void count(const at::Tensor& logit_BTK);
+
+  const io::ModelConfig& config_;
+  const RetrofitOptions options_;
+  const bool ramp_;
+  nn::Rope rope_;
+  at::Tensor channels_;  // [d]: 1 but for the decision channel
+  StepInfo info_;
+  double noise_ = 1.0;
+  double wanted_cr_ = 1.0;
+  std::vector<at::Tensor> decided_fractions_;  // [K] for each layer, differentiable
+};
+
+}  // namespace dmc::train

@@ -1,0 +1,32 @@
+// Dynamic Memory Compression: a token merges into the newest slot, which is the weighted mean of
+// its last tokens.
+#include "ops/attention.h"
+#include "ops/pool.h"
+#include "train/decision_training.h"
+#include "train/method.h"
+
+namespace dmc::train {
+namespace {
+
+class DmcTraining : public DecisionTraining {
+ public:
+  using DecisionTraining::DecisionTraining;
+
+  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
+                    const at::Tensor& v_BTKd) override {
+    const at::Tensor merge_logit = decide(layer, k_BTKd);
+    const auto [k_pooled, v_pooled] =
+        ops::pool(visible(k_BTKd), v_BTKd, merge_logit, importance(q_BTHd), window());
+    return ops::decision_attention(rotate(visible(q_BTHd)), rotate(k_pooled), v_pooled, merge_logit,
+                                   /*delay=*/0);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<TrainAttention> dmc_attention(const io::ModelConfig& config,
+                                              const TrainOptions& options, bool ramp) {
+  return std::make_unique<DmcTraining>(config, options, ramp);
+}
+
+}  // namespace dmc::train

@@ -1,0 +1,97 @@
+// A model is served as it was trained: with decisions all but hard, the logits of training's last
+// step are those of inference on the model that the trainer would write, for every method.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/rng.h"
+#include "base/temp_folder.h"
+#include "models/decision_channel.h"
+#include "models/tiny_models.h"
+#include "runtime/decoder_runner.h"
+#include "train/method.h"
+
+namespace dmc::train {
+namespace {
+
+constexpr int64_t kTokens = 70, kVocabulary = 50, kWindow = 9;
+
+TrainOptions hard_options(const Method& method) {
+  TrainOptions options;
+  options.length = kTokens;
+  options.retrofit.method = method.name;
+  options.retrofit.window = kWindow;
+  options.retrofit.offset = 0.001;      // random weights: about half of the tokens are decided on
+  options.retrofit.temperature = 1e-7;  // no decision is so close to the threshold that it is soft
+  return options;
+}
+
+std::vector<int32_t> random_tokens() {
+  Rng rng(23);
+  std::vector<int32_t> tokens(kTokens);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(rng.below(kVocabulary));
+  return tokens;
+}
+
+// [tokens][vocabulary], from the finetune stage at a step when the noise has gone.
+std::vector<float> trained_logits(const models::Decoder& model, const TrainOptions& options,
+                                  const std::vector<int32_t>& tokens) {
+  const at::NoGradGuard no_grad;
+  const auto attention = find_stage("finetune")->attention(model.config(), options);
+  attention->begin_step({9, 10, 9, 1, 1.0});
+  const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
+  const at::Tensor logits =
+      model.logits(model.hidden(ids.unsqueeze(0), *attention)).flatten().contiguous();
+  return {logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()};
+}
+
+std::shared_ptr<const runtime::Model> served(models::Decoder& model, const TrainOptions& options) {
+  const RetrofitOptions& r = options.retrofit;
+  models::scale_decision_channel(model, r.decision_scale);
+  model.config().dmc =
+      io::DmcConfig{2.0, r.window, r.offset, "finetune", 0, options.length, r.method};
+  const TempFolder folder;
+  model.save(folder.path(), {at::kFloat});
+  return runtime::load_model(folder.path(), DType::kF32);
+}
+
+void expect_near(std::span<const float> ours, std::span<const float> expected,
+                 const std::string& what) {
+  ASSERT_EQ(ours.size(), expected.size());
+  double largest = 0.0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    largest = std::max<double>(largest, std::abs(ours[i] - expected[i]));
+  }
+  EXPECT_LT(largest, 1e-4) << what;
+}
+
+class ServedAsTrained : public testing::TestWithParam<Method> {};
+
+TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
+  const TrainOptions options = hard_options(GetParam());
+  const std::vector<int32_t> tokens = random_tokens();
+  for (const io::ModelConfig& config : models::tiny_configs()) {
+    models::Decoder model = models::random_model(config);
+    const std::vector<float> expected = trained_logits(model, options, tokens);
+    runtime::DecoderRunner runner(served(model, options), {.chunk = 25});
+    EXPECT_EQ(runner.policy().name, GetParam().name);
+
+    const auto whole = runner.add_sequence(), steps = runner.add_sequence();
+    expect_near(runner.prefill_logits(whole, tokens), expected, config.model_type + ", prefill");
+    std::vector<float> stepwise;
+    for (const int32_t& token : tokens) {
+      const auto logits = runner.decode(std::span(&steps, 1), std::span(&token, 1));
+      stepwise.insert(stepwise.end(), logits.begin(), logits.end());
+    }
+    expect_near(stepwise, expected, config.model_type + ", decoding");
+    EXPECT_EQ(runner.cache().slots(whole), runner.cache().slots(steps));
+    EXPECT_GT(runner.compression_ratio(whole), 1.2) << "the test needs a model that decides";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, ServedAsTrained,
+                         testing::ValuesIn(methods().begin(), methods().end()),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+}  // namespace
+}  // namespace dmc::train
