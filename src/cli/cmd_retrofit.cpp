@@ -1,9 +1,13 @@
 // dmc retrofit: teaches a dense model to compress its own KV cache, in three stages.
+#include <algorithm>
 #include <optional>
 
+#include "base/error.h"
+#include "base/human.h"
 #include "base/join.h"
 #include "cli/commands.h"
 #include "cli/train_options.h"
+#include "train/loss.h"
 #include "train/method.h"
 
 namespace dmc::cli {
@@ -24,6 +28,24 @@ std::string usual_windows() {
   return join(train::methods(), ", ", [](const train::Method& method) {
     return std::to_string(method.usual_window) + " for " + std::string(method.name);
   });
+}
+
+std::string list_of_divergences() {
+  return join(train::divergences(), "; ", [](const train::Divergence& divergence) {
+    return std::string(divergence.name) + ": " + std::string(divergence.summary);
+  });
+}
+
+void check_options(const train::RetrofitOptions& options, bool distill_weight_given) {
+  if (distill_weight_given && options.distill.empty()) {
+    throw usage_error("--distill-weight: there is no distillation to weigh; add --distill forward");
+  }
+  for (const double cr : options.save_at_cr) {
+    if (cr > 1.0 && cr < options.target_cr) continue;
+    throw usage_error("--save-at-cr: " + fixed(cr, 2) + " is not between 1 and --cr " +
+                      fixed(options.target_cr, 2) +
+                      "; the model of --cr itself is the run's result");
+  }
 }
 
 }  // namespace
@@ -66,6 +88,23 @@ std::function<int()> setup_retrofit(CLI::App& app) {
                  "a head's compression counts towards --cr up to this ratio")
       ->check(CLI::Range(1.0, 1e6))
       ->capture_default_str();
+  app.add_option("--save-at-cr", r.save_at_cr,
+                 "ratios below --cr, as 2,3: each leaves a model in OUT/cr-RATIO when it is passed")
+      ->delimiter(',');
+  app.add_option("--distill", r.distill,
+                 "learn from the model itself as it was at the start, uncompressed, not from the "
+                 "text alone (" +
+                     list_of_divergences() + "); takes the memory of a second copy of the weights")
+      ->check([](const std::string& name) {
+        return train::find_divergence(name) != nullptr
+                   ? ""
+                   : "there is no divergence \"" + name + "\"; give forward or reverse";
+      });
+  CLI::Option* distill_weight =
+      app.add_option("--distill-weight", r.distill_weight,
+                     "of --distill in the loss; the language model's loss has the rest")
+          ->check(CLI::Range(0.01, 1.0))
+          ->capture_default_str();
   app.add_option("--offset", r.offset, "c of the decision and importance logits")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -81,10 +120,12 @@ std::function<int()> setup_retrofit(CLI::App& app) {
       "  dmc retrofit -m models/builtin -o my-4x --cr 4\n"
       "  dmc retrofit -m models/builtin -o sparse-4x --cr 4 --method dms --window 128\n"
       "  dmc retrofit -m ~/models/TinyLlama -o tiny-2x --cr 2 --data ~/books --length 2048");
-  return [command, steps, window] {
+  return [command, steps, window, distill_weight] {
     train::TrainOptions& options = command->options;
     train::RetrofitOptions& retrofit = options.retrofit;
     retrofit.window = window->value_or(train::find_method(retrofit.method)->usual_window);
+    std::ranges::sort(retrofit.save_at_cr);
+    check_options(retrofit, distill_weight->count() > 0);
     options.stages = {{train::find_stage("zero-out"), steps->zero_out},
                       {train::find_stage("retrofit"), steps->retrofit},
                       {train::find_stage("finetune"), steps->finetune}};

@@ -10,11 +10,13 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/human.h"
 #include "base/join.h"
 #include "base/progress.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "ops/threads.h"
+#include "train/retrofitted_model.h"
 #include "train/stage.h"
 
 namespace dmc::cli {
@@ -62,6 +64,17 @@ std::string fields(const train::StepRecord& r) {
                   r.stage.c_str(), r.loss, r.cr, r.wanted_cr, r.tokens_per_second / 1e3);
   }
   return text;
+}
+
+// Whether the run passed a ratio of --save-at-cr, and where the model is.
+void say_model_of(double cr, const TrainCommand& command) {
+  const std::filesystem::path dir = command.options.out_dir / train::ratio_folder(cr);
+  if (std::filesystem::exists(dir)) {
+    std::cerr << "the model at a ratio of " << fixed(cr, 2) << " is in " << dir.string() << "\n";
+  } else {
+    std::cerr << "a ratio of " << fixed(cr, 2) << " was not reached; give more --steps or a larger "
+              << "--compression-weight\n";
+  }
 }
 
 }  // namespace
@@ -142,6 +155,7 @@ int run_training_command(const TrainCommand& command) {
               << "\n";
   } else {
     std::cerr << "the model is in " << out << "\n";
+    for (const double cr : command.options.retrofit.save_at_cr) say_model_of(cr, command);
   }
   return 0;
 }

@@ -48,6 +48,7 @@ void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
       {"step", progress.step},
       {"tokens", progress.tokens},
       {"compression_weight", progress.compression_weight},
+      {"ratios_saved", progress.ratios_saved},
       {"feeds", feeds},
   };
   const nn::TensorsByName tensors = all_tensors(model, optimizer);
@@ -79,6 +80,7 @@ Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, Ad
   Progress progress{state.at("step").get<int64_t>(),
                     state.at("tokens").get<int64_t>(),
                     state.at("compression_weight").get<double>(),
+                    state.at("ratios_saved").get<size_t>(),
                     {}};
   for (const auto& feed : state.at("feeds")) {
     progress.feeds.push_back(

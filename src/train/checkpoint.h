@@ -18,6 +18,7 @@ struct Progress {
   int64_t step = 0;  // steps done, over all stages
   int64_t tokens = 0;
   double compression_weight = 0.0;
+  size_t ratios_saved = 0;                     // of RetrofitOptions::save_at_cr
   std::vector<io::TokenFeed::Position> feeds;  // one for each row of a batch
 };
 

@@ -44,6 +44,9 @@ std::string TrainOptions::identity_json() const {
       {"compression_weight", retrofit.compression_weight},
       {"weight_gain", retrofit.weight_gain},
       {"head_cr_cap", retrofit.head_cr_cap},
+      {"distill", retrofit.distill},
+      {"distill_weight", retrofit.distill_weight},
+      {"save_at_cr", retrofit.save_at_cr},
   }
       .dump();
 }

@@ -26,6 +26,9 @@ struct RetrofitOptions {
   double compression_weight = 0.7;  // of the compression loss at first; it adapts from there
   double weight_gain = 0.2;         // how fast it adapts (policy::adapted_weight)
   double head_cr_cap = 16.0;        // a head's compression counts towards the target up to this
+  std::string distill;              // a name from train/loss.h; empty: learn from the text alone
+  double distill_weight = 1.0;      // the divergence's share of the loss, in (0, 1]
+  std::vector<double> save_at_cr;   // ratios on the way whose models are kept, ascending
 };
 
 struct TrainOptions {

@@ -1,76 +1,34 @@
 #include "train/trainer.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones_like.h>
+#include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <memory>
 
 #include "base/error.h"
-#include "base/join.h"
 #include "base/rng.h"
 #include "base/stopwatch.h"
 #include "families/config_file.h"
 #include "io/corpus.h"
 #include "io/model_files.h"
-#include "models/decision_channel.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
 #include "train/checkpoint.h"
+#include "train/loss.h"
 #include "train/method.h"
-#include "train/model_card.h"
 #include "train/optimizer.h"
+#include "train/retrofitted_model.h"
 #include "train/stage.h"
+#include "train/teacher.h"
 
 namespace dmc::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string to_line(const StepRecord& r) {
-  return nlohmann::ordered_json{{"step", r.step},
-                                {"stage", r.stage},
-                                {"loss", r.loss},
-                                {"extra_loss", r.extra_loss},
-                                {"cr", r.cr},
-                                {"wanted_cr", r.wanted_cr},
-                                {"compression_weight", r.compression_weight},
-                                {"learning_rate", r.learning_rate},
-                                {"gradient_norm", r.gradient_norm},
-                                {"tokens", r.tokens},
-                                {"tokens_per_second", r.tokens_per_second}}
-      .dump();
-}
-
-// train.jsonl: appended a line a step; on resume, lines past the checkpoint are cut off, because
-// those steps will be run again.
-class StepLog {
- public:
-  StepLog(const fs::path& path, int64_t steps_done) : path_(path) {
-    std::string kept;
-    if (steps_done > 0) {
-      std::ifstream in(path);
-      std::string line;
-      for (int64_t i = 0; i < steps_done && std::getline(in, line); ++i) kept += line + "\n";
-    }
-    out_.open(path, std::ios::trunc);
-    out_ << kept << std::flush;
-    check();
-  }
-  void write(const StepRecord& record) {
-    out_ << to_line(record) << std::endl;
-    check();
-  }
-
- private:
-  void check() {
-    if (!out_) throw internal_error(path_.string() + ": cannot write the training log");
-  }
-  fs::path path_;
-  std::ofstream out_;
-};
 
 models::Decoder initial_model(const TrainOptions& options) {
   io::ModelConfig config = families::read_model_config(options.model_dir);
@@ -121,6 +79,9 @@ class Trainer {
                           io::document_separator(model_.config(), options.model_dir), options)) {
     io::require_context(model_.config(), "--length", options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
+    if (!options.retrofit.distill.empty()) {
+      teacher_ = std::make_unique<Teacher>(initial_model(options), options);
+    }
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
     for (size_t row = 0; row < feeds_.size(); ++row) feeds_[row].seek(progress_.feeds.at(row));
@@ -134,9 +95,10 @@ class Trainer {
       const int64_t stage_end = stage_start + run.steps;
       const auto attention = run.stage->attention(model_.config(), options_);
       while (progress_.step < stage_end) {
-        const StepRecord record = step(run, *attention, progress_.step - stage_start);
+        StepRecord record = step(run, *attention, progress_.step - stage_start);
         // Done with the stage's last step, so that a checkpoint never falls between the two.
         if (progress_.step == stage_end && run.stage->finish) run.stage->finish(model_, options_);
+        save_passed_ratios(*attention, &record);
         log.write(record);
         last_ = record;
         if (on_step) on_step(record);
@@ -163,25 +125,17 @@ class Trainer {
     attention.begin_step(
         {step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight});
     const at::Tensor batch = next_batch(feeds_, options_.length);
-    const at::Tensor inputs = batch.narrow(1, 0, options_.length);
-    const at::Tensor targets = batch.narrow(1, 1, options_.length);
-    const at::Tensor logits = model_.logits(model_.hidden(inputs, attention));
-    const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), targets.reshape({-1}));
-    const at::Tensor extra = attention.extra_loss();
-    (extra.defined() ? loss + extra : loss).backward();
-
     StepRecord record;
+    backward(batch, attention, &record);
     record.stage = run.stage->name;
     record.learning_rate = policy::learning_rate(
         progress_.step, options_.total_steps(), options_.warmup_steps, options_.decay_steps,
         options_.learning_rate, options_.final_learning_rate);
     record.gradient_norm = optimizer_.step(record.learning_rate);
-    record.loss = loss.item<double>();
-    if (!std::isfinite(record.loss)) {
+    if (!std::isfinite(record.loss + record.divergence)) {
       throw internal_error("the loss is not finite at step " + std::to_string(progress_.step + 1) +
                            "; resume from the last checkpoint with a lower --lr");
     }
-    record.extra_loss = extra.defined() ? extra.item<double>() : 0.0;
     record.cr = attention.measured_cr();
     record.wanted_cr = attention.wanted_cr();
     record.compression_weight = progress_.compression_weight;
@@ -197,6 +151,46 @@ class Trainer {
     return record;
   }
 
+  // Gradients of all that the step minimizes, and how much that is.
+  void backward(const at::Tensor& batch, TrainAttention& attention, StepRecord* record) {
+    const at::Tensor inputs = batch.narrow(1, 0, options_.length);
+    const at::Tensor targets = batch.narrow(1, 1, options_.length);
+    const Distillation distillation = distillation_of(inputs);
+    const at::Tensor hidden_ND = model_.hidden(inputs, attention).flatten(0, 1);
+    const TokenLoss loss = head_backward(model_, hidden_ND, targets.reshape({-1}), distillation);
+    record->loss = loss.language_model;
+    record->divergence = loss.divergence;
+    std::vector<at::Tensor> roots = {hidden_ND}, gradients = {loss.hidden_grad_ND};
+    if (const at::Tensor extra = attention.extra_loss(); extra.defined()) {
+      record->extra_loss = extra.item<double>();
+      roots.push_back(extra);
+      gradients.push_back(at::ones_like(extra));
+    }
+    torch::autograd::backward(roots, gradients);
+  }
+
+  Distillation distillation_of(const at::Tensor& inputs_BT) const {
+    if (teacher_ == nullptr) return {};
+    return {find_divergence(options_.retrofit.distill), options_.retrofit.distill_weight,
+            &teacher_->model(), teacher_->hidden(inputs_BT).flatten(0, 1)};
+  }
+
+  // A model for each ratio of --save-at-cr that is both asked for and reached by now. What is asked
+  // for alone may lag, and what is reached alone may be a lucky batch.
+  void save_passed_ratios(const TrainAttention& attention, StepRecord* record) {
+    const std::vector<double>& ratios = options_.retrofit.save_at_cr;
+    const double passed = std::min(record->cr, record->wanted_cr);
+    for (size_t next = progress_.ratios_saved; next < ratios.size() && ratios[next] <= passed;
+         ++next) {
+      record->saved = ratio_folder(ratios[next]);
+      write_retrofitted(
+          model_, options_,
+          {record->stage, ratios[next], record->tokens, *record, attention.cr_by_head()},
+          options_.out_dir / record->saved);
+      progress_.ratios_saved = next + 1;
+    }
+  }
+
   void save() {
     progress_.feeds.clear();
     for (const io::TokenFeed& feed : feeds_) progress_.feeds.push_back(feed.position());
@@ -205,42 +199,21 @@ class Trainer {
 
   void write_model() {
     const std::string stage(options_.stages.back().stage->name);
-    if (stage != "dense") finish_retrofit(stage);
+    if (stage != "dense") {
+      save();  // should writing the model fail, nothing is lost
+      write_retrofitted(model_, options_,
+                        {stage, options_.retrofit.target_cr, progress_.tokens, last_, cr_by_head_},
+                        options_.out_dir);
+      return;
+    }
     model_.save(options_.out_dir, {nn::float_type(options_.weights_dtype)});
     io::copy_companions(options_.model_dir, options_.out_dir);
-  }
-
-  void finish_retrofit(const std::string& stage) {
-    const RetrofitOptions& retrofit = options_.retrofit;
-    save();  // the checkpoint stays as it was trained; the model that is shipped is plain DMC
-    models::scale_decision_channel(model_, retrofit.decision_scale);
-    model_.config().dmc = io::DmcConfig{retrofit.target_cr, retrofit.window, retrofit.offset, stage,
-                                        progress_.tokens,   options_.length, retrofit.method};
-    io::write_file_atomically(options_.out_dir / "README.md", to_markdown(card()));
-  }
-
-  ModelCard card() const {
-    ModelCard card;
-    card.base_model = options_.model_dir.lexically_normal().filename().string();
-    card.architecture = families::find_family(model_.config().model_type)->dmc_architecture;
-    card.data = options_.data.empty()
-                    ? "the built-in corpus of Python sources"
-                    : join(options_.data, ", ", [](const fs::path& path) { return path.string(); });
-    card.method = find_method(options_.retrofit.method);
-    card.target_cr = options_.retrofit.target_cr;
-    card.measured_cr = last_.cr;
-    card.window = options_.retrofit.window;
-    card.tokens = progress_.tokens;
-    card.length = options_.length;
-    card.loss = last_.loss;
-    card.cr_by_head = cr_by_head_;
-    card.command = options_.command;
-    return card;
   }
 
   const TrainOptions& options_;
   models::Decoder model_;
   AdamW optimizer_;
+  std::unique_ptr<const Teacher> teacher_;  // null: no distillation
   io::Tokenizer tokenizer_;
   io::Corpus corpus_;
   std::vector<io::TokenFeed> feeds_;
@@ -263,6 +236,13 @@ void prepare_out_dir(const TrainOptions& options) {
   }
   if (!exists && options.resume) {
     throw usage_error("--resume: there is no checkpoint in " + options.out_dir.string());
+  }
+  for (const double cr : options.retrofit.save_at_cr) {
+    const fs::path folder = options.out_dir / ratio_folder(cr);
+    if (!options.resume && fs::exists(folder)) {
+      throw usage_error("--save-at-cr: " + folder.string() +
+                        " is there already, from another run; name another --out");
+    }
   }
 }
 

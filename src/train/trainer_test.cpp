@@ -15,7 +15,10 @@
 #include "models/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
+#include "train/checkpoint.h"
+#include "train/loss.h"
 #include "train/method.h"
+#include "train/retrofitted_model.h"
 
 namespace dmc::train {
 namespace {
@@ -97,6 +100,62 @@ TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
     const io::ModelConfig config = families::read_model_config(straight.out_dir);
     EXPECT_EQ(config.dmc->method, name);
     EXPECT_EQ(config.dmc->window, straight.retrofit.window);
+  }
+}
+
+TEST_F(TrainerTest, DistillationResumesToTheBitAndStartsFromTheTeacher) {
+  for (const Divergence& divergence : divergences()) {
+    const std::string name(divergence.name);
+    TrainOptions straight = options(name), resumed = options(name + "-resumed");
+    straight.retrofit.distill = resumed.retrofit.distill = name;
+    expect_resumed_is_straight(straight, resumed);
+    const std::vector<std::string> lines = log_lines(straight.out_dir);
+    const auto divergence_of = [](const std::string& line) {
+      return nlohmann::json::parse(line).at("divergence").get<double>();
+    };
+    EXPECT_NEAR(divergence_of(lines.front()), 0.0, 1e-6) << "at first the student is the teacher";
+    EXPECT_GT(divergence_of(lines.back()), 1e-4);
+  }
+}
+
+// The ratio that a model of random weights has by its noise alone is passed as soon as it is asked
+// for: in the retrofit stage's second step.
+TEST_F(TrainerTest, LeavesAModelForEachRatioOnTheWay) {
+  TrainOptions plain = options("plain"), straight = options("ratios"), resumed = options("again");
+  straight.retrofit.save_at_cr = resumed.retrofit.save_at_cr = {1.01, 1.02, 1.99};
+  ASSERT_EQ(run(plain), Outcome::kFinished);
+  expect_resumed_is_straight(straight, resumed);
+  const auto bytes = [](const fs::path& dir) {
+    return io::read_text_file(dir / "model.safetensors");
+  };
+  EXPECT_EQ(bytes(straight.out_dir), bytes(plain.out_dir)) << "saving changed the training";
+  for (const double cr : {1.01, 1.02}) {
+    const std::string folder = ratio_folder(cr);
+    const io::ModelConfig config = families::read_model_config(straight.out_dir / folder);
+    EXPECT_EQ(config.dmc->target_cr, cr);
+    EXPECT_EQ(config.dmc->stage, "retrofit");
+    EXPECT_EQ(config.dmc->trained_tokens, (5 + 2) * 2 * 48);
+    EXPECT_EQ(bytes(straight.out_dir / folder), bytes(resumed.out_dir / folder));
+    EXPECT_TRUE(fs::exists(straight.out_dir / folder / "tokenizer.json"));
+  }
+  EXPECT_FALSE(fs::exists(straight.out_dir / ratio_folder(1.99))) << "so far it did not come";
+  EXPECT_THROW(run(straight), Error) << "models of another run must not be overwritten";
+}
+
+// What is kept on the way is what a run that ends there would leave.
+TEST_F(TrainerTest, AModelOnTheWayIsTheOneOfARunThatEndsThere) {
+  TrainOptions longer = options("longer");
+  longer.retrofit.save_at_cr = {1.01};
+  ASSERT_EQ(run(longer), Outcome::kFinished);
+  TrainOptions stopped = options("stopped");
+  ASSERT_EQ(run(stopped, 7), Outcome::kInterrupted);
+  models::Decoder model = models::Decoder::load(stopped.model_dir);
+  AdamW optimizer(model.parameters(), stopped);
+  load_checkpoint(stopped, model, optimizer);
+  models::scale_decision_channel(model, stopped.retrofit.decision_scale);
+  const models::Decoder kept = models::Decoder::load(longer.out_dir / ratio_folder(1.01));
+  for (const auto& [name, parameter] : model.parameters()) {
+    EXPECT_TRUE(at::equal(parameter, kept.parameter(name))) << name;
   }
 }
 

@@ -272,11 +272,28 @@ def test_a_model_retrofitted_for_dms_is_served_so(dmc, tmp_path, text):
     refused(dmc("eval", "-m", out, "--policy", "dmc"), USAGE, "retrofitted for dms")
 
 
+def test_a_distilled_retrofit_leaves_a_model_at_each_ratio(dmc, tmp_path, text):
+    out = tmp_path / "out"
+    more = ["--distill", "forward", "--save-at-cr", "1.02,1.9"]
+    done = subprocess.run(retrofit(out, text) + more, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (out / "train.jsonl").open()]
+    assert records[0]["divergence"] < 1e-5 < records[-1]["divergence"]
+    assert [r["saved"] for r in records if "saved" in r] == ["cr-1.02"]
+    assert str(out / "cr-1.02") in done.stderr and "1.90 was not reached" in done.stderr
+    config = json.loads((out / "cr-1.02" / "config.json").read_text())["dmc_config"]
+    assert (config["target_cr"], config["stage"]) == (1.02, "retrofit")
+    assert dmc("run", "-m", out / "cr-1.02", "-p", "x", "-n", 3).returncode == 0
+
+
 def test_retrofit_refuses_what_its_method_cannot(tmp_path, text):
     for more, words in {
         ("--method", "h2o"): ["--method", "h2o"],
         ("--method", "dms", "--window", "127"): ["--window", "127", "--length"],
         ("--window", "5000"): ["--window", "5000", "dmc"],
+        ("--distill", "sideways"): ["--distill", "sideways"],
+        ("--distill-weight", "0.5"): ["--distill-weight", "--distill forward"],
+        ("--save-at-cr", "1.5,2"): ["--save-at-cr", "2.00", "--cr"],
     }.items():
         done = subprocess.run(retrofit(tmp_path / "no", text) + list(more),
                               capture_output=True, text=True)  # fmt: skip

@@ -1,0 +1,21 @@
+#include "train/teacher.h"
+
+#include <ATen/core/grad_mode.h>
+
+namespace dmc::train {
+
+// A model that was retrofitted already has a decision channel, which attention must not see: that
+// is the end of the zero-out stage.
+Teacher::Teacher(models::Decoder start, const TrainOptions& options)
+    : model_(std::move(start)),
+      attention_(find_stage(model_.config().dmc ? "zero-out" : "dense")
+                     ->attention(model_.config(), options)) {
+  attention_->begin_step({.step = 1, .steps = 1});
+}
+
+at::Tensor Teacher::hidden(const at::Tensor& tokens_BT) const {
+  const at::NoGradGuard no_grad;
+  return model_.hidden(tokens_BT, *attention_);
+}
+
+}  // namespace dmc::train
