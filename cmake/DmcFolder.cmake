@@ -1,14 +1,18 @@
-# dmc_folder(NAME [TORCH] DEPS ...): the library dmc_NAME of all sources under src/NAME, and, from
-# the *_test.cpp beside them, the test program NAME_test. A new file needs no line anywhere.
+# dmc_folder(NAME [TORCH] [EXCLUDE REGEX] DEPS ...): the library dmc_NAME of all sources under
+# src/NAME, and, from the *_test.cpp beside them, the test program NAME_test. A new file needs no
+# line anywhere.
 # -Wno-restrict: g++ 12 warns of its own std::string (GCC bug 105651).
 # -Wno-aggressive-loop-optimizations: and of kernels' remainder loops that run no iteration.
 set(DMC_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Wno-restrict
     -Wno-aggressive-loop-optimizations -Werror)
 
 function(dmc_folder NAME)
-  cmake_parse_arguments(ARG "TORCH" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "EXCLUDE" "DEPS" ${ARGN})
   set(dir ${CMAKE_SOURCE_DIR}/src/${NAME})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cpp)
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
+  endif()
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")

@@ -5,7 +5,7 @@
 #include <numbers>
 #include <numeric>
 
-#include "base/rng.h"
+#include "policy/forced.h"
 #include "policy/policy.h"
 
 namespace dmc::policy {
@@ -21,20 +21,9 @@ Decision dmc(const DecisionInput& in) {
   return {in.key_channel - in.offset + in.bias > 0.0f, importance + in.epsilon};
 }
 
-// Merges at random, so that any model shows the speed of a ratio. Heads differ as those of a
-// trained model do: log-uniformly by a factor of up to 4, spread evenly over the streams.
 Decision forced(const DecisionInput& in) {
-  constexpr double kGoldenRatio = 0.6180339887498949;
-  const double spread = std::clamp(std::log2(in.forced_cr), 0.0, 1.0);
-  const double place = std::fmod(static_cast<double>(in.stream + 1) * kGoldenRatio, 1.0);
-  const double factor = std::exp2(spread * (1.0 - 2.0 * place));
-  const double mean = spread > 0.0
-                          ? std::sinh(spread * std::numbers::ln2) / (spread * std::numbers::ln2)
-                          : 1.0;  // of the factor, over all places
-  const double opens = std::min(1.0, factor / mean / in.forced_cr);
-  const double draw = random_uniform(/*seed=*/4, static_cast<uint64_t>(in.stream),
-                                     static_cast<uint64_t>(in.position));
-  return {draw >= opens, 1.0f};
+  const double opens = forced_opening_share(in.stream, in.forced_cr);
+  return {forced_merge(opens, in.stream, in.position), 1.0f};
 }
 
 constexpr int64_t kSinks = 4;
@@ -121,6 +110,19 @@ constexpr Policy kPolicies[] = {
 };
 
 }  // namespace
+
+// Merging at random lets any model show the speed of a ratio. Heads differ as those of a trained
+// model do: log-uniformly by a factor of up to 4, spread evenly over the streams.
+double forced_opening_share(int64_t stream, double cr) {
+  constexpr double kGoldenRatio = 0.6180339887498949;
+  const double spread = std::clamp(std::log2(cr), 0.0, 1.0);
+  const double place = std::fmod(static_cast<double>(stream + 1) * kGoldenRatio, 1.0);
+  const double factor = std::exp2(spread * (1.0 - 2.0 * place));
+  const double mean = spread > 0.0
+                          ? std::sinh(spread * std::numbers::ln2) / (spread * std::numbers::ln2)
+                          : 1.0;  // of the factor, over all places
+  return std::min(1.0, factor / mean / cr);
+}
 
 std::span<const Policy> policies() { return kPolicies; }
 

@@ -3,28 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "families/rope_frequencies.h"
+#include "runtime/positions.h"
 
 namespace dmc::runtime {
 namespace {
-
-int64_t choose_positions(const io::ModelConfig& config, int64_t wanted) {
-  if (wanted <= 0) return config.context();
-  if (config.learned_positions && wanted > config.max_positions) {
-    throw usage_error("a context of " + std::to_string(wanted) +
-                      " tokens was asked for, the model has learned " +
-                      std::to_string(config.max_positions) + " positions and cannot go beyond");
-  }
-  return wanted;
-}
-
-std::unique_ptr<const kernels::RopeTable> make_rope(const io::ModelConfig& config,
-                                                    int64_t positions) {
-  if (!config.rope) return nullptr;
-  auto table = std::make_unique<kernels::RopeTable>(positions, families::rope_frequencies(config));
-  if (config.dmc && config.dmc->zero_after_rope) table->keep_last_zero();
-  return table;
-}
 
 // Tokens of a prompt taken in at once. While a ratio is held the bias is looked at anew for every
 // few tokens.
@@ -63,21 +45,10 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOpt
       cache_(cache_config(model_->config, choice_, options.kv, rope_.get())),
       decoder_(*model_, choice_.policy, choice_.knobs, cache_) {}
 
-std::vector<std::span<const int32_t>> DecoderRunner::chunks(std::span<const int32_t> tokens) const {
-  std::vector<std::span<const int32_t>> result;
-  for (; !tokens.empty(); tokens = tokens.subspan(result.back().size())) {
-    result.push_back(tokens.first(std::min(tokens.size(), static_cast<size_t>(chunk_))));
-  }
-  return result;
-}
-
 std::span<const float> DecoderRunner::prefill_hidden(engine::SequenceId sequence,
                                                      std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
-  if (cache_.length(sequence) + count > max_positions()) {
-    throw usage_error("the text has at least " + std::to_string(cache_.length(sequence) + count) +
-                      " tokens, the model's context is " + std::to_string(max_positions()));
-  }
+  require_room(cache_.length(sequence) + count);
   const std::span<const float> hidden = decoder_.hidden({{&sequence, 1}, tokens, false});
   cache_.advance(sequence, count);
   return hidden;
@@ -87,7 +58,7 @@ std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
                                           std::span<const int32_t> tokens) {
   DMC_CHECK(!tokens.empty());
   std::span<const float> hidden;
-  for (const auto chunk : chunks(tokens)) hidden = prefill_hidden(sequence, chunk);
+  for (const auto chunk : chunks_of(tokens, chunk_)) hidden = prefill_hidden(sequence, chunk);
   cache_.end_prompt(sequence);
   return decoder_.logits(hidden.last(static_cast<size_t>(model_->config.hidden_size)).data(), 1);
 }
@@ -96,7 +67,7 @@ std::vector<float> DecoderRunner::prefill_logits(engine::SequenceId sequence,
                                                  std::span<const int32_t> tokens) {
   std::vector<float> logits;
   logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
-  for (const auto chunk : chunks(tokens)) {
+  for (const auto chunk : chunks_of(tokens, chunk_)) {
     const std::span<const float> hidden = prefill_hidden(sequence, chunk);
     const auto rows = decoder_.logits(hidden.data(), static_cast<int64_t>(chunk.size()));
     logits.insert(logits.end(), rows.begin(), rows.end());
@@ -115,12 +86,15 @@ std::vector<float> DecoderRunner::decode(std::span<const engine::SequenceId> seq
   return decoder_.logits(hidden.data(), static_cast<int64_t>(tokens.size()));
 }
 
-double DecoderRunner::compression_ratio(engine::SequenceId sequence) const {
+std::vector<int64_t> DecoderRunner::slots(engine::SequenceId sequence) const {
   const cache::CacheConfig& config = cache_.config();
-  const int64_t kept = cache_.slots(sequence);
-  if (kept == 0) return 1.0;
-  return static_cast<double>(cache_.length(sequence) * config.layers * config.kv_heads) /
-         static_cast<double>(kept);
+  std::vector<int64_t> slots;
+  for (int layer = 0; layer < config.layers; ++layer) {
+    for (int head = 0; head < config.kv_heads; ++head) {
+      slots.push_back(cache_.slots(sequence, layer, head));
+    }
+  }
+  return slots;
 }
 
 }  // namespace dmc::runtime

@@ -4,10 +4,10 @@
 #include <memory>
 #include <string>
 
-#include "engine/model_runner.h"
 #include "kernels/rope.h"
 #include "runtime/decoder.h"
 #include "runtime/policy_choice.h"
+#include "runtime/runner.h"
 
 namespace dmc::runtime {
 
@@ -18,12 +18,11 @@ struct RunnerOptions {
   DType kv = DType::kF32;     // of closed slots: kF32, kBF16, kF16, kI8
 };
 
-class DecoderRunner : public engine::ModelRunner {
+class DecoderRunner : public Runner {
  public:
   // Shares `model`. Error(kUsage) as choose_policy(), or for a context the model does not have.
   DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options);
 
-  int64_t vocab_size() const override { return model_->config.vocab_size; }
   int64_t max_positions() const override { return max_positions_; }
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
@@ -33,14 +32,15 @@ class DecoderRunner : public engine::ModelRunner {
                             std::span<const int32_t> tokens) override;
   std::vector<float> prefill_logits(engine::SequenceId sequence,
                                     std::span<const int32_t> tokens) override;
-  double compression_ratio(engine::SequenceId sequence) const override;
 
-  const Model& model() const { return *model_; }
-  const policy::Policy& policy() const { return choice_.policy; }
+  const Model& model() const override { return *model_; }
+  const policy::Policy& policy() const override { return choice_.policy; }
+  int64_t length(engine::SequenceId sequence) const override { return cache_.length(sequence); }
+  std::vector<int64_t> slots(engine::SequenceId sequence) const override;
+  int64_t cache_bytes() const override { return cache_.bytes().total(); }
   const cache::KvCache& cache() const { return cache_; }
 
  private:
-  std::vector<std::span<const int32_t>> chunks(std::span<const int32_t> tokens) const;
   // One chunk of a prompt: the last hidden states of its tokens.
   std::span<const float> prefill_hidden(engine::SequenceId sequence,
                                         std::span<const int32_t> tokens);

@@ -1,10 +1,12 @@
 // From projected rows [q | k | v] to what the cache takes: head norms, the decision, the decision
-// channel zeroed, queries rotated. As Decoder::split_heads with the policy "dmc" or "dense".
+// channel zeroed, queries rotated. As Decoder::split_heads with the policy "dmc", "dense" or
+// "forced".
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/portable.h"
+#include "policy/forced.h"
 
 namespace dmc::kernels::cuda {
 
@@ -16,6 +18,11 @@ struct HeadsSpec {
   float offset;                  // c (docs/algorithm.md)
   const float *q_norm, *k_norm;  // RMS norm of each head, [head_dim]; null: none
   float norm_eps;
+  float bias = 0.0f;         // of decisions: above 0, more tokens merge
+  float epsilon = 0x1p-23f;  // added to the importance, so that no token weighs nothing
+  // [kv_heads], policy::forced_opening_share(first_stream + head): merge by chance instead.
+  const double* opening_shares = nullptr;
+  int64_t first_stream = 0;
 
   DMC_HOST_DEVICE int64_t row_width() const { return int64_t{kv_heads} * (group + 2) * head_dim; }
 };
@@ -81,11 +88,14 @@ DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64
     io.v[at + i] = static_cast<float>(val[i]);
   }
   if (Team::lane() != 0) return;
-  constexpr float kEpsilon = 0x1p-23f;  // so that no token weighs nothing
   const float logit = channel_sum / static_cast<float>(spec.group) + spec.offset;
+  const float key_logit = value(key, factor, spec.k_norm, last) - spec.offset + spec.bias;
   const int64_t scalar = row * spec.kv_heads + head;
-  io.merge[scalar] = spec.decides && value(key, factor, spec.k_norm, last) - spec.offset > 0.0f;
-  io.importance[scalar] = spec.decides ? 1.0f / (1.0f + expf(-logit)) + kEpsilon : 1.0f;
+  io.merge[scalar] = spec.opening_shares != nullptr
+                         ? policy::forced_merge(spec.opening_shares[head], spec.first_stream + head,
+                                                io.positions[row])
+                         : spec.decides && key_logit > 0.0f;
+  io.importance[scalar] = spec.decides ? 1.0f / (1.0f + expf(-logit)) + spec.epsilon : 1.0f;
 }
 
 }  // namespace dmc::kernels::cuda

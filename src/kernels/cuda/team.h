@@ -1,6 +1,6 @@
 // Lanes that share the work on one stream or row: i = lane(), lane() + size(), ... The device's
-// teams are a warp (WarpTeam, warp.cuh) and a block (BlockTeam, norm.cu); SoloTeam is one lane that
-// does it all, for the unit tests.
+// teams are a warp (WarpTeam, warp.cuh) and a block (BlockTeam, block_team.cuh); SoloTeam is one
+// lane that does it all, for the unit tests.
 #pragma once
 
 #include <cmath>
@@ -23,6 +23,11 @@ struct SoloTeam {
     const int32_t before = *counter;
     *counter += by;
     return before;
+  }
+  // *from, of which nobody else has need: on the device it does not push others out of the cache.
+  template <class T>
+  static T load_once(const T* from) {
+    return *from;
   }
   static uint16_t to_bf16(float x) { return f32_to_bf16(x); }
   static uint16_t to_f16(float x) { return f32_to_f16(x); }

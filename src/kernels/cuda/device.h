@@ -1,0 +1,108 @@
+// What the runtime asks of the machine that a model runs on: memory, and the pieces of a decoder as
+// launches that run in the order in which they are given. Two implementations: the GPU
+// (cuda_device.cu), and the CPU doing the same work on one lane, for tests
+// (runtime/device/host_device.h). All pointers are device pointers unless a comment says otherwise.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "kernels/cuda/prefill.h"
+#include "kernels/cuda/row_ops.h"
+
+namespace dmc::kernels::cuda {
+
+// Numbers in f32 or bf16.
+struct Numbers {
+  std::byte* data;
+  DType type;
+
+  // Those from `count` on.
+  Numbers from(int64_t count) const {
+    return {data + count * static_cast<int64_t>(dtype_size(type)), type};
+  }
+};
+
+struct Matrix {
+  const std::byte* data;  // [outputs][inputs]
+  int64_t outputs, inputs;
+  DType type;  // kF32 or kBF16
+};
+
+struct CacheView {
+  PagePool pool;
+  PageStack stack;
+  Streams streams;
+};
+
+// Launches that were recorded once, to be given again at the cost of one.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // Zeros. Error(kInternal) if there is not so much memory left.
+  virtual std::byte* allocate(int64_t bytes) = 0;
+  virtual void free(std::byte* memory) = 0;
+  virtual int64_t bytes_left() const = 0;
+  // Memory of the host that copies reach without a detour.
+  virtual std::byte* allocate_staging(int64_t bytes) = 0;
+  virtual void free_staging(std::byte* memory) = 0;
+
+  // From ordinary memory of the host (not staging), which may change once this has returned.
+  virtual void copy_in(void* to, const void* from, int64_t bytes) = 0;
+  // To the host: there once wait() has returned.
+  virtual void copy_out(void* to, const void* from, int64_t bytes) = 0;
+  // Until all launches and copies are done.
+  virtual void wait() = 0;
+  // `launches` must neither allocate, copy nor wait. They do not run until replayed.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& launches) = 0;
+
+  // x [rows][table.inputs] = the tokens' rows of the table.
+  virtual void embed(const Matrix& table, const int32_t* tokens, int64_t rows, float* x) = 0;
+  // As row_ops.h.
+  virtual void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
+                            const Numbers& out) = 0;
+  // y [rows][outputs] = x [rows][inputs] W^T + bias (null: none); x has the type of W.
+  virtual void linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
+                      float* y) = 0;
+  virtual void split_heads(const HeadsSpec& spec, const HeadsRows<float>& io, int64_t rows) = 0;
+  // out [rows][width] = silu(gate) * up; gate_up [rows][gate | up].
+  virtual void swiglu(const float* gate_up, int64_t rows, int64_t width, const Numbers& out) = 0;
+  virtual void round(const float* from, int64_t count, const Numbers& to) = 0;
+  // For each active row of the batch: its likeliest token (-1 if a logit is not a number), and its
+  // position one further, so that the next step can follow. logits [batch][vocab].
+  virtual void choose_tokens(const float* logits, const Batch& batch, int32_t vocab,
+                             int32_t* tokens, int32_t* positions) = 0;
+
+  // As decode.h and prefill.h.
+  virtual int decode_workers(const DecodeShape& shape) = 0;
+  virtual void plan_decode(const CacheView& cache, const Batch& batch,
+                           const DecodeWorkspace& workspace) = 0;
+  virtual void take_tokens(const DecodeShape& shape, const CacheView& cache, const Batch& batch,
+                           int layer, const StepTokens& tokens, const RopeView& rope) = 0;
+  virtual void decode_attention(const DecodeShape& shape, const CacheView& cache,
+                                const Batch& batch, int layer, const float* q, float scale,
+                                float* out, const DecodeWorkspace& workspace) = 0;
+  virtual void take_prompt(const DecodeShape& shape, const CacheView& cache,
+                           const PromptChunk& chunk) = 0;
+  virtual void prefill_attention(const DecodeShape& shape, const CacheView& cache,
+                                 const PromptChunk& chunk, const float* q, float scale,
+                                 float* out) = 0;
+  virtual void release_rows(const CacheView& cache, const Batch& batch, int layers) = 0;
+  // Sequence rows[1] (empty) becomes a copy of rows[0]; without enough pages, streams stay empty
+  // and their slots are counted as refused.
+  virtual void copy_row(const CacheView& cache, const Batch& two_rows, int layers,
+                        int head_dim) = 0;
+};
+
+// The first GPU. Error(kUsage) if there is none, if the program was built without CUDA
+// (no_cuda/open_device.cpp) or if cuBLAS cannot be found.
+std::shared_ptr<Device> open_cuda_device();
+
+}  // namespace dmc::kernels::cuda

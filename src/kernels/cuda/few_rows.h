@@ -1,0 +1,103 @@
+// A matrix product with few rows, as in decoding: bound by reading the weights once, so each lane
+// streams packets of several outputs' weights and keeps the sums of all rows in registers.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "kernels/cuda/portable.h"
+
+namespace dmc::kernels::cuda {
+
+// y [rows][outputs] f32 = x [rows][inputs] W^T + bias (null: none). W [outputs][inputs] and x are
+// f32 or bf16, both the same; their rows start at multiples of 16 bytes.
+struct FewRows {
+  const std::byte *weights, *x;
+  const float* bias;
+  float* y;
+  int64_t outputs, inputs;
+  int rows;
+};
+
+constexpr int kMostFewRows = 8;
+constexpr int kOutputsAtOnce = 4;  // of a team: as many loads are under way in each lane
+
+// What a lane loads at once.
+struct alignas(16) Packet {
+  uint32_t words[4];
+};
+
+template <DType kType>
+constexpr int kPacketNumbers = kType == DType::kF32 ? 4 : 8;
+
+template <DType kType>
+DMC_DEVICE float number_of(const Packet& packet, int i) {
+  uint32_t bits = 0;
+  if constexpr (kType == DType::kF32) {
+    bits = packet.words[i];
+  } else {
+    const uint32_t pair = packet.words[i / 2];
+    bits = i % 2 == 0 ? pair << 16 : pair & 0xffff0000u;
+  }
+  float number;
+  __builtin_memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
+// Whether multiply_few_rows can take such a product.
+DMC_HOST_DEVICE bool takes_few_rows(DType type, int64_t inputs, int64_t rows) {
+  return rows <= kMostFewRows && inputs % (type == DType::kF32 ? 4 : 8) == 0;
+}
+
+// fn.operator()<N>() with the least N of 1, 2, 4 and 8 that is at least `rows`.
+template <class Fn>
+void with_few_rows(int rows, Fn&& fn) {
+  if (rows == 1) return fn.template operator()<1>();
+  if (rows == 2) return fn.template operator()<2>();
+  if (rows <= 4) return fn.template operator()<4>();
+  fn.template operator()<kMostFewRows>();
+}
+
+// Outputs first..first + kOutputsAtOnce - 1 (as far as there are so many) of up to kRows rows.
+template <class Team, DType kType, int kRows>
+DMC_DEVICE void multiply_few_rows(const FewRows& args, int64_t first) {
+  const int64_t packets = args.inputs / kPacketNumbers<kType>;
+  const auto* const weights = reinterpret_cast<const Packet*>(args.weights);
+  const auto* const x = reinterpret_cast<const Packet*>(args.x);
+  // Rows and outputs that do not exist read the last one's numbers: no branch in the loop.
+  const auto output = [&](int o) {
+    return first + o < args.outputs ? first + o : args.outputs - 1;
+  };
+  const auto row = [&](int r) { return int64_t{r < args.rows ? r : args.rows - 1}; };
+  float sums[kOutputsAtOnce][kRows] = {};
+  for (int64_t p = Team::lane(); p < packets; p += Team::size()) {
+    Packet w[kOutputsAtOnce];
+    DMC_UNROLL
+    for (int o = 0; o < kOutputsAtOnce; ++o) {
+      w[o] = Team::load_once(weights + output(o) * packets + p);
+    }
+    DMC_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const Packet of_row = x[row(r) * packets + p];
+      DMC_UNROLL
+      for (int o = 0; o < kOutputsAtOnce; ++o) {
+        DMC_UNROLL
+        for (int i = 0; i < kPacketNumbers<kType>; ++i) {
+          sums[o][r] += number_of<kType>(w[o], i) * number_of<kType>(of_row, i);
+        }
+      }
+    }
+  }
+  DMC_UNROLL
+  for (int o = 0; o < kOutputsAtOnce; ++o) {
+    DMC_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const float sum = Team::sum(sums[o][r]);
+      if (Team::lane() != 0 || r >= args.rows || first + o >= args.outputs) continue;
+      args.y[r * args.outputs + first + o] =
+          args.bias != nullptr ? sum + args.bias[first + o] : sum;
+    }
+  }
+}
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,233 @@
+#include "runtime/device/device_decoder.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "policy/forced.h"
+#include "runtime/positions.h"
+
+namespace dmc::runtime {
+namespace {
+
+namespace gpu = kernels::cuda;
+
+constexpr int64_t kLogitRows = 64;  // at least: of a text that is scored
+
+// Whether the policy takes its decisions from the model.
+bool decides(const PolicyChoice& choice) {
+  constexpr std::array kKnown = {"dense", "dmc", "forced"};
+  const std::string name(choice.policy.name);
+  if (std::ranges::find(kKnown, name) == kKnown.end()) {
+    throw usage_error("--policy: " + name +
+                      " runs on the CPU only; the GPU has dense, dmc and forced");
+  }
+  if (choice.knobs.held_cr > 0.0) {
+    throw usage_error(
+        "--cr: the GPU does not hold a ratio; give --decision-bias, or run on the CPU");
+  }
+  return name == "dmc";
+}
+
+std::vector<double> opening_shares(const io::ModelConfig& config, double cr) {
+  std::vector<double> shares;
+  for (int64_t stream = 0; stream < config.num_layers * config.num_kv_heads; ++stream) {
+    shares.push_back(policy::forced_opening_share(stream, cr));
+  }
+  return shares;
+}
+
+}  // namespace
+
+DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
+                             const DeviceWeights& weights, const PolicyChoice& choice,
+                             SequenceTable& table, const DeviceDecoderLimits& limits)
+    : device_(device),
+      config_(config),
+      weights_(weights),
+      table_(table),
+      decides_(decides(choice)),
+      bias_(static_cast<float>(choice.knobs.bias)),
+      scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
+      shape_{table.shape().slot_type, static_cast<int>(config.head_dim),
+             static_cast<int>(config.group_size())} {
+  const auto rope = make_rope(config, limits.max_positions);
+  cos_ = Buffer<float>(device, std::span(rope->cos));
+  sin_ = Buffer<float>(device, std::span(rope->sin));
+  if (choice.policy.name == "forced") {
+    const std::vector<double> shares = opening_shares(config, choice.knobs.forced_cr);
+    opening_shares_ = Buffer<double>(device, std::span(shares));
+  }
+  const int64_t rows = std::max<int64_t>(limits.chunk, limits.batch), D = config.hidden_size;
+  const int64_t queries = rows * config.num_heads * config.head_dim;
+  const int64_t scalars = rows * config.num_kv_heads, pairs = scalars * config.head_dim;
+  const int64_t wide = std::max(queries + 2 * pairs, rows * 2 * config.intermediate_size);
+  rows_ = Buffer<int32_t>(device, limits.batch);
+  tokens_ = Buffer<int32_t>(device, rows);
+  positions_ = Buffer<int32_t>(device, rows);
+  for (Buffer<float>* buffer : {&x_, &delta_}) *buffer = Buffer<float>(device, rows * D);
+  for (Buffer<float>* buffer : {&q_, &mixed_}) *buffer = Buffer<float>(device, queries);
+  for (Buffer<float>* buffer : {&k_, &v_, &own_key_, &own_value_}) {
+    *buffer = Buffer<float>(device, pairs);
+  }
+  projected_ = Buffer<float>(device, wide);
+  normed_ = allocate_numbers(rows * D);
+  inner_ = allocate_numbers(rows * config.intermediate_size);
+  if (weights.type != DType::kF32) rounded_ = allocate_numbers(queries);
+  merge_ = Buffer<uint8_t>(device, scalars);
+  importance_ = Buffer<float>(device, scalars);
+  visible_ = Buffer<int32_t>(device, scalars);
+  logits_ = Buffer<float>(device, std::max<int64_t>(kLogitRows, limits.batch) * config.vocab_size);
+
+  workspace_ = {nullptr,
+                static_cast<int>(config.num_layers),
+                limits.batch * static_cast<int>(config.num_kv_heads),
+                device.decode_workers(shape_),
+                shape_.head_dim,
+                shape_.group};
+  workspace_memory_ = Buffer<std::byte>(device, workspace_.bytes());
+  workspace_.memory = workspace_memory_.get();
+}
+
+Buffer<std::byte> DeviceDecoder::allocate_numbers(int64_t count) {
+  return {device_, count * static_cast<int64_t>(dtype_size(weights_.type))};
+}
+
+gpu::Numbers DeviceDecoder::numbers(Buffer<std::byte>& buffer) const {
+  return {buffer.get(), weights_.type};
+}
+
+// x as the products take it.
+gpu::Numbers DeviceDecoder::rounded(const float* x, int64_t count) {
+  if (weights_.type == DType::kF32) {
+    return {reinterpret_cast<std::byte*>(const_cast<float*>(x)), DType::kF32};
+  }
+  device_.round(x, count, numbers(rounded_));
+  return numbers(rounded_);
+}
+
+void DeviceDecoder::norm(const DeviceNorm& norm, const float* added, int64_t rows) {
+  const gpu::NormSpec spec{
+      static_cast<int>(config_.hidden_size), config_.norm == io::NormKind::kLayer,
+      static_cast<float>(config_.norm_eps), norm.weight.get(), norm.bias.get()};
+  device_.add_and_norm(spec, x_.get(), added, rows, numbers(normed_));
+}
+
+void DeviceDecoder::multiply(const DeviceLinear& linear, const gpu::Numbers& x, int64_t rows,
+                             float* y) {
+  device_.linear(linear.matrix.view(), linear.bias.get(), x, rows, y);
+}
+
+void DeviceDecoder::split_heads(int layer, int64_t rows) {
+  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+  gpu::HeadsSpec spec{static_cast<int>(config_.num_kv_heads),
+                      shape_.group,
+                      shape_.head_dim,
+                      config_.dmc.has_value(),
+                      decides_,
+                      0.0f,
+                      w.q_norm.weight.get(),
+                      w.k_norm.weight.get(),
+                      static_cast<float>(config_.norm_eps)};
+  if (config_.dmc) {
+    spec.offset = static_cast<float>(config_.dmc->decision_offset);
+    spec.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
+  }
+  spec.bias = bias_;
+  spec.first_stream = layer * config_.num_kv_heads;
+  if (opening_shares_.size() > 0) {
+    spec.opening_shares = opening_shares_.get() + spec.first_stream;
+  }
+  device_.split_heads(spec,
+                      {projected_.get(), positions_.get(), cos_.get(), sin_.get(), q_.get(),
+                       k_.get(), v_.get(), merge_.get(), importance_.get()},
+                      rows);
+}
+
+void DeviceDecoder::pass(int64_t rows, const std::function<void(int)>& attend) {
+  const int64_t width = config_.intermediate_size;
+  device_.embed(weights_.embedding.view(), tokens_.get(), rows, x_.get());
+  const float* added = nullptr;
+  for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
+    const DeviceLayer& w = weights_.layers[layer];
+    norm(w.attention_norm, added, rows);
+    multiply(w.qkv, numbers(normed_), rows, projected_.get());
+    split_heads(static_cast<int>(layer), rows);
+    attend(static_cast<int>(layer));
+    multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());
+    norm(w.mlp_norm, delta_.get(), rows);
+    multiply(w.up, numbers(normed_), rows, projected_.get());
+    device_.swiglu(projected_.get(), rows, width, numbers(inner_));
+    multiply(w.down, numbers(inner_), rows, delta_.get());
+    added = delta_.get();
+  }
+  norm(weights_.final_norm, added, rows);
+}
+
+void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int tokens) {
+  const int64_t first_stream = (int64_t{layer} * table_.shape().rows + row) * config_.num_kv_heads;
+  const int64_t angle = position * shape_.head_dim / 2;
+  const gpu::PromptChunk chunk{tokens,
+                               static_cast<int>(config_.num_kv_heads),
+                               shape_.head_dim,
+                               first_stream,
+                               k_.get(),
+                               v_.get(),
+                               merge_.get(),
+                               importance_.get(),
+                               cos_.get() + angle,
+                               sin_.get() + angle,
+                               own_key_.get(),
+                               own_value_.get(),
+                               visible_.get()};
+  device_.take_prompt(shape_, table_.view(), chunk);
+  device_.prefill_attention(shape_, table_.view(), chunk, q_.get(), scale_, mixed_.get());
+}
+
+void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> tokens) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  DMC_CHECK(count <= tokens_.size());
+  for (int32_t token : tokens) DMC_CHECK(token >= 0 && token < config_.vocab_size);
+  std::vector<int32_t> positions(tokens.size());
+  for (size_t i = 0; i < positions.size(); ++i) {
+    positions[i] = static_cast<int32_t>(position + static_cast<int64_t>(i));
+  }
+  tokens_.upload(tokens);
+  positions_.upload(positions);
+  pass(count, [&](int layer) { attend_prompt(layer, row, position, static_cast<int>(count)); });
+}
+
+void DeviceDecoder::set_step(std::span<const int32_t> rows, std::span<const int32_t> tokens,
+                             std::span<const int32_t> positions) {
+  DMC_CHECK(tokens.size() == rows.size() && positions.size() == rows.size());
+  rows_.upload(rows);
+  tokens_.upload(tokens);
+  positions_.upload(positions);
+}
+
+void DeviceDecoder::attend_step(int layer, const gpu::Batch& batch) {
+  const gpu::StepTokens tokens{k_.get(), v_.get(), merge_.get(), importance_.get(),
+                               positions_.get()};
+  device_.take_tokens(shape_, table_.view(), batch, layer, tokens, {cos_.get(), sin_.get()});
+  device_.decode_attention(shape_, table_.view(), batch, layer, q_.get(), scale_, mixed_.get(),
+                           workspace_);
+}
+
+void DeviceDecoder::step(int batch) {
+  const gpu::Batch of{rows_.get(), batch, static_cast<int>(config_.num_kv_heads),
+                      table_.shape().rows};
+  device_.plan_decode(table_.view(), of, workspace_);
+  pass(batch, [&](int layer) { attend_step(layer, of); });
+  logits(0, batch);
+  device_.choose_tokens(logits_.get(), of, static_cast<int32_t>(config_.vocab_size), tokens_.get(),
+                        positions_.get());
+}
+
+const float* DeviceDecoder::logits(int64_t first, int64_t count) {
+  DMC_CHECK(count <= logit_rows());
+  device_.linear(weights_.head_view(), weights_.head.bias.get(),
+                 numbers(normed_).from(first * config_.hidden_size), count, logits_.get());
+  return logits_.get();
+}
+
+}  // namespace dmc::runtime

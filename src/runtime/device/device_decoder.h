@@ -1,0 +1,82 @@
+// A decoder's passes as lists of launches: what runtime::Decoder computes, on a device, with the
+// decisions taken there. Nothing in a pass waits for the host, so a decode step can be recorded.
+#pragma once
+
+#include <functional>
+
+#include "io/model_config.h"
+#include "kernels/rope.h"
+#include "runtime/device/device_weights.h"
+#include "runtime/device/sequence_table.h"
+#include "runtime/policy_choice.h"
+
+namespace dmc::runtime {
+
+struct DeviceDecoderLimits {
+  int64_t chunk;  // tokens of a prompt in one pass
+  int batch;      // sequences of a decode step
+  int64_t max_positions;
+};
+
+class DeviceDecoder {
+ public:
+  // All but `limits` and `choice` must outlive it. Error(kUsage) for a policy that the device does
+  // not have.
+  DeviceDecoder(kernels::cuda::Device& device, const io::ModelConfig& config,
+                const DeviceWeights& weights, const PolicyChoice& choice, SequenceTable& table,
+                const DeviceDecoderLimits& limits);
+
+  // Takes a chunk of one sequence's prompt in, at positions `position`...
+  void prefill(int row, int64_t position, std::span<const int32_t> tokens);
+
+  // What the next steps are about: cache rows, their newest tokens and the positions of those; all
+  // of one size, -1 for a row that is not in use.
+  void set_step(std::span<const int32_t> rows, std::span<const int32_t> tokens,
+                std::span<const int32_t> positions);
+  // One step of `batch` sequences: takes their tokens in, leaves logits, and puts each likeliest
+  // token in the place of the one taken in, so that another step can follow at once.
+  void step(int batch);
+
+  // Logits [count][vocab] of rows first..first+count-1 of the last pass; at most logit_rows() at a
+  // time.
+  const float* logits(int64_t first, int64_t count);
+  int64_t logit_rows() const { return logits_.size() / config_.vocab_size; }
+  const float* step_logits() const { return logits_.get(); }
+  const int32_t* step_tokens() const { return tokens_.get(); }
+
+ private:
+  // The layers; attend(layer) takes k and v in and fills mixed_.
+  void pass(int64_t rows, const std::function<void(int layer)>& attend);
+  void norm(const DeviceNorm& norm, const float* added, int64_t rows);
+  void multiply(const DeviceLinear& linear, const kernels::cuda::Numbers& x, int64_t rows,
+                float* y);
+  void split_heads(int layer, int64_t rows);
+  void attend_prompt(int layer, int row, int64_t position, int tokens);
+  void attend_step(int layer, const kernels::cuda::Batch& batch);
+  kernels::cuda::Numbers rounded(const float* x, int64_t count);
+  kernels::cuda::Numbers numbers(Buffer<std::byte>& buffer) const;
+  Buffer<std::byte> allocate_numbers(int64_t count);
+
+  kernels::cuda::Device& device_;
+  const io::ModelConfig& config_;
+  const DeviceWeights& weights_;
+  SequenceTable& table_;
+  const bool decides_;
+  const float bias_;
+  const float scale_;
+  const kernels::cuda::DecodeShape shape_;
+
+  Buffer<float> cos_, sin_;        // [max_positions][head_dim / 2]
+  Buffer<double> opening_shares_;  // [layers][kv_heads]; empty: nothing is forced
+  Buffer<int32_t> rows_, tokens_, positions_;
+  Buffer<float> x_, delta_, projected_, q_, k_, v_, mixed_;
+  Buffer<float> own_key_, own_value_;
+  Buffer<std::byte> normed_, inner_, rounded_;
+  Buffer<uint8_t> merge_;
+  Buffer<float> importance_, logits_;
+  Buffer<int32_t> visible_;
+  Buffer<std::byte> workspace_memory_;
+  kernels::cuda::DecodeWorkspace workspace_;
+};
+
+}  // namespace dmc::runtime

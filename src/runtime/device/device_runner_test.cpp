@@ -1,0 +1,281 @@
+// The device's whole runtime on the CPU (HostDevice) against DecoderRunner: the same logits, the
+// same slots, and what it does when its room is spent.
+#include "runtime/device/device_runner.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "runtime/device/device_testing.h"
+#include "runtime/device/host_device.h"
+
+namespace dmc::runtime {
+namespace {
+
+using engine::SequenceId;
+
+io::ModelConfig dmc_config(int64_t window = 12) {
+  io::ModelConfig config = small_config();
+  config.dmc = io::DmcConfig{.window = window, .decision_offset = 0.05};
+  return config;
+}
+
+// A model's two runners.
+struct Pair {
+  explicit Pair(const std::shared_ptr<const Model>& model, const RunnerOptions& options = {},
+                const DeviceRoom& room = {})
+      : cpu(model, options),
+        host(std::make_shared<HostDevice>()),
+        device(upload_model(host, model), options, room) {}
+
+  DecoderRunner cpu;
+  std::shared_ptr<HostDevice> host;
+  DeviceRunner device;
+};
+
+void expect_near(const std::vector<float>& got, const std::vector<float>& wanted, double allowed) {
+  ASSERT_EQ(got.size(), wanted.size());
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], allowed) << "number " << i;
+}
+
+// A prompt and `steps` likeliest tokens behind it.
+void expect_same_text(Pair& pair, std::span<const int32_t> prompt, int64_t steps, double allowed) {
+  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
+  std::vector<float> wanted = pair.cpu.prefill(a, prompt), got = pair.device.prefill(b, prompt);
+  for (int64_t step = 0; step < steps; ++step) {
+    SCOPED_TRACE("step " + std::to_string(step));
+    expect_near(got, wanted, allowed);
+    if (testing::Test::HasFatalFailure()) return;
+    const int32_t token = likeliest(wanted);
+    ASSERT_EQ(likeliest(got), token);
+    wanted = pair.cpu.decode({&a, 1}, {&token, 1});
+    got = pair.device.decode({&b, 1}, {&token, 1});
+  }
+  EXPECT_EQ(pair.device.slots(b), pair.cpu.slots(a));
+  EXPECT_EQ(pair.device.length(b), pair.cpu.length(a));
+  EXPECT_EQ(pair.device.compression_ratio(b), pair.cpu.compression_ratio(a));
+}
+
+TEST(DeviceRunner, WritesWhatTheCpuWritesWithTheBuiltInModels) {
+  for (const char* name : {"models/builtin", "models/builtin-4x"}) {
+    SCOPED_TRACE(name);
+    const auto model = load_model(name, DType::kF32);
+    Pair pair(model);
+    expect_same_text(pair, random_text(*model, 100, 1), 200, 2e-3);
+  }
+}
+
+struct Variant {
+  const char* name;
+  io::ModelConfig config;
+  RunnerOptions options;
+};
+
+std::vector<Variant> variants() {
+  std::vector<Variant> all;
+  const auto add = [&](const char* name, const io::ModelConfig& config,
+                       const RunnerOptions& options = {}) {
+    all.push_back({name, config, options});
+  };
+  io::ModelConfig biased = dmc_config(), normed = dmc_config(3), tied = dmc_config(0),
+                  alone = dmc_config(1);
+  biased.attention_bias = true;  // as Qwen 2
+  normed.qk_norm = true;         // as Qwen 3
+  tied.tie_embeddings = true;
+  alone.num_kv_heads = alone.num_heads;  // a query a head
+  alone.dmc->zero_after_rope = true;
+  alone.dmc->importance_epsilon = 0.01;
+  add("dense", small_config());
+  add("bias", biased);
+  add("head norms", normed);
+  add("tied, no window", tied);
+  add("newest token only", alone);
+  add("short chunks", dmc_config(), {.chunk = 7});
+  add("int8 slots", dmc_config(), {.kv = DType::kI8});
+  add("f16 slots", dmc_config(), {.kv = DType::kF16});
+  add("dense on dmc", dmc_config(), {.compression = {.policy = "dense"}});
+  add("decision bias", dmc_config(), {.compression = {.decision_bias = 0.3}});
+  add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
+  add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
+  return all;
+}
+
+TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
+  uint64_t seed = 1;
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(std::string(variant.name) + ", seed " + std::to_string(++seed));
+    const auto model = random_model(variant.config, DType::kF32, seed);
+    Pair pair(model, variant.options);
+    expect_same_text(pair, random_text(*model, 60, seed), 80, 1e-3);
+    expect_same_text(pair, random_text(*model, 1, seed), 40, 1e-3);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// Activations are rounded for the products there, here they are not.
+TEST(DeviceRunner, RoundsNoMoreThanTheWeightsInBf16) {
+  const auto model = random_model(dmc_config(), DType::kBF16, 40);
+  Pair pair(model, {.compression = {.policy = "dense"}});
+  const std::vector<int32_t> text = random_text(*model, 50, 41);
+  expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
+              pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), 0.05);
+}
+
+TEST(DeviceRunner, ScoresATextAsTheCpuDoes) {
+  const auto model = random_model(dmc_config(), DType::kF32, 50);
+  Pair pair(model, {.chunk = 90});  // more than logits are made at a time
+  const std::vector<int32_t> text = random_text(*model, 200, 51);
+  expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
+              pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), 1e-3);
+}
+
+TEST(DeviceRunner, SequencesOfABatchDoNotMeet) {
+  const auto model = random_model(dmc_config(), DType::kF32, 60);
+  Pair pair(model, {}, {.sequences = 5});
+  std::vector<SequenceId> a, b;
+  for (int i = 0; i < 5; ++i) {
+    const std::vector<int32_t> prompt = random_text(*model, 5 + 20 * i, 61 + i);
+    a.push_back(pair.cpu.add_sequence());
+    b.push_back(pair.device.add_sequence());
+    pair.cpu.prefill(a.back(), prompt);
+    pair.device.prefill(b.back(), prompt);
+  }
+  Rng rng(66);
+  for (int step = 0; step < 60; ++step) {
+    // Now these, now those of them: 3 are served by the same recording as 4.
+    const size_t count = 1 + rng.below(5), first = rng.below(6 - count);
+    const auto tokens = random_text(*model, static_cast<int64_t>(count), 100 + step);
+    SCOPED_TRACE("step " + std::to_string(step) + " of " + std::to_string(count));
+    expect_near(pair.device.decode(std::span(b).subspan(first, count), tokens),
+                pair.cpu.decode(std::span(a).subspan(first, count), tokens), 1e-3);
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_EQ(pair.host->recordings(), 4) << "of batches of 1, 2, 4 and 5";
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));
+}
+
+TEST(DeviceRunner, StepsFollowOneAnotherWithoutTheHost) {
+  const auto model = random_model(dmc_config(), DType::kF32, 70);
+  Pair pair(model);
+  std::vector<SequenceId> a, b;
+  std::vector<int32_t> first;
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<int32_t> prompt = random_text(*model, 10 + 7 * i, 71 + i);
+    a.push_back(pair.cpu.add_sequence());
+    b.push_back(pair.device.add_sequence());
+    first.push_back(likeliest(pair.cpu.prefill(a.back(), prompt)));
+    pair.device.prefill(b.back(), prompt);
+  }
+  constexpr int64_t kSteps = 100;
+  std::vector<int32_t> wanted, tokens = first;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const std::vector<float> logits = pair.cpu.decode(a, tokens);
+    for (size_t i = 0; i < a.size(); ++i) {
+      const auto row = logits.begin() + static_cast<long>(i) * model->config.vocab_size;
+      tokens[i] = likeliest({row, row + model->config.vocab_size});
+    }
+    wanted.insert(wanted.end(), tokens.begin(), tokens.end());
+  }
+  const int64_t waits = pair.host->waits();
+  EXPECT_EQ(pair.device.decode_likeliest(b, first, kSteps), wanted);
+  EXPECT_LE(pair.host->waits() - waits, 2) << "for the tokens, and for what was refused";
+  EXPECT_EQ(pair.device.length(b[2]), pair.cpu.length(a[2]));
+}
+
+TEST(DeviceRunner, AForkGoesItsOwnWay) {
+  const auto model = random_model(dmc_config(), DType::kF32, 80);
+  Pair pair(model);
+  const std::vector<int32_t> prompt = random_text(*model, 90, 81);
+  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
+  pair.cpu.prefill(a, prompt);
+  pair.device.prefill(b, prompt);
+  const SequenceId a2 = pair.cpu.fork(a), b2 = pair.device.fork(b);
+  EXPECT_EQ(pair.device.slots(b2), pair.cpu.slots(a2));
+  EXPECT_GT(pair.device.compression_ratio(b2), 1.2) << "these models do merge";
+  for (int step = 0; step < 40; ++step) {
+    const auto one = random_text(*model, 1, 200 + step), two = random_text(*model, 1, 300 + step);
+    expect_near(pair.device.decode({&b, 1}, one), pair.cpu.decode({&a, 1}, one), 1e-3);
+    expect_near(pair.device.decode({&b2, 1}, two), pair.cpu.decode({&a2, 1}, two), 1e-3);
+    if (HasFatalFailure()) return;
+  }
+  pair.device.release(b);
+  const auto last = random_text(*model, 1, 400);
+  expect_near(pair.device.decode({&b2, 1}, last), pair.cpu.decode({&a2, 1}, last), 1e-3);
+}
+
+TEST(DeviceRunner, WithoutPagesACallFailsAndOthersGoOn) {
+  const auto model = random_model(small_config(), DType::kF32, 90);
+  Pair pair(model, {}, {.sequences = 3, .pages = 4 * 5});  // 5 pages for each of 4 streams
+  const std::vector<int32_t> prompt = random_text(*model, 40, 91);
+  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
+  pair.cpu.prefill(a, prompt);
+  pair.device.prefill(b, prompt);  // 3 pages a stream
+
+  const SequenceId greedy = pair.device.add_sequence();
+  EXPECT_THROW(pair.device.prefill(greedy, prompt), Error);
+  pair.device.release(greedy);
+  const SequenceId slow = pair.device.add_sequence();
+  pair.device.prefill(slow, random_text(*model, 32, 92));  // the last two pages of each stream
+  const std::span<const int32_t> token(prompt.data(), 1);
+  const auto go_on = [&] {
+    for (int step = 0; step < 20; ++step) pair.device.decode({&slow, 1}, token);
+  };
+  EXPECT_THROW(go_on(), Error);
+  EXPECT_THROW(pair.device.fork(b), Error);
+  pair.device.release(slow);
+
+  for (int step = 0; step < 30; ++step) {
+    const auto next = random_text(*model, 1, 500 + step);
+    expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(DeviceRunner, ReleasedSequencesLeaveNothing) {
+  const auto model = random_model(dmc_config(), DType::kF32, 95);
+  Pair pair(model, {}, {.sequences = 2});
+  for (int round = 0; round < 5; ++round) {
+    EXPECT_EQ(pair.device.cache_bytes(), 0);
+    const SequenceId one = pair.device.add_sequence();
+    pair.device.prefill(one, random_text(*model, 100, 96 + round));
+    const SequenceId two = pair.device.fork(one);
+    EXPECT_GT(pair.device.cache_bytes(), 0);
+    EXPECT_THROW(pair.device.add_sequence(), Error) << "both rows are taken";
+    pair.device.release(one);
+    pair.device.release(two);
+  }
+}
+
+ErrorKind kind_of(const std::function<void()>& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    return error.kind();
+  }
+  return ErrorKind::kInternal;  // none
+}
+
+TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
+  const auto usage = [](const io::ModelConfig& config, const RunnerOptions& options,
+                        DType type = DType::kF32) {
+    return kind_of([&] { Pair(random_model(config, type, 1), options); });
+  };
+  io::ModelConfig other = small_config(), late = dmc_config();
+  other.learned_positions = true;
+  late.dmc->method = "dms";
+  EXPECT_EQ(usage(other, {}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(late, {}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
+            ErrorKind::kUsage);
+  EXPECT_EQ(usage(dmc_config(), {.compression = {.cr = 2.0}}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(small_config(), {}, DType::kI8), ErrorKind::kUsage);
+}
+
+TEST(DeviceRunner, TooLittleMemoryIsSaid) {
+  const auto model = random_model(small_config(), DType::kF32, 1);
+  const auto host = std::make_shared<HostDevice>(1 << 20);
+  const DeviceModel on = upload_model(host, model);
+  EXPECT_THROW(DeviceRunner(on, {.max_positions = 100000}, {.sequences = 64}), Error);
+}
+
+}  // namespace
+}  // namespace dmc::runtime

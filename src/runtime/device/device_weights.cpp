@@ -1,0 +1,88 @@
+#include "runtime/device/device_weights.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "kernels/rounding.h"
+
+namespace dmc::runtime {
+namespace {
+
+using kernels::cuda::Device;
+
+// Rows rounded on the host at a time: enough to keep all cores and the copy busy.
+constexpr int64_t kRowsAtOnce = 1024;
+
+DeviceMatrix upload(Device& device, const kernels::PackedWeights& from, DType type) {
+  const int64_t row_bytes = from.inputs() * static_cast<int64_t>(dtype_size(type));
+  DeviceMatrix to{Buffer<std::byte>(device, from.outputs() * row_bytes), from.outputs(),
+                  from.inputs(), type};
+  std::vector<std::byte> rows(
+      static_cast<size_t>(std::min(kRowsAtOnce, from.outputs()) * row_bytes));
+  for (int64_t begin = 0; begin < from.outputs(); begin += kRowsAtOnce) {
+    const int64_t end = std::min(begin + kRowsAtOnce, from.outputs());
+    parallel_for(begin, end, 16, [&](int64_t first, int64_t last) {
+      std::vector<float> row(static_cast<size_t>(from.inputs()));
+      for (int64_t r = first; r < last; ++r) {
+        from.get_row(r, row.data());
+        kernels::round_row(row.data(), from.inputs(), type, &rows[(r - begin) * row_bytes],
+                           nullptr);
+      }
+    });
+    to.data.upload(std::span(rows).first(static_cast<size_t>((end - begin) * row_bytes)),
+                   begin * row_bytes);
+  }
+  return to;
+}
+
+Buffer<float> upload(Device& device, const std::vector<float>& from) {
+  return from.empty() ? Buffer<float>() : Buffer<float>(device, std::span(from));
+}
+
+DeviceLinear upload(Device& device, const Linear& from, DType type) {
+  return {upload(device, from.weights, type), upload(device, from.bias)};
+}
+
+DeviceNorm upload(Device& device, const Norm& from) {
+  return {upload(device, from.weight), upload(device, from.bias)};
+}
+
+DType device_type(DType stored) {
+  if (stored == DType::kI8) {
+    throw usage_error("--weights: the GPU takes f32 or bf16 weights, found int8; give one of them");
+  }
+  return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+}  // namespace
+
+void require_device_family(const io::ModelConfig& config) {
+  const bool supported = config.rope && !config.learned_positions && !config.post_norm &&
+                         config.token_types == 0 && config.activation == io::Activation::kSiluGated;
+  if (supported) return;
+  throw usage_error("--device: models of type " + config.model_type +
+                    " run on the CPU only; the GPU takes rotary ones with a gated MLP, such as "
+                    "llama, mistral, qwen2 and qwen3");
+}
+
+std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model& model) {
+  require_device_family(model.config);
+  const DecoderWeights& from = model.weights;
+  DMC_CHECK(!from.head_transform && !from.embedding_norm.present());
+  auto to = std::make_shared<DeviceWeights>();
+  to->type = device_type(from.embedding->type());
+  to->embedding = upload(device, *from.embedding, to->type);
+  for (const LayerWeights& layer : from.layers) {
+    to->layers.push_back({upload(device, layer.attention_norm), upload(device, layer.mlp_norm),
+                          upload(device, layer.q_norm), upload(device, layer.k_norm),
+                          upload(device, layer.qkv, to->type), upload(device, layer.o, to->type),
+                          upload(device, layer.up, to->type),
+                          upload(device, layer.down, to->type)});
+  }
+  to->final_norm = upload(device, from.final_norm);
+  if (from.head != from.embedding) to->head.matrix = upload(device, *from.head, to->type);
+  to->head.bias = upload(device, from.head_bias);
+  return to;
+}
+
+}  // namespace dmc::runtime

@@ -1,0 +1,53 @@
+// A decoder's weights in a device's memory: matrices row by row in f32 or bf16, vectors in f32.
+#pragma once
+
+#include <memory>
+
+#include "runtime/device/buffer.h"
+#include "runtime/weights.h"
+
+namespace dmc::runtime {
+
+struct DeviceMatrix {
+  Buffer<std::byte> data;
+  int64_t outputs = 0, inputs = 0;
+  DType type = DType::kF32;
+
+  kernels::cuda::Matrix view() const { return {data.get(), outputs, inputs, type}; }
+};
+
+struct DeviceLinear {
+  DeviceMatrix matrix;
+  Buffer<float> bias;  // empty: none
+};
+
+struct DeviceNorm {
+  Buffer<float> weight, bias;  // empty: none
+};
+
+struct DeviceLayer {
+  DeviceNorm attention_norm, mlp_norm, q_norm, k_norm;
+  DeviceLinear qkv, o, up, down;
+};
+
+struct DeviceWeights {
+  DType type = DType::kF32;  // of all matrices
+  DeviceMatrix embedding;
+  std::vector<DeviceLayer> layers;
+  DeviceNorm final_norm;
+  DeviceLinear head;  // its matrix empty: the embedding's
+
+  kernels::cuda::Matrix head_view() const {
+    return head.matrix.data.get() != nullptr ? head.matrix.view() : embedding.view();
+  }
+};
+
+// Error(kUsage) naming what the GPU cannot run of such a model: it takes rotary families with norms
+// before their blocks and a gated MLP (Llama, Mistral, Qwen).
+void require_device_family(const io::ModelConfig& config);
+
+// f32 where `model` has f32, else bf16. Error(kUsage) for weights of 8 bits.
+std::shared_ptr<const DeviceWeights> upload_weights(kernels::cuda::Device& device,
+                                                    const Model& model);
+
+}  // namespace dmc::runtime

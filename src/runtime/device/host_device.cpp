@@ -1,0 +1,338 @@
+#include "runtime/device/host_device.h"
+
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "kernels/attention.h"
+#include "kernels/cuda/copy_stream.h"
+#include "kernels/cuda/few_rows.h"
+#include "kernels/cuda/model_ops.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/prompt.h"
+#include "kernels/cuda/take_token.h"
+#include "kernels/cuda/team.h"
+
+namespace dmc::runtime {
+
+namespace gpu = kernels::cuda;
+
+namespace {
+
+// __nv_bfloat16, as far as the kernels' templates use it.
+struct Bf16 {
+  uint16_t bits;
+  explicit Bf16(float x) : bits(f32_to_bf16(x)) {}
+  explicit operator float() const { return bf16_to_f32(bits); }
+};
+
+// fn(pointer) with the pointer's type as `type` says.
+template <class Fn>
+void with_numbers(const std::byte* data, DType type, Fn&& fn) {
+  if (type == DType::kBF16) return fn(reinterpret_cast<const Bf16*>(data));
+  DMC_CHECK(type == DType::kF32);
+  fn(reinterpret_cast<const float*>(data));
+}
+template <class Fn>
+void with_numbers(const gpu::Numbers& to, Fn&& fn) {
+  if (to.type == DType::kBF16) return fn(reinterpret_cast<Bf16*>(to.data));
+  DMC_CHECK(to.type == DType::kF32);
+  fn(reinterpret_cast<float*>(to.data));
+}
+
+// fn() with the slot type as a template argument.
+template <class Fn>
+void with_slot_type(DType type, Fn&& fn) {
+  switch (type) {
+    case DType::kF32:
+      return fn.template operator()<DType::kF32>();
+    case DType::kBF16:
+      return fn.template operator()<DType::kBF16>();
+    case DType::kF16:
+      return fn.template operator()<DType::kF16>();
+    default:
+      DMC_CHECK(type == DType::kI8);
+      return fn.template operator()<DType::kI8>();
+  }
+}
+
+template <DType kType>
+void multiply_few_rows(const gpu::FewRows& args) {
+  constexpr int64_t kTeamsAtOnce = 16;  // that a thread takes
+  const int64_t teams = (args.outputs + gpu::kOutputsAtOnce - 1) / gpu::kOutputsAtOnce;
+  gpu::with_few_rows(args.rows, [&]<int kRows>() {
+    parallel_for(0, teams, kTeamsAtOnce, [&](int64_t first, int64_t last) {
+      for (int64_t team = first; team < last; ++team) {
+        gpu::multiply_few_rows<gpu::SoloTeam, kType, kRows>(args, team * gpu::kOutputsAtOnce);
+      }
+    });
+  });
+}
+
+// The pool as the CPU's attention wants it: a pointer for each page.
+class Pages {
+ public:
+  Pages(const gpu::DecodeShape& shape, const gpu::CacheView& cache, int32_t highest_page) {
+    for (int64_t id = 0; id <= highest_page; ++id) {
+      pages_.push_back(cache.pool.memory + id * cache.pool.page_bytes);
+    }
+    view_ = {pages_.data(), {cache.pool.page_slots, shape.head_dim, shape.slot_type}};
+  }
+  const kernels::PoolView& view() const { return view_; }
+
+ private:
+  std::vector<std::byte*> pages_;
+  kernels::PoolView view_;
+};
+
+int32_t highest_page(const gpu::CacheView& cache, int64_t stream) {
+  const int32_t pages =
+      (cache.streams.closed[stream] + cache.pool.page_slots - 1) / cache.pool.page_slots;
+  int32_t highest = -1;
+  for (int32_t n = 0; n < pages; ++n) highest = std::max(highest, cache.streams.table(stream)[n]);
+  return highest;
+}
+
+class Replay : public gpu::Recording {
+ public:
+  explicit Replay(std::function<void()> launches) : launches_(std::move(launches)) {}
+  void replay() override { launches_(); }
+
+ private:
+  std::function<void()> launches_;
+};
+
+}  // namespace
+
+void HostDevice::check_running() const { DMC_CHECK(!recording_); }
+
+std::byte* HostDevice::allocate(int64_t bytes) {
+  check_running();
+  if (bytes > left_) throw internal_error("the device has too little memory left");
+  auto* const memory = static_cast<std::byte*>(
+      ::operator new (static_cast<size_t>(bytes), std::align_val_t{alignof(gpu::Packet)}));
+  std::memset(memory, 0, static_cast<size_t>(bytes));
+  allocated_[memory] = bytes;
+  left_ -= bytes;
+  return memory;
+}
+
+void HostDevice::free(std::byte* memory) {
+  if (memory == nullptr) return;
+  left_ += allocated_.at(memory);
+  allocated_.erase(memory);
+  ::operator delete (memory, std::align_val_t{alignof(gpu::Packet)});
+}
+
+std::byte* HostDevice::allocate_staging(int64_t bytes) {
+  return new std::byte[static_cast<size_t>(bytes)];
+}
+
+void HostDevice::copy_in(void* to, const void* from, int64_t bytes) {
+  check_running();
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+void HostDevice::copy_out(void* to, const void* from, int64_t bytes) {
+  check_running();
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+// A replay runs them anew, and refuses what a graph could not hold.
+std::unique_ptr<gpu::Recording> HostDevice::record(const std::function<void()>& launches) {
+  ++recordings_;
+  return std::make_unique<Replay>([this, launches] {
+    recording_ = true;
+    launches();
+    recording_ = false;
+  });
+}
+
+void HostDevice::embed(const gpu::Matrix& table, const int32_t* tokens, int64_t rows, float* x) {
+  with_numbers(table.data, table.type, [&](const auto* numbers) {
+    for (int64_t row = 0; row < rows; ++row) {
+      gpu::embed_row<gpu::SoloTeam>(numbers, table.outputs, table.inputs, tokens[row],
+                                    x + row * table.inputs);
+    }
+  });
+}
+
+void HostDevice::add_and_norm(const gpu::NormSpec& spec, float* x, const float* y, int64_t rows,
+                              const gpu::Numbers& out) {
+  with_numbers(out, [&](auto* to) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t at = row * spec.width;
+      gpu::add_and_norm_row<gpu::SoloTeam>(x + at, y == nullptr ? nullptr : y + at, spec.width,
+                                           spec.centred, spec.eps, spec.weight, spec.bias, to + at);
+    }
+  });
+}
+
+void HostDevice::linear(const gpu::Matrix& weights, const float* bias, const gpu::Numbers& x,
+                        int64_t rows, float* y) {
+  DMC_CHECK(x.type == weights.type && gpu::takes_few_rows(weights.type, weights.inputs, 1));
+  for (int64_t first = 0; first < rows; first += gpu::kMostFewRows) {
+    const auto count = static_cast<int>(std::min<int64_t>(gpu::kMostFewRows, rows - first));
+    const gpu::FewRows part{weights.data,
+                            x.from(first * weights.inputs).data,
+                            bias,
+                            y + first * weights.outputs,
+                            weights.outputs,
+                            weights.inputs,
+                            count};
+    if (weights.type == DType::kF32) {
+      multiply_few_rows<DType::kF32>(part);
+    } else {
+      multiply_few_rows<DType::kBF16>(part);
+    }
+  }
+}
+
+void HostDevice::split_heads(const gpu::HeadsSpec& spec, const gpu::HeadsRows<float>& io,
+                             int64_t rows) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int head = 0; head < spec.kv_heads; ++head) {
+      gpu::split_head<gpu::SoloTeam>(spec, io, row, head);
+    }
+  }
+}
+
+void HostDevice::swiglu(const float* gate_up, int64_t rows, int64_t width,
+                        const gpu::Numbers& out) {
+  with_numbers(out, [&](auto* to) {
+    for (int64_t row = 0; row < rows; ++row) {
+      gpu::swiglu_row<gpu::SoloTeam>(gate_up + row * 2 * width, width, to + row * width);
+    }
+  });
+}
+
+void HostDevice::round(const float* from, int64_t count, const gpu::Numbers& to) {
+  with_numbers(to, [&](auto* numbers) {
+    for (int64_t i = 0; i < count; ++i) {
+      numbers[i] = static_cast<std::remove_reference_t<decltype(*numbers)>>(from[i]);
+    }
+  });
+}
+
+void HostDevice::choose_tokens(const float* logits, const gpu::Batch& batch, int32_t vocab,
+                               int32_t* tokens, int32_t* positions) {
+  for (int row = 0; row < batch.batch; ++row) {
+    if (batch.rows[row] < 0) continue;
+    tokens[row] = gpu::likeliest_token<gpu::SoloTeam>(logits + int64_t{row} * vocab, vocab);
+    ++positions[row];
+  }
+}
+
+void HostDevice::take_tokens(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
+                             const gpu::Batch& batch, int layer, const gpu::StepTokens& tokens,
+                             const gpu::RopeView& rope) {
+  with_slot_type(shape.slot_type, [&]<DType kType>() {
+    for (int item = 0; item < batch.items(); ++item) {
+      if (!batch.active(item)) continue;
+      const int64_t at = int64_t{item} * shape.head_dim;
+      const int64_t angle = int64_t{tokens.positions[item / batch.kv_heads]} * shape.head_dim / 2;
+      const gpu::TokenPair token{tokens.k + at,
+                                 tokens.v + at,
+                                 tokens.importance[item],
+                                 tokens.merge[item] != 0,
+                                 rope.cos == nullptr ? nullptr : rope.cos + angle,
+                                 rope.sin == nullptr ? nullptr : rope.sin + angle};
+      gpu::take_token<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams,
+                                            batch.stream(layer, item), shape.head_dim, token);
+    }
+  });
+}
+
+void HostDevice::decode_attention(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
+                                  const gpu::Batch& batch, int layer, const float* q, float scale,
+                                  float* out, const gpu::DecodeWorkspace&) {
+  std::vector<kernels::DecodeItem> items;
+  int32_t highest = -1;
+  for (int item = 0; item < batch.items(); ++item) {
+    if (!batch.active(item)) continue;
+    const int64_t stream = batch.stream(layer, item);
+    const int64_t at = int64_t{item} * shape.group * shape.head_dim;
+    highest = std::max(highest, highest_page(cache, stream));
+    items.push_back({cache.streams.table(stream), cache.streams.closed[stream],
+                     cache.streams.open_key(stream, shape.head_dim),
+                     cache.streams.open_value(stream, shape.head_dim), q + at, out + at});
+  }
+  kernels::decode_attention(Pages(shape, cache, highest).view(), items, shape.group, scale);
+}
+
+void HostDevice::take_prompt(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
+                             const gpu::PromptChunk& chunk) {
+  for (int head = 0; head < chunk.kv_heads; ++head) {
+    const int64_t stream = chunk.first_stream + head;
+    int32_t seen = cache.streams.closed[stream], closing = 0;
+    for (int t = 0; t < chunk.tokens; ++t) {
+      gpu::pool_prompt_token<gpu::SoloTeam>(cache.streams, chunk, t, head);
+      closing += chunk.closes(cache.streams, t, head) ? 1 : 0;
+    }
+    const bool enough =
+        gpu::reserve_pages<gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, stream, closing);
+    for (int t = 0; t < chunk.tokens; ++t) {
+      seen += chunk.closes(cache.streams, t, head) ? 1 : 0;
+      chunk.visible[chunk.row(t, head)] = enough ? seen : 0;
+    }
+    with_slot_type(shape.slot_type, [&]<DType kType>() {
+      for (int t = 0; t < chunk.tokens; ++t) {
+        gpu::write_closed<kType, gpu::SoloTeam>(cache.pool, cache.streams, chunk, t, head);
+      }
+    });
+    gpu::finish_prompt<gpu::SoloTeam>(cache.streams, chunk, head);
+  }
+}
+
+void HostDevice::prefill_attention(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
+                                   const gpu::PromptChunk& chunk, const float* q, float scale,
+                                   float* out) {
+  const int64_t dim = chunk.head_dim, width = chunk.kv_heads * dim;
+  for (int head = 0; head < chunk.kv_heads; ++head) {
+    const int64_t stream = chunk.first_stream + head;
+    std::vector<int64_t> visible;
+    std::vector<float> own_key, own_value;  // of this head, token by token
+    for (int t = 0; t < chunk.tokens; ++t) {
+      visible.push_back(chunk.visible[chunk.row(t, head)]);
+      const int64_t at = t * width + head * dim;
+      own_key.insert(own_key.end(), chunk.own_key + at, chunk.own_key + at + dim);
+      own_value.insert(own_value.end(), chunk.own_value + at, chunk.own_value + at + dim);
+    }
+    const int64_t queries = head * shape.group * dim;
+    const kernels::PrefillItem item{cache.streams.table(stream),
+                                    chunk.tokens,
+                                    visible.data(),
+                                    own_key.data(),
+                                    own_value.data(),
+                                    q + queries,
+                                    out + queries,
+                                    width * shape.group};
+    kernels::prefill_attention(Pages(shape, cache, highest_page(cache, stream)).view(), {&item, 1},
+                               shape.group, scale);
+  }
+}
+
+void HostDevice::release_rows(const gpu::CacheView& cache, const gpu::Batch& batch, int layers) {
+  for (int layer = 0; layer < layers; ++layer) {
+    for (int item = 0; item < batch.items(); ++item) {
+      if (!batch.active(item)) continue;
+      gpu::release_stream<gpu::SoloTeam>(cache.pool, cache.stack, cache.streams,
+                                         batch.stream(layer, item));
+    }
+  }
+}
+
+void HostDevice::copy_row(const gpu::CacheView& cache, const gpu::Batch& two_rows, int layers,
+                          int head_dim) {
+  for (int layer = 0; layer < layers; ++layer) {
+    for (int head = 0; head < two_rows.kv_heads; ++head) {
+      gpu::copy_stream<gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, head_dim,
+                                      two_rows.stream(layer, head),
+                                      two_rows.stream(layer, two_rows.kv_heads + head));
+    }
+  }
+}
+
+}  // namespace dmc::runtime

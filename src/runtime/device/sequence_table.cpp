@@ -1,0 +1,146 @@
+#include "runtime/device/sequence_table.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
+
+#include "base/human.h"
+#include "kernels/slot_page.h"
+
+namespace dmc::runtime {
+namespace {
+
+namespace gpu = kernels::cuda;
+
+constexpr double kShareOfMemory = 0.9;  // that pages may take of what is left
+constexpr int kPageSlots = gpu::kTileSlots;
+
+kernels::PageFormat page_format(const SequenceTableShape& shape) {
+  return {kPageSlots, shape.head_dim, shape.slot_type};
+}
+
+}  // namespace
+
+SequenceTable::SequenceTable(gpu::Device& device, const SequenceTableShape& shape)
+    : device_(device),
+      shape_(shape),
+      max_pages_((shape.max_positions + kPageSlots - 1) / kPageSlots),
+      closed_(device, streams()),
+      tables_(device, streams() * max_pages_),
+      open_count_(device, streams()),
+      open_head_(device, streams()),
+      counters_(device, 2),
+      some_rows_(device, 2) {
+  const int64_t capacity = std::max(1, shape.window);
+  open_weights_ = Buffer<float>(device, streams() * capacity);
+  open_pairs_ = Buffer<float>(device, streams() * (capacity + 1) * 2 * shape.head_dim);
+  const int64_t page_bytes = page_format(shape).bytes();
+  const int64_t pages = shape.pages > 0 ? shape.pages : pages_that_fit(page_bytes);
+  std::vector<int32_t> ids(static_cast<size_t>(pages));
+  std::iota(ids.rbegin(), ids.rend(), 0);  // so that page 0 is taken first
+  free_ = Buffer<int32_t>(device, std::span<const int32_t>(ids));
+  memory_ = Buffer<std::byte>(device, pages * page_bytes);
+  counters_.upload(std::array{static_cast<int32_t>(pages)});
+  for (int row = shape.rows - 1; row >= 0; --row) free_rows_.push_back(row);
+}
+
+int64_t SequenceTable::pages_that_fit(int64_t page_bytes) const {
+  const int64_t wanted =
+      std::min<int64_t>(streams() * max_pages_, std::numeric_limits<int32_t>::max());
+  const auto room =
+      static_cast<int64_t>(kShareOfMemory * static_cast<double>(device_.bytes_left())) /
+      (page_bytes + static_cast<int64_t>(sizeof(int32_t)));
+  const int64_t least = int64_t{shape_.layers} * shape_.kv_heads;
+  if (room < least) {
+    throw internal_error("the device has " +
+                         human_bytes(static_cast<double>(device_.bytes_left())) +
+                         " left for the cache, which is less than a page of " +
+                         std::to_string(page_bytes) + " bytes for each KV head of one sequence");
+  }
+  return std::min(wanted, room);
+}
+
+const SequenceTable::Sequence& SequenceTable::find(cache::SequenceId sequence) const {
+  const auto found = sequences_.find(sequence);
+  DMC_CHECK(found != sequences_.end());
+  return found->second;
+}
+
+cache::SequenceId SequenceTable::add() {
+  if (free_rows_.empty()) {
+    throw usage_error("the device's cache has room for " + std::to_string(shape_.rows) +
+                      " sequences at a time, and all are in use");
+  }
+  sequences_[next_] = {free_rows_.back(), 0};
+  free_rows_.pop_back();
+  return next_++;
+}
+
+gpu::Batch SequenceTable::batch_of(std::span<const int32_t> rows) {
+  some_rows_.upload(rows);
+  return {some_rows_.get(), static_cast<int>(rows.size()), shape_.kv_heads, shape_.rows};
+}
+
+cache::SequenceId SequenceTable::fork(cache::SequenceId parent) {
+  const cache::SequenceId child = add();
+  sequences_[child].length = find(parent).length;
+  device_.copy_row(view(), batch_of(std::array{row(parent), row(child)}), shape_.layers,
+                   shape_.head_dim);
+  try {
+    require_no_refusal();
+  } catch (...) {
+    release(child);
+    throw;
+  }
+  return child;
+}
+
+void SequenceTable::release(cache::SequenceId sequence) {
+  const int row = find(sequence).row;
+  device_.release_rows(view(), batch_of(std::array{row}), shape_.layers);
+  free_rows_.push_back(row);
+  sequences_.erase(sequence);
+}
+
+void SequenceTable::advance(cache::SequenceId sequence, int64_t tokens) {
+  DMC_CHECK(sequences_.contains(sequence));
+  sequences_[sequence].length += tokens;
+}
+
+std::vector<int64_t> SequenceTable::slots(cache::SequenceId sequence) const {
+  const Sequence& of = find(sequence);
+  const std::vector<int32_t> closed = closed_.download();
+  std::vector<int64_t> slots;
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    for (int head = 0; head < shape_.kv_heads; ++head) {
+      const int64_t stream = (int64_t{layer} * shape_.rows + of.row) * shape_.kv_heads + head;
+      slots.push_back(closed[static_cast<size_t>(stream)] + (of.length > 0 ? 1 : 0));
+    }
+  }
+  return slots;
+}
+
+int64_t SequenceTable::bytes() const {
+  const int64_t in_use = pages() - counters_.download()[0];
+  const auto active = static_cast<int64_t>(sequences_.size());
+  const int64_t state = open_weights_.size() + open_pairs_.size() + tables_.size();
+  return in_use * page_format(shape_).bytes() + 4 * state / shape_.rows * active;
+}
+
+void SequenceTable::require_no_refusal() {
+  if (counters_.download()[1] == 0) return;
+  counters_.upload(std::array{0}, 1);
+  throw internal_error("the cache's pages ran out: all " + std::to_string(pages()) +
+                       " are in use; release sequences, or compress further");
+}
+
+gpu::CacheView SequenceTable::view() const {
+  int32_t* const counters = counters_.get();
+  return {{memory_.get(), page_format(shape_).bytes(), kPageSlots},
+          {free_.get(), counters, counters + 1},
+          {closed_.get(), tables_.get(), open_count_.get(), open_head_.get(), open_weights_.get(),
+           open_pairs_.get(), max_pages_, shape_.window}};
+}
+
+}  // namespace dmc::runtime

@@ -1,0 +1,72 @@
+// The compressed cache in a device's memory and which sequence has which of its rows. Its size is
+// fixed: a step takes pages on the device, where nobody could wait for more.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "runtime/device/buffer.h"
+
+namespace dmc::runtime {
+
+struct SequenceTableShape {
+  int layers, kv_heads, head_dim;
+  int window;  // as CacheConfig::window
+  DType slot_type;
+  int rows;               // sequences at a time, at most
+  int64_t max_positions;  // tokens of each
+  int64_t pages = 0;      // 0: for all rows at full length, as far as there is memory
+};
+
+class SequenceTable {
+ public:
+  // Error(kInternal) if the memory that is left does not hold the tables and a page for every
+  // stream of one sequence.
+  SequenceTable(kernels::cuda::Device& device, const SequenceTableShape& shape);
+
+  cache::SequenceId add();                           // Error(kUsage) if all rows are taken
+  cache::SequenceId fork(cache::SequenceId parent);  // Error(kInternal) if there are too few pages
+  void release(cache::SequenceId sequence);
+
+  int row(cache::SequenceId sequence) const { return find(sequence).row; }
+  int64_t length(cache::SequenceId sequence) const { return find(sequence).length; }
+  void advance(cache::SequenceId sequence, int64_t tokens);
+  // Slots of every stream [layers * kv_heads], the open one included. Waits for the device.
+  std::vector<int64_t> slots(cache::SequenceId sequence) const;
+  int64_t bytes() const;  // of pages in use, open slots and tables of all sequences; waits
+  // Error(kInternal) if slots were dropped for want of a page since the last call; the sequences of
+  // that call are then good for release() alone. Waits.
+  void require_no_refusal();
+
+  kernels::cuda::CacheView view() const;
+  const SequenceTableShape& shape() const { return shape_; }
+  int64_t pages() const { return free_.size(); }
+
+ private:
+  struct Sequence {
+    int row;
+    int64_t length;
+  };
+
+  const Sequence& find(cache::SequenceId sequence) const;
+  int64_t streams() const { return int64_t{shape_.layers} * shape_.rows * shape_.kv_heads; }
+  int64_t pages_that_fit(int64_t page_bytes) const;
+  kernels::cuda::Batch batch_of(std::span<const int32_t> rows);
+
+  kernels::cuda::Device& device_;
+  SequenceTableShape shape_;
+  int64_t max_pages_;  // of a stream
+  std::map<cache::SequenceId, Sequence> sequences_;
+  std::vector<int> free_rows_;
+  cache::SequenceId next_ = 0;
+
+  Buffer<int32_t> closed_, tables_, open_count_, open_head_;
+  Buffer<float> open_weights_, open_pairs_;
+  Buffer<int32_t> counters_;  // pages left, slots refused
+  Buffer<int32_t> some_rows_;
+  Buffer<int32_t> free_;
+  Buffer<std::byte> memory_;
+};
+
+}  // namespace dmc::runtime
