@@ -2,6 +2,7 @@
 
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/block_team.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/warp.cuh"
@@ -24,29 +25,15 @@ __global__ void split_kernel(const __grid_constant__ HeadsSpec spec,
   split_head<WarpTeam>(spec, io, item / spec.kv_heads, static_cast<int>(item % spec.kv_heads));
 }
 
-// A block as a team: rows are long, and in decoding there are few of them.
 constexpr int kNormThreads = 256;
-struct BlockTeam {
-  DMC_DEVICE static int lane() { return static_cast<int>(threadIdx.x); }
-  DMC_DEVICE static int size() { return kNormThreads; }
-  __device__ static float sum(float x) {
-    __shared__ float sums[kNormThreads / kLanes];
-    x = WarpTeam::sum(x);
-    __syncthreads();  // the sums of the call before have been read
-    if (WarpTeam::lane() == 0) sums[threadIdx.x / kLanes] = x;
-    __syncthreads();
-    float total = 0.0f;
-    for (float part : sums) total += part;
-    return total;
-  }
-};
 
 template <class Out>
 __global__ void __launch_bounds__(kNormThreads)
     norm_kernel(const __grid_constant__ NormSpec spec, float* x, const float* y, Out* out) {
   const int64_t at = int64_t{blockIdx.x} * spec.width;
-  add_and_norm_row<BlockTeam>(x + at, y == nullptr ? nullptr : y + at, spec.width, spec.centred,
-                              spec.eps, spec.weight, spec.bias, out + at);
+  add_and_norm_row<BlockTeam<kNormThreads>>(x + at, y == nullptr ? nullptr : y + at, spec.width,
+                                            spec.centred, spec.eps, spec.weight, spec.bias,
+                                            out + at);
 }
 
 // One warp for each (token, stream). Neighbouring tokens share most of their window, which the L1

@@ -180,6 +180,14 @@ struct WarpTeam {
   }
   DMC_DEVICE static void sync() { __syncwarp(); }
   DMC_DEVICE static int32_t add(int32_t* counter, int32_t by) { return atomicAdd(counter, by); }
+  template <class T>
+  DMC_DEVICE static T load_once(const T* from) {
+    static_assert(sizeof(T) == sizeof(uint4));
+    const uint4 words = __ldcs(reinterpret_cast<const uint4*>(from));
+    T to;
+    __builtin_memcpy(&to, &words, sizeof(to));
+    return to;
+  }
   DMC_DEVICE static uint16_t to_bf16(float x) {
     return static_cast<uint16_t>(DeviceWarp::pack_bf16(x, 0.0f));
   }

@@ -26,6 +26,9 @@ bool decides(const PolicyChoice& choice) {
     throw usage_error(
         "--cr: the GPU does not hold a ratio; give --decision-bias, or run on the CPU");
   }
+  if (choice.mass_term) {
+    throw usage_error("--mass-term: the GPU's attention has no such term; run on the CPU");
+  }
   return name == "dmc";
 }
 

@@ -267,6 +267,7 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
   EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
             ErrorKind::kUsage);
   EXPECT_EQ(usage(dmc_config(), {.compression = {.cr = 2.0}}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {}, DType::kI8), ErrorKind::kUsage);
 }
 

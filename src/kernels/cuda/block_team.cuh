@@ -1,0 +1,36 @@
+// A block as a team (team.h): for rows that are long where there are few of them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/warp.cuh"
+
+namespace dmc::kernels::cuda {
+
+template <int kThreads>
+struct BlockTeam {
+  DMC_DEVICE static int lane() { return static_cast<int>(threadIdx.x); }
+  DMC_DEVICE static int size() { return kThreads; }
+  __device__ static float sum(float x) {
+    return over_warps(WarpTeam::sum(x), [](float a, float b) { return a + b; });
+  }
+  __device__ static float max(float x) {
+    return over_warps(WarpTeam::max(x), [](float a, float b) { return fmaxf(a, b); });
+  }
+
+ private:
+  // Combines what each warp has; all threads get the result.
+  template <class Op>
+  __device__ static float over_warps(float x, Op&& op) {
+    constexpr int kWarps = kThreads / kLanes;
+    __shared__ float of_warps[kWarps];
+    __syncthreads();  // those of the call before have been read
+    if (WarpTeam::lane() == 0) of_warps[threadIdx.x / kLanes] = x;
+    __syncthreads();
+    float result = of_warps[0];
+    for (int i = 1; i < kWarps; ++i) result = op(result, of_warps[i]);
+    return result;
+  }
+};
+
+}  // namespace dmc::kernels::cuda

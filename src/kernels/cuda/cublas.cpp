@@ -1,0 +1,82 @@
+#include "kernels/cuda/cublas.h"
+
+#include <dlfcn.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "kernels/cuda/cublas_abi.h"
+
+namespace dmc::kernels::cuda {
+namespace {
+
+constexpr const char* kNames[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
+
+void check(int status, const char* doing) {
+  if (status == 0) return;
+  throw internal_error(std::string("cuBLAS: ") + doing + " failed with status " +
+                       std::to_string(status));
+}
+
+void* open_library() {
+  for (const char* name : kNames) {
+    if (void* const library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
+  }
+  throw usage_error(std::string("--device: ") + kNames[0] +
+                    ", NVIDIA's matrix products, was not found; install the CUDA toolkit, or add "
+                    "the folder it lies in to LD_LIBRARY_PATH");
+}
+
+}  // namespace
+
+struct Cublas::Library {
+  int (*create)(void**);
+  int (*destroy)(void*);
+  int (*set_stream)(void*, Stream);
+  int (*set_workspace)(void*, void*, size_t);
+  CublasGemmEx multiply;
+
+  // The library stays loaded: CUDA does not survive its unloading.
+  Library() {
+    void* const opened = open_library();
+    find(opened, "cublasCreate_v2", create);
+    find(opened, "cublasDestroy_v2", destroy);
+    find(opened, "cublasSetStream_v2", set_stream);
+    find(opened, "cublasSetWorkspace_v2", set_workspace);
+    find(opened, "cublasGemmEx", multiply);
+  }
+
+ private:
+  template <class Function>
+  static void find(void* library, const char* name, Function& function) {
+    void* const found = dlsym(library, name);
+    if (found == nullptr) throw internal_error(std::string("cuBLAS has no function ") + name);
+    function = reinterpret_cast<Function>(found);
+  }
+};
+
+Cublas::Cublas(Stream stream, void* workspace, int64_t workspace_bytes)
+    : library_(std::make_unique<Library>()) {
+  check(library_->create(&handle_), "starting");
+  check(library_->set_stream(handle_, stream), "choosing a stream");
+  check(library_->set_workspace(handle_, workspace, static_cast<size_t>(workspace_bytes)),
+        "choosing a workspace");
+}
+
+Cublas::~Cublas() {
+  if (handle_ != nullptr) library_->destroy(handle_);
+}
+
+// cuBLAS counts columns first: what it takes for y^T [outputs, rows] is our y.
+void Cublas::multiply(const Product& p) {
+  const int type = p.type == DType::kF32 ? cublas_abi::kRealF32 : cublas_abi::kRealBF16;
+  const auto outputs = static_cast<int>(p.outputs), inputs = static_cast<int>(p.inputs);
+  const float alpha = 1.0f, beta = p.add ? 1.0f : 0.0f;
+  check(library_->multiply(handle_, cublas_abi::kTransposed, cublas_abi::kAsIs, outputs,
+                           static_cast<int>(p.rows), inputs, &alpha, p.weights, type, inputs, p.x,
+                           type, inputs, &beta, p.y, cublas_abi::kRealF32, outputs,
+                           cublas_abi::kComputeF32, cublas_abi::kDefaultAlgorithm),
+        "multiplying");
+}
+
+}  // namespace dmc::kernels::cuda

@@ -1,0 +1,214 @@
+// Device on a GPU: our kernels, and cuBLAS for products with many rows.
+#include <cuda_bf16.h>
+
+#include "base/human.h"
+#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/model_launches.h"
+
+namespace dmc::kernels::cuda {
+namespace {
+
+constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // what cuBLAS wants on sm_90
+
+__nv_bfloat16* bf16(std::byte* data) { return reinterpret_cast<__nv_bfloat16*>(data); }
+const __nv_bfloat16* bf16(const std::byte* data) {
+  return reinterpret_cast<const __nv_bfloat16*>(data);
+}
+float* f32(std::byte* data) { return reinterpret_cast<float*>(data); }
+const float* f32(const std::byte* data) { return reinterpret_cast<const float*>(data); }
+
+class OwnStream {
+ public:
+  OwnStream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  }
+  ~OwnStream() { cudaStreamDestroy(stream_); }
+  OwnStream(const OwnStream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Graph : public Recording {
+ public:
+  Graph(cudaStream_t stream, cudaGraph_t graph) : stream_(stream) {
+    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "making a graph of a step");
+  }
+  ~Graph() override { cudaGraphExecDestroy(executable_); }
+  void replay() override { check(cudaGraphLaunch(executable_, stream_), "launching a step"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+std::byte* allocate_memory(int64_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes) + 1);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // else the next launch would report it
+    throw internal_error("the GPU has no " + human_bytes(static_cast<double>(bytes)) +
+                         " of memory left; give fewer sequences, a shorter context or --kv int8");
+  }
+  check(status, "allocating memory");
+  return static_cast<std::byte*>(memory);
+}
+
+class CudaDevice : public Device {
+ public:
+  CudaDevice()
+      : workspace_(allocate_memory(kWorkspaceBytes)),
+        blas_(stream_, workspace_.get(), kWorkspaceBytes) {}
+
+  std::byte* allocate(int64_t bytes) override {
+    std::byte* const memory = allocate_memory(bytes);
+    check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_), "clearing memory");
+    return memory;
+  }
+  void free(std::byte* memory) override { cudaFree(memory); }
+  int64_t bytes_left() const override {
+    size_t left = 0, all = 0;
+    check(cudaMemGetInfo(&left, &all), "asking for the memory left");
+    return static_cast<int64_t>(left);
+  }
+  std::byte* allocate_staging(int64_t bytes) override {
+    void* memory = nullptr;
+    check(cudaMallocHost(&memory, static_cast<size_t>(bytes)), "allocating staging memory");
+    return static_cast<std::byte*>(memory);
+  }
+  void free_staging(std::byte* memory) override { cudaFreeHost(memory); }
+
+  void copy_in(void* to, const void* from, int64_t bytes) override {
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+          "copying to the GPU");
+  }
+  void copy_out(void* to, const void* from, int64_t bytes) override {
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
+          "copying from the GPU");
+  }
+  void wait() override { check(cudaStreamSynchronize(stream_), "a step"); }
+  std::unique_ptr<Recording> record(const std::function<void()>& launches) override;
+
+  void embed(const Matrix& table, const int32_t* tokens, int64_t rows, float* x) override {
+    if (table.type == DType::kF32) {
+      cuda::embed(f32(table.data), table.outputs, table.inputs, tokens, rows, x, stream_);
+    } else {
+      cuda::embed(bf16(table.data), table.outputs, table.inputs, tokens, rows, x, stream_);
+    }
+  }
+  void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
+                    const Numbers& out) override {
+    if (out.type == DType::kF32) {
+      cuda::add_and_norm(spec, x, y, rows, f32(out.data), stream_);
+    } else {
+      cuda::add_and_norm(spec, x, y, rows, bf16(out.data), stream_);
+    }
+  }
+  void linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
+              float* y) override;
+  void split_heads(const HeadsSpec& spec, const HeadsRows<float>& io, int64_t rows) override {
+    cuda::split_heads(spec, io, rows, stream_);
+  }
+  void swiglu(const float* gate_up, int64_t rows, int64_t width, const Numbers& out) override {
+    if (out.type == DType::kF32) {
+      cuda::swiglu(gate_up, rows, width, f32(out.data), stream_);
+    } else {
+      cuda::swiglu(gate_up, rows, width, bf16(out.data), stream_);
+    }
+  }
+  void round(const float* from, int64_t count, const Numbers& to) override {
+    DMC_CHECK(to.type == DType::kBF16);
+    round_to_bf16(from, count, to.data, stream_);
+  }
+  void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
+                     int32_t* positions) override {
+    cuda::choose_tokens(logits, batch, vocab, tokens, positions, stream_);
+  }
+
+  int decode_workers(const DecodeShape& shape) override { return cuda::decode_workers(shape); }
+  void plan_decode(const CacheView& cache, const Batch& batch,
+                   const DecodeWorkspace& workspace) override {
+    cuda::plan_decode(cache.streams, batch, workspace, stream_);
+  }
+  void take_tokens(const DecodeShape& shape, const CacheView& cache, const Batch& batch, int layer,
+                   const StepTokens& tokens, const RopeView& rope) override {
+    cuda::take_tokens(shape, cache.pool, cache.stack, cache.streams, batch, layer, tokens, rope,
+                      stream_);
+  }
+  void decode_attention(const DecodeShape& shape, const CacheView& cache, const Batch& batch,
+                        int layer, const float* q, float scale, float* out,
+                        const DecodeWorkspace& workspace) override {
+    cuda::decode_attention(shape, cache.pool, cache.streams, batch, layer, q, scale, out, workspace,
+                           stream_);
+  }
+  void take_prompt(const DecodeShape& shape, const CacheView& cache,
+                   const PromptChunk& chunk) override {
+    cuda::take_prompt(shape, cache.pool, cache.stack, cache.streams, chunk, stream_);
+  }
+  void prefill_attention(const DecodeShape& shape, const CacheView& cache, const PromptChunk& chunk,
+                         const float* q, float scale, float* out) override {
+    cuda::prefill_attention(shape, cache.pool, cache.streams, chunk, q, scale, out, stream_);
+  }
+  void release_rows(const CacheView& cache, const Batch& batch, int layers) override {
+    cuda::release_rows(cache.pool, cache.stack, cache.streams, batch, layers, stream_);
+  }
+  void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim) override {
+    cuda::copy_row(cache, two_rows, layers, head_dim, stream_);
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { cudaFree(memory); }
+  };
+
+  OwnStream stream_;
+  std::unique_ptr<std::byte, Free> workspace_;
+  Cublas blas_;
+};
+
+std::unique_ptr<Recording> CudaDevice::record(const std::function<void()>& launches) {
+  check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a step");
+  cudaGraph_t graph = nullptr;
+  try {
+    launches();
+  } catch (...) {
+    cudaStreamEndCapture(stream_, &graph);
+    cudaGraphDestroy(graph);
+    throw;
+  }
+  check(cudaStreamEndCapture(stream_, &graph), "recording a step");
+  return std::make_unique<Graph>(stream_, graph);
+}
+
+void CudaDevice::linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
+                        float* y) {
+  if (rows == 0) return;
+  DMC_CHECK(x.type == weights.type);
+  if (takes_few_rows(weights.type, weights.inputs, rows)) {
+    return multiply_few_rows(
+        weights.type,
+        {weights.data, x.data, bias, y, weights.outputs, weights.inputs, static_cast<int>(rows)},
+        stream_);
+  }
+  if (bias != nullptr) spread_bias(bias, rows, weights.outputs, y, stream_);
+  blas_.multiply({weights.type, weights.data, x.data, y, weights.outputs, weights.inputs, rows,
+                  bias != nullptr});
+}
+
+}  // namespace
+
+std::shared_ptr<Device> open_cuda_device() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    throw usage_error("--device: this machine has no GPU that CUDA can use; give --device cpu");
+  }
+  return std::make_shared<CudaDevice>();
+}
+
+}  // namespace dmc::kernels::cuda

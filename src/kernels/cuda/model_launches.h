@@ -1,0 +1,26 @@
+// Launches of model_ops.h, few_rows.h and copy_stream.h. In and Out are float or __nv_bfloat16.
+#pragma once
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/few_rows.h"
+
+namespace dmc::kernels::cuda {
+
+// As the functions of Device that have these names.
+template <class In>
+void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens, int64_t rows,
+           float* x, Stream stream);
+template <class Out>
+void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream);
+void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream);
+void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
+                   int32_t* positions, Stream stream);
+void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
+              Stream stream);
+
+// Every row of y [rows][outputs] = bias.
+void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Stream stream);
+// type: kF32 or kBF16; takes_few_rows() must say so.
+void multiply_few_rows(DType type, const FewRows& args, Stream stream);
+
+}  // namespace dmc::kernels::cuda

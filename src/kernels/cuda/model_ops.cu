@@ -1,0 +1,116 @@
+#include "kernels/cuda/model_ops.h"
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/block_team.cuh"
+#include "kernels/cuda/copy_stream.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/model_launches.h"
+
+namespace dmc::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;       // of a block that has a row, or a run of numbers
+constexpr int kWideThreads = 1024;  // of a block that looks through a vocabulary
+
+unsigned blocks_for(int64_t count, int64_t in_block) {
+  return static_cast<unsigned>((count + in_block - 1) / in_block);
+}
+
+template <class In>
+__global__ void embed_kernel(const In* table, int64_t vocab, int64_t width, const int32_t* tokens,
+                             float* x) {
+  const int64_t row = blockIdx.x;
+  embed_row<BlockTeam<kThreads>>(table, vocab, width, tokens[row], x + row * width);
+}
+
+template <class Out>
+__global__ void swiglu_kernel(const float* gate_up, int64_t width, Out* out) {
+  const int64_t row = blockIdx.x;
+  swiglu_row<BlockTeam<kThreads>>(gate_up + row * 2 * width, width, out + row * width);
+}
+
+__global__ void round_kernel(const float* from, int64_t count, __nv_bfloat16* to) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < count) to[i] = __float2bfloat16(from[i]);
+}
+
+__global__ void spread_kernel(const float* bias, int64_t count, int64_t outputs, float* y) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < count) y[i] = bias[i % outputs];
+}
+
+__global__ void __launch_bounds__(kWideThreads)
+    choose_kernel(const float* logits, const __grid_constant__ Batch batch, int32_t vocab,
+                  int32_t* tokens, int32_t* positions) {
+  const int row = static_cast<int>(blockIdx.x);
+  if (batch.rows[row] < 0) return;
+  const int32_t token =
+      likeliest_token<BlockTeam<kWideThreads>>(logits + int64_t{row} * vocab, vocab);
+  if (threadIdx.x != 0) return;
+  tokens[row] = token;
+  ++positions[row];
+}
+
+// A warp has a stream.
+__global__ void copy_kernel(const __grid_constant__ CacheView cache,
+                            const __grid_constant__ Batch two_rows, int head_dim) {
+  const int layer = static_cast<int>(blockIdx.y), head = static_cast<int>(blockIdx.x);
+  copy_stream<WarpTeam>(cache.pool, cache.stack, cache.streams, head_dim,
+                        two_rows.stream(layer, head),
+                        two_rows.stream(layer, two_rows.kv_heads + head));
+}
+
+}  // namespace
+
+template <class In>
+void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens, int64_t rows,
+           float* x, Stream stream) {
+  if (rows == 0) return;
+  embed_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(table, vocab, width, tokens,
+                                                                     x);
+  check(cudaGetLastError(), "launching the embedding");
+}
+
+template <class Out>
+void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream) {
+  if (rows == 0) return;
+  swiglu_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(gate_up, width, out);
+  check(cudaGetLastError(), "launching the gated activation");
+}
+
+void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream) {
+  if (count == 0) return;
+  round_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(
+      from, count, reinterpret_cast<__nv_bfloat16*>(to));
+  check(cudaGetLastError(), "launching the rounding of activations");
+}
+
+void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
+                   int32_t* positions, Stream stream) {
+  choose_kernel<<<static_cast<unsigned>(batch.batch), kWideThreads, 0, stream>>>(
+      logits, batch, vocab, tokens, positions);
+  check(cudaGetLastError(), "launching the choice of tokens");
+}
+
+void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
+              Stream stream) {
+  const dim3 grid(static_cast<unsigned>(two_rows.kv_heads), static_cast<unsigned>(layers));
+  copy_kernel<<<grid, kLanes, 0, stream>>>(cache, two_rows, head_dim);
+  check(cudaGetLastError(), "launching the copy of a sequence");
+}
+
+void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Stream stream) {
+  if (rows == 0) return;
+  const int64_t count = rows * outputs;
+  spread_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(bias, count, outputs, y);
+  check(cudaGetLastError(), "launching the bias of a product");
+}
+
+template void embed(const float*, int64_t, int64_t, const int32_t*, int64_t, float*, Stream);
+template void embed(const __nv_bfloat16*, int64_t, int64_t, const int32_t*, int64_t, float*,
+                    Stream);
+template void swiglu(const float*, int64_t, int64_t, float*, Stream);
+template void swiglu(const float*, int64_t, int64_t, __nv_bfloat16*, Stream);
+
+}  // namespace dmc::kernels::cuda
