@@ -32,7 +32,8 @@ nlohmann::ordered_json to_json(const io::ModelConfig& c, double parameters) {
       {"head_dim", c.head_dim},         {"vocab_size", c.vocab_size},
       {"context", c.context()}};
   if (c.dmc) {
-    json["dmc"] = {{"target_cr", c.dmc->target_cr},
+    json["dmc"] = {{"method", c.dmc->method},
+                   {"target_cr", c.dmc->target_cr},
                    {"window", c.dmc->window},
                    {"decision_offset", c.dmc->decision_offset},
                    {"stage", c.dmc->stage},
@@ -48,10 +49,10 @@ void print(const io::ModelConfig& c, double parameters) {
             << c.num_kv_heads << " KV heads of " << c.head_dim << ", vocabulary " << c.vocab_size
             << ", context " << c.context() << "\n";
   if (c.dmc) {
-    std::cout << "DMC: trained for CR " << fixed(c.dmc->target_cr, 2) << " on "
-              << human_count(static_cast<double>(c.dmc->trained_tokens)) << " tokens of up to "
-              << c.dmc->max_trained_length << ", window " << c.dmc->window << ", stage "
-              << c.dmc->stage << "\n";
+    std::cout << "retrofitted for " << c.dmc->method << ", CR " << fixed(c.dmc->target_cr, 2)
+              << " on " << human_count(static_cast<double>(c.dmc->trained_tokens))
+              << " tokens of up to " << c.dmc->max_trained_length << ", window " << c.dmc->window
+              << ", stage " << c.dmc->stage << "\n";
   } else {
     std::cout << "no dmc_config: the model is dense; `dmc retrofit` teaches it to compress\n";
   }

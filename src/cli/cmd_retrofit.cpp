@@ -1,6 +1,7 @@
 // dmc retrofit: teaches a dense model to compress its own KV cache, in three stages.
 #include <algorithm>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "base/human.h"
@@ -18,21 +19,29 @@ struct StageSteps {
 };
 
 // "dmc: what it does; dms: what it does".
-std::string list_of_methods() {
-  return join(train::methods(), "; ", [](const train::Method& method) {
-    return std::string(method.name) + ": " + std::string(method.summary);
+template <class Entry>
+std::string explained(std::span<const Entry> table) {
+  return join(table, "; ", [](const Entry& entry) {
+    return std::string(entry.name) + ": " + std::string(entry.summary);
   });
+}
+
+// A flag that takes one of a table's names.
+template <class Entry>
+CLI::Option* add_name(CLI::App& app, const char* flag, std::string& name, const std::string& help,
+                      std::span<const Entry> table) {
+  const std::string names = join(table, ",", &Entry::name);
+  return app.add_option(flag, name, help + " (" + explained(table) + ")")
+      ->type_name("{" + names + "}")
+      ->check([table, names](const std::string& given) {
+        const bool known = std::ranges::find(table, given, &Entry::name) != table.end();
+        return known ? "" : "\"" + given + "\" is not one of " + names;
+      });
 }
 
 std::string usual_windows() {
   return join(train::methods(), ", ", [](const train::Method& method) {
     return std::to_string(method.usual_window) + " for " + std::string(method.name);
-  });
-}
-
-std::string list_of_divergences() {
-  return join(train::divergences(), "; ", [](const train::Divergence& divergence) {
-    return std::string(divergence.name) + ": " + std::string(divergence.summary);
   });
 }
 
@@ -59,10 +68,7 @@ std::function<int()> setup_retrofit(CLI::App& app) {
   app.add_option("--cr", r.target_cr, "compression ratio to train for")
       ->check(CLI::Range(1.0, 64.0))
       ->capture_default_str();
-  app.add_option("--method", r.method, "what a decision does (" + list_of_methods() + ")")
-      ->check([](const std::string& name) {
-        return train::find_method(name) != nullptr ? "" : "there is no method \"" + name + "\"";
-      })
+  add_name(app, "--method", r.method, "what a decision does", train::methods())
       ->capture_default_str();
   app.add_option(
          "--window", *window,
@@ -89,17 +95,11 @@ std::function<int()> setup_retrofit(CLI::App& app) {
       ->check(CLI::Range(1.0, 1e6))
       ->capture_default_str();
   app.add_option("--save-at-cr", r.save_at_cr,
-                 "ratios below --cr, as 2,3: each leaves a model in OUT/cr-RATIO when it is passed")
+                 "ratios below --cr, as 2,3: a model for each in OUT/cr-RATIO when it is passed")
       ->delimiter(',');
-  app.add_option("--distill", r.distill,
-                 "learn from the model itself as it was at the start, uncompressed, not from the "
-                 "text alone (" +
-                     list_of_divergences() + "); takes the memory of a second copy of the weights")
-      ->check([](const std::string& name) {
-        return train::find_divergence(name) != nullptr
-                   ? ""
-                   : "there is no divergence \"" + name + "\"; give forward or reverse";
-      });
+  add_name(app, "--distill", r.distill,
+           "learn from the model as it was at the start, uncompressed, a second copy in memory",
+           train::divergences());
   CLI::Option* distill_weight =
       app.add_option("--distill-weight", r.distill_weight,
                      "of --distill in the loss; the language model's loss has the rest")

@@ -18,10 +18,8 @@ at::Tensor reverse_kl(const at::Tensor& student_NV, const at::Tensor& teacher_NV
 }
 
 constexpr Divergence kDivergences[] = {
-    {"forward", "KL(teacher || student), which covers all that the teacher holds possible",
-     forward_kl},
-    {"reverse", "KL(student || teacher), which settles on what the teacher holds likely",
-     reverse_kl},
+    {"forward", "KL(teacher || student)", forward_kl},
+    {"reverse", "KL(student || teacher)", reverse_kl},
 };
 
 at::Tensor log_probabilities(const models::Decoder& model, const at::Tensor& hidden_ND) {

@@ -13,7 +13,9 @@
 namespace dmc::train {
 
 // A divergence of the student's next-token distributions from the teacher's, both as logarithms
-// [N, V]: nats, the mean over N tokens. Differentiable in the student.
+// [N, V]: nats, the mean over N tokens. Differentiable in the student. The forward one makes it
+// cover all that the teacher holds possible, the reverse one settle on what the teacher holds
+// likely.
 struct Divergence {
   std::string_view name;
   std::string_view summary;  // for --help
