@@ -33,8 +33,8 @@ std::optional<std::string> read_message() {
   return line;
 }
 
-void report(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
-            const engine::Turn& turn, bool json) {
+void report(const runtime::Runner& runner, engine::SequenceId sequence, const engine::Turn& turn,
+            bool json) {
   const int64_t taken_in = turn.prompt_tokens - turn.kept_tokens;
   const Statistics s = statistics(runner, sequence, taken_in, turn.generation);
   if (json) {
@@ -51,7 +51,7 @@ void report(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
 
 }  // namespace
 
-int chat(runtime::DecoderRunner& runner, const std::filesystem::path& model_dir,
+int chat(runtime::Runner& runner, const std::filesystem::path& model_dir,
          engine::GenerateOptions generate, const ChatOptions& options) {
   const io::ChatTemplate chat_template = require_template(model_dir);
   const io::Tokenizer tokenizer(model_dir);

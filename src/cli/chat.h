@@ -16,7 +16,7 @@ struct ChatOptions {
 };
 
 // Returns the exit code. Error(kUsage) if the model has no chat template.
-int chat(runtime::DecoderRunner& runner, const std::filesystem::path& model_dir,
+int chat(runtime::Runner& runner, const std::filesystem::path& model_dir,
          engine::GenerateOptions generate, const ChatOptions& options);
 
 }  // namespace dmc::cli

@@ -68,23 +68,27 @@ void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
 }
 
 int run(BenchCommand command) {
-  const auto model = load_model(command.model);
+  if (command.kv_budget > 0.0 && command.model.device != "cpu") {
+    throw usage_error("--kv-budget: a GPU's room is made before the first prompt; give --batch");
+  }
+  const runtime::PlacedModel placed = place_model(command.model);
+  const runtime::Model& model = placed.model();
   runtime::RunnerOptions options = runner_options(command.model);
   const auto subject = [&](const char* policy, double forced_cr = 1.0) {
     options.compression.policy = policy;
     options.compression.forced_cr = forced_cr;
-    return runtime::Subject{policy, model, options};
+    return runtime::Subject{policy, placed, options};
   };
   std::vector<runtime::Subject> subjects = {subject("dense")};
-  if (model->config.dmc) subjects.push_back(subject(model->config.dmc->method.c_str()));
+  if (model.config.dmc) subjects.push_back(subject(model.config.dmc->method.c_str()));
   for (double cr : command.forced_crs) subjects.push_back(subject("forced", cr));
   command.measure.kv_budget = static_cast<int64_t>(command.kv_budget * (1 << 20));
   const int64_t longest = std::ranges::max(command.measure.contexts);
-  if (longest > model->config.context()) {
-    std::cerr << "note: contexts above the model's " << model->config.context()
+  if (longest > model.config.context()) {
+    std::cerr << "note: contexts above the model's " << model.config.context()
               << " tokens are timed too; their text would make no sense\n";
   }
-  const std::vector<int32_t> text = bench_text(command.data, *model, command.model.dir, longest);
+  const std::vector<int32_t> text = bench_text(command.data, model, command.model.dir, longest);
   const size_t points = command.measure.contexts.size() *
                         (command.kv_budget > 0.0 ? 1 : command.measure.batches.size());
   ProgressBar bar("measuring", static_cast<int64_t>(points));
@@ -110,6 +114,7 @@ std::function<int()> setup_bench(CLI::App& app) {
   runtime::MeasureOptions& o = command->measure;
   add_model_options(app, command->model, "builtin-4x");
   add_inference_options(app, command->model, /*with_policy=*/false);
+  add_device_option(app, command->model);
   app.add_option("--data", command->data, "text to fill the cache with (default: held-out files)");
   app.add_option("--contexts", o.contexts, "tokens in the cache before decoding")
       ->delimiter(',')

@@ -35,8 +35,8 @@ struct EvalCommand {
 
 struct Subject {
   const EvalCommand& command;
-  std::shared_ptr<const runtime::Model> model;
-  runtime::DecoderRunner& runner;
+  const runtime::PlacedModel& placed;
+  runtime::Runner& runner;
   const io::Tokenizer& tokenizer;
 };
 
@@ -51,7 +51,8 @@ std::string heading(const Subject& subject) {
 
 runtime::Score score_text(const Subject& subject) {
   const EvalCommand& command = subject.command;
-  const io::EvalWindows windows = held_out_windows(command.text, *subject.model, command.model.dir);
+  const io::EvalWindows windows =
+      held_out_windows(command.text, subject.placed.model(), command.model.dir);
   ProgressBar bar("text", static_cast<int64_t>(windows.tokens.size()));
   return runtime::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
 }
@@ -108,15 +109,12 @@ std::vector<Step> make_plan(const EvalCommand& command) {
 }
 
 // What the model is compared with: itself without compression, or another one.
-std::unique_ptr<runtime::DecoderRunner> make_reference(const Subject& subject) {
+std::unique_ptr<runtime::Runner> make_reference(const Subject& subject) {
+  const runtime::RunnerOptions dense{.compression = {.policy = "dense"}};
+  if (subject.command.reference.empty()) return subject.placed.make_runner(dense);
   ModelOptions options = subject.command.model;
-  auto model = subject.model;
-  if (!subject.command.reference.empty()) {
-    options.dir = subject.command.reference;
-    model = load_model(options);
-  }
-  return std::make_unique<runtime::DecoderRunner>(
-      std::move(model), runtime::RunnerOptions{.compression = {.policy = "dense"}});
+  options.dir = subject.command.reference;
+  return runtime::PlacedModel(load_model(options), subject.placed.device()).make_runner(dense);
 }
 
 eval::TaskScore run_task(const eval::Task& task, eval::TaskInput input) {
@@ -137,9 +135,9 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
   };
   std::optional<io::EvalWindows> text;
   if (needs(&eval::Task::on_text)) {
-    text = held_out_windows(command.text, *subject.model, command.model.dir);
+    text = held_out_windows(command.text, subject.placed.model(), command.model.dir);
   }
-  std::unique_ptr<runtime::DecoderRunner> reference;
+  std::unique_ptr<runtime::Runner> reference;
   if (needs(&eval::Task::compares)) reference = make_reference(subject);
 
   std::vector<eval::NamedScore> scores;
@@ -151,7 +149,7 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
     scores.push_back({std::string(task->name),
                       run_task(*task, {.runner = subject.runner,
                                        .tokenizer = subject.tokenizer,
-                                       .end_of_text = subject.model->config.eos_token_ids,
+                                       .end_of_text = subject.placed.model().config.eos_token_ids,
                                        .file = file,
                                        .text = text ? &*text : nullptr,
                                        .reference = reference.get(),
@@ -175,10 +173,10 @@ int print_task_scores(const Subject& subject) {
 }
 
 int run(const EvalCommand& command) {
-  const auto model = load_model(command.model);
-  runtime::DecoderRunner runner(model, runner_options(command.model));
+  const runtime::PlacedModel model = place_model(command.model);
+  const std::unique_ptr<runtime::Runner> runner = model.make_runner(runner_options(command.model));
   const io::Tokenizer tokenizer(command.model.dir);
-  const Subject subject{command, model, runner, tokenizer};
+  const Subject subject{command, model, *runner, tokenizer};
   const bool only_text = command.tasks == std::vector<std::string>{kText};
   return only_text ? print_text_score(subject) : print_task_scores(subject);
 }
@@ -199,6 +197,7 @@ std::function<int()> setup_eval(CLI::App& app) {
   auto command = std::make_shared<EvalCommand>();
   add_model_options(app, command->model, "builtin-4x");
   add_inference_options(app, command->model, /*with_policy=*/true);
+  add_device_option(app, command->model);
   app.add_option("--tasks", command->tasks, "what to score, separated by commas")
       ->delimiter(',')
       ->default_str("text");

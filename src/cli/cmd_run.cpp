@@ -33,7 +33,7 @@ std::string read_prompt(const RunCommand& command) {
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
 
-int continue_text(const RunCommand& command, runtime::DecoderRunner& runner,
+int continue_text(const RunCommand& command, runtime::Runner& runner,
                   const engine::GenerateOptions& options) {
   const std::string prompt = read_prompt(command);
   const io::Tokenizer tokenizer(command.model.dir);
@@ -64,16 +64,16 @@ int continue_text(const RunCommand& command, runtime::DecoderRunner& runner,
 }
 
 int run(const RunCommand& command) {
-  const auto model = load_model(command.model);
+  const runtime::PlacedModel model = place_model(command.model);
   runtime::RunnerOptions runner_setup = runner_options(command.model);
   runner_setup.chunk = command.chunk;
-  runtime::DecoderRunner runner(model, runner_setup);
+  const std::unique_ptr<runtime::Runner> runner = model.make_runner(runner_setup);
   engine::GenerateOptions options = command.generate;
-  options.stop_ids = model->config.eos_token_ids;
-  if (!command.chat) return continue_text(command, runner, options);
+  options.stop_ids = model.model().config.eos_token_ids;
+  if (!command.chat) return continue_text(command, *runner, options);
   ChatOptions chat_options{command.system, std::nullopt, command.json};
   if (command.has_text) chat_options.message = read_prompt(command);
-  return chat(runner, command.model.dir, options, chat_options);
+  return chat(*runner, command.model.dir, options, chat_options);
 }
 
 }  // namespace
@@ -83,6 +83,7 @@ std::function<int()> setup_run(CLI::App& app) {
   engine::SamplingOptions& sampling = command->generate.sampling;
   add_model_options(app, command->model, "builtin-4x");
   add_inference_options(app, command->model, /*with_policy=*/true);
+  add_device_option(app, command->model);
   CLI::Option* prompt =
       app.add_option("-p,--prompt", command->prompt, "text to continue; - reads standard input");
   CLI::Option* file = app.add_option("-f,--file", command->prompt_file, "file with the text");

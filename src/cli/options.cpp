@@ -15,6 +15,10 @@ namespace {
 const std::map<std::string, DType> kPrecisions = {
     {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
 
+std::string device_problem(const std::string& name) {
+  return name == "cpu" || name == "cuda" ? "" : "\"" + name + "\" is not one of cpu,cuda";
+}
+
 std::string list_of_policies() {
   return join(policy::policies(), "; ", [](const policy::Policy& policy) {
     return std::string(policy.name) + ": " + std::string(policy.summary);
@@ -94,6 +98,15 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
       ->capture_default_str();
 }
 
+void add_device_option(CLI::App& app, ModelOptions& options) {
+  app.add_option("--device", options.device,
+                 "where the model runs; cuda is an NVIDIA GPU (Llama, Mistral and Qwen, policies "
+                 "dense, dmc and forced)")
+      ->type_name("{cpu,cuda}")
+      ->check(device_problem)
+      ->capture_default_str();
+}
+
 void require_model(const ModelOptions& options) {
   if (!fs::is_directory(options.dir)) {
     throw usage_error("--model: there is no folder " + options.dir.string());
@@ -107,6 +120,14 @@ std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
   std::optional<DType> weights;
   if (!options.weights.empty()) weights = precision(options.weights);
   return runtime::load_model(options.dir, weights);
+}
+
+// The device is opened first: that it is missing should not be known only after minutes of loading.
+runtime::PlacedModel place_model(const ModelOptions& options) {
+  require_model(options);
+  std::shared_ptr<kernels::cuda::Device> device;
+  if (options.device == "cuda") device = kernels::cuda::open_cuda_device();
+  return {load_model(options), std::move(device)};
 }
 
 runtime::RunnerOptions runner_options(const ModelOptions& options) {

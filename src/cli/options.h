@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "io/corpus.h"
-#include "runtime/decoder_runner.h"
+#include "runtime/placed_model.h"
 
 namespace dmc::cli {
 
@@ -17,6 +17,7 @@ struct ModelOptions {
   std::filesystem::path dir;
   int threads = 0;                  // 0: all cores
   std::string weights, kv = "f32";  // precision in memory; weights: empty as in the checkpoint
+  std::string device = "cpu";
   runtime::PolicyOptions compression;
 };
 
@@ -26,6 +27,8 @@ void add_threads(CLI::App& app, int& threads);  // --threads; 0 stays for all co
 // How inference runs: --weights, --kv and, if `with_policy`, which policy decides and how far it
 // compresses.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
+
+void add_device_option(CLI::App& app, ModelOptions& options);  // --device
 
 inline constexpr const char* kForceCrHelp =
     "merge tokens at random to this compression ratio: shows its speed on any model, not its "
@@ -45,6 +48,8 @@ void require_model(const ModelOptions& options);
 
 // The model for inference, on the threads asked for.
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options);
+// The same on the device asked for. Error(kUsage) if that is not there.
+runtime::PlacedModel place_model(const ModelOptions& options);
 runtime::RunnerOptions runner_options(const ModelOptions& options);
 
 struct TextOptions {

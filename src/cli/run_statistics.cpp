@@ -1,6 +1,7 @@
 #include "cli/run_statistics.h"
 
 #include <iostream>
+#include <numeric>
 
 #include "base/human.h"
 
@@ -27,15 +28,13 @@ double per_second(int64_t count, double seconds) {
 
 }  // namespace
 
-Statistics statistics(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
+Statistics statistics(const runtime::Runner& runner, engine::SequenceId sequence,
                       int64_t prompt_tokens, const engine::Generation& generation) {
-  const cache::CacheConfig& config = runner.cache().config();
-  const int64_t streams = static_cast<int64_t>(config.layers) * config.kv_heads;
-  const int64_t tokens = runner.cache().length(sequence), slots = runner.cache().slots(sequence);
-  return {tokens,
-          slots,
-          streams,
-          runner.cache().bytes().total(),
+  const std::vector<int64_t> slots = runner.slots(sequence);
+  return {runner.length(sequence),
+          std::accumulate(slots.begin(), slots.end(), int64_t{0}),
+          static_cast<int64_t>(slots.size()),
+          runner.cache_bytes(),
           prompt_tokens,
           runner.compression_ratio(sequence),
           per_second(prompt_tokens, generation.prefill_seconds),

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "engine/generate.h"
-#include "runtime/decoder_runner.h"
+#include "runtime/runner.h"
 
 namespace dmc::cli {
 
@@ -16,7 +16,7 @@ struct Statistics {
 };
 
 // `prompt_tokens` were taken in for `generation`, which ended with `sequence`.
-Statistics statistics(const runtime::DecoderRunner& runner, engine::SequenceId sequence,
+Statistics statistics(const runtime::Runner& runner, engine::SequenceId sequence,
                       int64_t prompt_tokens, const engine::Generation& generation);
 
 void print_statistics(const Statistics& s, engine::StopReason stop);  // a line on standard error

@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "base/human.h"
 #include "base/stopwatch.h"
-#include "runtime/decoder_runner.h"
 
 namespace dmc::runtime {
 namespace {
@@ -18,7 +17,7 @@ double median(std::vector<double> values) {
 
 // A batch that shares nothing, as independent requests would: forks share pages and a shared page
 // would be read from the processor's cache.
-std::vector<engine::SequenceId> fill_batch(DecoderRunner& runner, std::span<const int32_t> prompt,
+std::vector<engine::SequenceId> fill_batch(Runner& runner, std::span<const int32_t> prompt,
                                            int64_t batch, double* prefill_seconds) {
   std::vector<engine::SequenceId> sequences;
   for (int64_t i = 0; i < batch; ++i) {
@@ -31,7 +30,7 @@ std::vector<engine::SequenceId> fill_batch(DecoderRunner& runner, std::span<cons
 }
 
 // Memory is touched for the first time, which takes longer than a short prompt itself.
-void warm_up(DecoderRunner& runner, std::span<const int32_t> text) {
+void warm_up(Runner& runner, std::span<const int32_t> text) {
   constexpr size_t kTokens = 512;
   const engine::SequenceId sequence = runner.add_sequence();
   runner.prefill(sequence, text.first(std::min(text.size(), kTokens)));
@@ -42,11 +41,11 @@ struct Timing {
   double prefill_seconds = 0.0, decode_seconds = 0.0;
 };
 
-Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t decode_tokens,
+Timing time_once(Runner& runner, std::span<const int32_t> prompt, int64_t decode_tokens,
                  Measurement* out) {
   Timing timing;
   const auto sequences = fill_batch(runner, prompt, out->batch, &timing.prefill_seconds);
-  out->cache_bytes = runner.cache().bytes().total();
+  out->cache_bytes = runner.cache_bytes();
   out->compression_ratio = runner.compression_ratio(sequences[0]);
   std::vector<int32_t> next(sequences.size());
   const Stopwatch watch;
@@ -60,10 +59,10 @@ Timing time_once(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t
 }
 
 // Sequences of such a prompt that a cache of so many bytes holds.
-int64_t fitting_batch(DecoderRunner& runner, std::span<const int32_t> prompt, int64_t bytes) {
+int64_t fitting_batch(Runner& runner, std::span<const int32_t> prompt, int64_t bytes) {
   const engine::SequenceId probe = runner.add_sequence();
   runner.prefill(probe, prompt);
-  const int64_t needed = runner.cache().bytes().total();
+  const int64_t needed = runner.cache_bytes();
   runner.release(probe);
   if (needed > bytes) {
     throw usage_error("--kv-budget: a sequence of " + std::to_string(prompt.size()) +
@@ -80,11 +79,12 @@ std::vector<Measurement> measure(const std::vector<Subject>& subjects,
                                  const std::function<void(int64_t, int64_t)>& on_point) {
   const int64_t longest = std::ranges::max(options.contexts);
   DMC_CHECK(static_cast<int64_t>(text.size()) >= longest);
-  std::vector<std::unique_ptr<DecoderRunner>> runners;
+  std::vector<std::unique_ptr<Runner>> runners;
+  const auto sequences = static_cast<int>(std::ranges::max(options.batches));
   for (const Subject& subject : subjects) {
     RunnerOptions runner = subject.options;
     runner.max_positions = longest + options.decode_tokens;
-    runners.push_back(std::make_unique<DecoderRunner>(subject.model, runner));
+    runners.push_back(subject.model.make_runner(runner, sequences));
     warm_up(*runners.back(), std::span(text).first(static_cast<size_t>(longest)));
   }
   std::vector<Measurement> results;

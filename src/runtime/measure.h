@@ -6,14 +6,14 @@
 #include <string>
 #include <vector>
 
-#include "runtime/decoder_runner.h"
+#include "runtime/placed_model.h"
 
 namespace dmc::runtime {
 
 // A model and the policy it runs with.
 struct Subject {
   std::string name;
-  std::shared_ptr<const Model> model;
+  PlacedModel model;
   RunnerOptions options;  // max_positions is set as the contexts need it
 };
 

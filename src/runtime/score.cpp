@@ -27,8 +27,8 @@ double bits(std::span<const eval::LogLikelihood> ratings) {
 }
 
 // Takes the window in and rates each of its tokens but the first.
-void rate_window(DecoderRunner& runner, engine::SequenceId sequence,
-                 std::span<const int32_t> window, Sums* sums) {
+void rate_window(Runner& runner, engine::SequenceId sequence, std::span<const int32_t> window,
+                 Sums* sums) {
   const auto vocab = static_cast<size_t>(runner.vocab_size());
   for (size_t first = 0; first < window.size(); first += kRowsAtOnce) {
     const size_t count = std::min(kRowsAtOnce, window.size() - first);
@@ -45,29 +45,25 @@ void rate_window(DecoderRunner& runner, engine::SequenceId sequence,
   sums->tokens += static_cast<int64_t>(window.size());
 }
 
-void fill_ratios(const std::vector<std::vector<int64_t>>& slots, Score* score) {
-  int64_t total = 0, streams = 0;
-  for (const auto& layer : slots) {
-    score->cr_by_head.emplace_back();
-    for (int64_t count : layer) {
-      total += count;
-      ++streams;
-      score->cr_by_head.back().push_back(static_cast<double>(score->tokens) /
-                                         static_cast<double>(count));
-    }
+// slots: [layers * kv_heads], over all windows.
+void fill_ratios(const std::vector<int64_t>& slots, size_t kv_heads, Score* score) {
+  int64_t total = 0;
+  for (size_t stream = 0; stream < slots.size(); ++stream) {
+    if (stream % kv_heads == 0) score->cr_by_head.emplace_back();
+    total += slots[stream];
+    score->cr_by_head.back().push_back(static_cast<double>(score->tokens) /
+                                       static_cast<double>(slots[stream]));
   }
-  score->slots = static_cast<double>(total) / static_cast<double>(streams);
+  score->slots = static_cast<double>(total) / static_cast<double>(slots.size());
   score->compression_ratio = static_cast<double>(score->tokens) / score->slots;
 }
 
 }  // namespace
 
-Score score(DecoderRunner& runner, const io::EvalWindows& windows,
+Score score(Runner& runner, const io::EvalWindows& windows,
             const std::function<void(int64_t)>& on_window) {
-  const cache::CacheConfig& config = runner.cache().config();
-  std::vector<std::vector<int64_t>> slots(
-      static_cast<size_t>(config.layers),
-      std::vector<int64_t>(static_cast<size_t>(config.kv_heads)));
+  const io::ModelConfig& config = runner.model().config;
+  std::vector<int64_t> slots(static_cast<size_t>(config.num_layers * config.num_kv_heads));
   Sums sums;
   std::vector<double> by_window;
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
@@ -77,12 +73,8 @@ Score score(DecoderRunner& runner, const io::EvalWindows& windows,
     sums.bytes += windows.bytes[i];
     by_window.push_back(bits(std::span(sums.ratings).subspan(rated)) /
                         static_cast<double>(windows.bytes[i]));
-    for (int layer = 0; layer < config.layers; ++layer) {
-      for (int head = 0; head < config.kv_heads; ++head) {
-        slots[static_cast<size_t>(layer)][static_cast<size_t>(head)] +=
-            runner.cache().slots(sequence, layer, head);
-      }
-    }
+    const std::vector<int64_t> kept = runner.slots(sequence);
+    for (size_t stream = 0; stream < slots.size(); ++stream) slots[stream] += kept[stream];
     runner.release(sequence);
     on_window(static_cast<int64_t>(i) + 1);
   }
@@ -96,7 +88,7 @@ Score score(DecoderRunner& runner, const io::EvalWindows& windows,
   result.bits_per_byte = bits(sums.ratings) / static_cast<double>(sums.bytes);
   result.bits_per_byte_error = eval::mean_metric("bits_per_byte", by_window).standard_error;
   result.tokens = sums.tokens;
-  fill_ratios(slots, &result);
+  fill_ratios(slots, static_cast<size_t>(config.num_kv_heads), &result);
   return result;
 }
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "io/corpus.h"
-#include "runtime/decoder_runner.h"
+#include "runtime/runner.h"
 
 namespace dmc::runtime {
 
@@ -22,7 +22,7 @@ struct Score {
 
 // Every window is taken in by one compressed prefill, so each prediction is made from compressed
 // slots, as in decoding. on_window is called with the number of windows done.
-Score score(DecoderRunner& runner, const io::EvalWindows& windows,
+Score score(Runner& runner, const io::EvalWindows& windows,
             const std::function<void(int64_t)>& on_window);
 
 }  // namespace dmc::runtime

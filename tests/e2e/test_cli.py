@@ -57,6 +57,13 @@ def test_help_lists_every_command(dmc):
         assert dmc(command, "--help").returncode == 0
 
 
+def test_a_device_that_is_not_there_is_said_at_once(dmc):
+    for command in (["run", "-p", "def"], ["eval"], ["bench"]):
+        refused(dmc(*command, "--device", "cuda"), USAGE, "--device")
+        refused(dmc(*command, "--device", "tpu"), USAGE, "--device", "tpu", "cpu,cuda")
+    refused(dmc("bench", "--device", "cuda", "--kv-budget", 1), USAGE, "--kv-budget", "--batch")
+
+
 def test_typing_errors_are_met_with_a_guess(dmc):
     refused(dmc("evl"), USAGE, "did you mean eval?")
     refused(dmc("run", "--promt", "x"), USAGE, "did you mean --prompt?")
