@@ -48,6 +48,6 @@ if(DMC_TESTS)
   add_executable(cuda_test ${DMC_CUDA_TESTS})
   target_compile_options(cuda_test PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${DMC_CUDA_OPTIONS}>
                          $<$<COMPILE_LANGUAGE:CXX>:${DMC_WARNINGS}>)
-  target_link_libraries(cuda_test PRIVATE dmc_kernels_cuda dmc_cache GTest::gtest_main)
+  target_link_libraries(cuda_test PRIVATE dmc_runtime GTest::gtest_main)
   add_dependencies(gpu cuda_test)
 endif()

@@ -24,4 +24,4 @@ def test_an_unknown_part_is_one_sentence():
     run = gpu_check("grdi")
     assert run.returncode == 1
     assert run.stderr == ("gpu_check: there is no part 'grdi'; there are build, host, grid, parity, "
-                          "memcheck, bench, sdpa\n")
+                          "device, text, memcheck, bench, model, model13, sdpa\n")

@@ -1,0 +1,106 @@
+// The runtime on a GPU against the same on the CPU: HostDevice runs what CudaDevice runs. Without a
+// GPU it is skipped.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "gpu_testing.h"
+#include "runtime/device/device_runner.h"
+#include "runtime/device/device_testing.h"
+#include "runtime/device/host_device.h"
+
+namespace dmc::runtime {
+namespace {
+
+using engine::SequenceId;
+using kernels::cuda::relative_error;
+
+// Null without a GPU; one that cannot be used is an error.
+std::shared_ptr<kernels::cuda::Device> gpu() {
+  static const auto device = []() -> std::shared_ptr<kernels::cuda::Device> {
+    try {
+      return kernels::cuda::open_cuda_device();
+    } catch (const Error& error) {
+      if (std::string(error.what()).find("no GPU") == std::string::npos) throw;
+      return nullptr;
+    }
+  }();
+  return device;
+}
+
+// Of head size 64, the least that attention is compiled for.
+io::ModelConfig config_for_gpu() {
+  io::ModelConfig config = small_config();
+  config.head_dim = 64;
+  config.dmc = io::DmcConfig{.decision_offset = 0.05};
+  return config;
+}
+
+void expect_same(const std::vector<float>& got, const std::vector<float>& wanted, DType type) {
+  ASSERT_EQ(got.size(), wanted.size());
+  EXPECT_LE(relative_error(got, wanted), type == DType::kF32 ? 1e-4 : 2e-2);
+}
+
+// The same prompts and steps on both, in batches that our own products serve and in ones that go to
+// cuBLAS.
+void expect_same_runs(const io::ModelConfig& config, DType weights, const RunnerOptions& options) {
+  constexpr int kSequences = 12;
+  const auto model = random_model(config, weights, 7);
+  const DeviceRoom room{.sequences = kSequences};
+  DeviceRunner wanted(upload_model(std::make_shared<HostDevice>(), model), options, room);
+  DeviceRunner got(upload_model(gpu(), model), options, room);
+  std::vector<SequenceId> a, b;
+  for (int i = 0; i < kSequences - 1; ++i) {
+    const std::vector<int32_t> prompt = random_text(*model, 1 + 11 * i, 10 + i);
+    a.push_back(wanted.add_sequence());
+    b.push_back(got.add_sequence());
+    expect_same(got.prefill(b.back(), prompt), wanted.prefill(a.back(), prompt), weights);
+  }
+  a.push_back(wanted.fork(a.back()));
+  b.push_back(got.fork(b.back()));
+  for (size_t count : {1, 3, 12, 1, 12, 12}) {
+    SCOPED_TRACE("a batch of " + std::to_string(count));
+    const auto tokens = random_text(*model, static_cast<int64_t>(count), 50 + count);
+    expect_same(got.decode(std::span(b).first(count), tokens),
+                wanted.decode(std::span(a).first(count), tokens), weights);
+  }
+  const std::vector<int32_t> tokens = random_text(*model, kSequences, 90);
+  if (weights == DType::kF32) {
+    EXPECT_EQ(got.decode_likeliest(b, tokens, 50), wanted.decode_likeliest(a, tokens, 50));
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(got.slots(b[i]), wanted.slots(a[i]));
+  }
+  for (SequenceId id : b) got.release(id);
+  EXPECT_EQ(got.cache_bytes(), 0);
+}
+
+TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
+  if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  io::ModelConfig biased = config_for_gpu(), normed = config_for_gpu(), dense = config_for_gpu();
+  biased.attention_bias = true;
+  normed.qk_norm = true;
+  dense.dmc.reset();
+  const RunnerOptions no_merging{.compression = {.policy = "dense"}};
+  expect_same_runs(config_for_gpu(), DType::kF32, {});
+  expect_same_runs(biased, DType::kF32, {.chunk = 16});
+  expect_same_runs(normed, DType::kF32, {});
+  expect_same_runs(dense, DType::kF32, {.compression = {.forced_cr = 3.0}});
+  // A decision could fall the other way where numbers are rounded, so there are none.
+  expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
+  expect_same_runs(biased, DType::kBF16, no_merging);
+}
+
+TEST(CudaDevice, PagesThatRunOutAreAnErrorAndComeBack) {
+  if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  io::ModelConfig config = config_for_gpu();
+  config.dmc.reset();
+  const auto model = random_model(config, DType::kF32, 1);
+  DeviceRunner runner(upload_model(gpu(), model), {}, {.sequences = 2, .pages = 4 * 2});
+  const SequenceId first = runner.add_sequence();
+  EXPECT_THROW(runner.prefill(first, random_text(*model, 100, 2)), Error);
+  runner.release(first);
+  EXPECT_EQ(runner.cache_bytes(), 0);
+  EXPECT_NO_THROW(runner.prefill(runner.add_sequence(), random_text(*model, 30, 3)));
+}
+
+}  // namespace
+}  // namespace dmc::runtime
