@@ -5,6 +5,7 @@
 #include <cublas_v2.h>
 
 #include <type_traits>
+#include <utility>
 
 namespace dmc::kernels::cuda {
 
@@ -17,12 +18,13 @@ static_assert(sizeof(cublasHandle_t) == sizeof(void*) && sizeof(cublasStatus_t) 
 static_assert(sizeof(cublasOperation_t) == sizeof(int) && sizeof(cudaDataType) == sizeof(int));
 static_assert(sizeof(cublasComputeType_t) == sizeof(int));
 static_assert(sizeof(cublasGemmAlgo_t) == sizeof(int));
-// A call with its arguments in our order.
-using Status = decltype(cublasGemmEx(
-    cublasHandle_t(), CUBLAS_OP_T, CUBLAS_OP_N, int(), int(), int(),
-    static_cast<const void*>(nullptr), static_cast<const void*>(nullptr), CUDA_R_16BF, int(),
-    static_cast<const void*>(nullptr), CUDA_R_16BF, int(), static_cast<const void*>(nullptr),
-    static_cast<void*>(nullptr), CUDA_R_32F, int(), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+// A call with its arguments in our order (the function has overloads, so it has no one type).
+using std::declval;
+using Status = decltype(cublasGemmEx(declval<cublasHandle_t>(), CUBLAS_OP_T, CUBLAS_OP_N, 1, 1, 1,
+                                     declval<const void*>(), declval<const void*>(), CUDA_R_16BF, 1,
+                                     declval<const void*>(), CUDA_R_16BF, 1, declval<const void*>(),
+                                     declval<void*>(), CUDA_R_32F, 1, CUBLAS_COMPUTE_32F,
+                                     CUBLAS_GEMM_DEFAULT));
 static_assert(std::is_same_v<Status, cublasStatus_t>);
 
 }  // namespace dmc::kernels::cuda
