@@ -55,6 +55,7 @@ struct Pupil {
 };
 
 struct Case {
+  const char* name;
   const char* divergence;
   double weight;
 };
@@ -103,8 +104,10 @@ TEST_P(HeadBackward, LanguageModelLossIsCrossEntropy) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Losses, HeadBackward,
-                         testing::Values(Case{"", 0.0}, Case{"forward", 1.0}, Case{"reverse", 1.0},
-                                         Case{"forward", 0.3}));
+                         testing::Values(Case{"Text", "", 0.0}, Case{"Forward", "forward", 1.0},
+                                         Case{"Reverse", "reverse", 1.0},
+                                         Case{"Mixed", "forward", 0.3}),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 // By hand: p = (1/2, 1/2) is the teacher, q = (1/4, 3/4) the student.
 TEST(Divergence, IsWhatItsNameSays) {
