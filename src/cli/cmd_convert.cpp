@@ -10,6 +10,7 @@
 #include "families/config_file.h"
 #include "families/quantization.h"
 #include "io/model_files.h"
+#include "models/adapter.h"
 #include "models/decision_channel.h"
 #include "models/kv_heads.h"
 #include "nn/weights.h"
@@ -45,7 +46,7 @@ void require_new_folder(const fs::path& out) {
   }
 }
 
-void make_plain(models::Decoder& model) {
+models::Decoder make_plain(models::Decoder model) {
   if (!model.config().dmc) {
     throw usage_error("--plain: the model has no dmc_config, so there are no decisions to remove");
   }
@@ -54,8 +55,10 @@ void make_plain(models::Decoder& model) {
         "--plain: the model's decision channel is 0 behind the rotary embedding, too "
         "(zero_after_rope in dmc_config), which no dense model can be");
   }
+  if (model.config().has_adapter()) return models::without_adapter(model);
   models::scale_decision_channel(model, 0.0);
   model.config().dmc.reset();
+  return model;
 }
 
 nn::WeightForm weight_form(const ConvertCommand& command, const models::Decoder& model,
@@ -79,7 +82,7 @@ int run(const ConvertCommand& command) {
   const at::ScalarType dtype =
       command.dtype.empty() ? stored_dtype(from) : nn::float_type(command.dtype);
   models::Decoder model = models::Decoder::load(from, dtype);
-  if (command.plain) make_plain(model);
+  if (command.plain) model = make_plain(std::move(model));
   if (command.kv_heads > 0) model = models::pool_kv_heads(model, command.kv_heads);
   model.save(command.out, weight_form(command, model, dtype));
   io::copy_companions(from, command.out);

@@ -114,6 +114,7 @@ std::unique_ptr<runtime::Runner> make_reference(const Subject& subject) {
   if (subject.command.reference.empty()) return subject.placed.make_runner(dense);
   ModelOptions options = subject.command.model;
   options.dir = subject.command.reference;
+  options.adapter.clear();
   return runtime::PlacedModel(load_model(options), subject.placed.device()).make_runner(dense);
 }
 

@@ -11,7 +11,6 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "families/checkpoint.h"
-#include "families/config_file.h"
 #include "runtime/score.h"
 
 namespace dmc::cli {
@@ -34,6 +33,7 @@ nlohmann::ordered_json to_json(const io::ModelConfig& c, double parameters) {
   if (c.dmc) {
     json["dmc"] = {{"method", c.dmc->method},
                    {"target_cr", c.dmc->target_cr},
+                   {"decision_source", c.dmc->decision_source},
                    {"window", c.dmc->window},
                    {"decision_offset", c.dmc->decision_offset},
                    {"stage", c.dmc->stage},
@@ -52,7 +52,8 @@ void print(const io::ModelConfig& c, double parameters) {
     std::cout << "retrofitted for " << c.dmc->method << ", CR " << fixed(c.dmc->target_cr, 2)
               << " on " << human_count(static_cast<double>(c.dmc->trained_tokens))
               << " tokens of up to " << c.dmc->max_trained_length << ", window " << c.dmc->window
-              << ", stage " << c.dmc->stage << "\n";
+              << ", stage " << c.dmc->stage << (c.has_adapter() ? ", decided by an adapter" : "")
+              << "\n";
   } else {
     std::cout << "no dmc_config: the model is dense; `dmc retrofit` teaches it to compress\n";
   }
@@ -71,8 +72,7 @@ void print(const runtime::Score& score) {
 
 int check_files(const InspectCommand& command) {
   require_model(command.model);
-  const io::ModelConfig config = families::read_model_config(command.model.dir);
-  const families::Checkpoint checkpoint(command.model.dir, families::decoder_layout(config));
+  const auto [config, checkpoint] = families::open_model(command.model.dir, command.model.adapter);
   const families::CheckpointFacts facts = checkpoint.check();
   std::vector<std::string> dtypes;
   for (DType dtype : facts.dtypes) dtypes.emplace_back(dtype_name(dtype));

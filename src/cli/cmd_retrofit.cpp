@@ -45,6 +45,27 @@ std::string usual_windows() {
   });
 }
 
+std::vector<train::StageRun> choose_stages(const StageSteps& steps, const std::string& decisions) {
+  std::vector<train::StageRun> stages = {{train::find_stage("retrofit"), steps.retrofit},
+                                         {train::find_stage("finetune"), steps.finetune}};
+  if (decisions == "neuron") {  // attention must first learn to do without the channel
+    stages.insert(stages.begin(), {train::find_stage("zero-out"), steps.zero_out});
+  }
+  return stages;
+}
+
+void check_decisions(const train::RetrofitOptions& options, bool zero_out_given) {
+  if (options.decisions == "adapter" && zero_out_given) {
+    throw usage_error(
+        "--zero-out-steps: an adapter takes no channel of the model, so none has to fade; leave "
+        "the flag out or take --decisions neuron");
+  }
+  if (options.decisions != "adapter" && options.train_base) {
+    throw usage_error("--train-base: --decisions " + options.decisions +
+                      " always trains the model's own weights; leave the flag out");
+  }
+}
+
 void check_options(const train::RetrofitOptions& options, bool distill_weight_given) {
   if (distill_weight_given && options.distill.empty()) {
     throw usage_error("--distill-weight: there is no distillation to weigh; add --distill forward");
@@ -76,9 +97,17 @@ std::function<int()> setup_retrofit(CLI::App& app) {
          "one that is to go is still seen (default: " +
              usual_windows() + ")")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--zero-out-steps", steps->zero_out, "steps in which the decision channel fades")
-      ->check(CLI::Range(1, 1 << 30))
+  app.add_option("--decisions", r.decisions,
+                 "who takes them: neuron, a channel that each head gives up, or adapter, a small "
+                 "projection beside each layer, which alone is trained")
+      ->check(CLI::IsMember({"neuron", "adapter"}))
       ->capture_default_str();
+  app.add_flag("--train-base", r.train_base,
+               "with --decisions adapter: train the model's own weights, too");
+  CLI::Option* zero_out = app.add_option("--zero-out-steps", steps->zero_out,
+                                         "steps in which the decision channel fades")
+                              ->check(CLI::Range(1, 1 << 30))
+                              ->capture_default_str();
   app.add_option("--steps", steps->retrofit, "steps in which the ratio rises to --cr")
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
@@ -112,23 +141,23 @@ std::function<int()> setup_retrofit(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--decision-scale", r.decision_scale,
-                 "factor on the decision channels while training; larger ones learn faster")
+                 "factor on decision logits while training; larger ones learn faster")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.footer(
       "Examples:\n"
       "  dmc retrofit -m models/builtin -o my-4x --cr 4\n"
       "  dmc retrofit -m models/builtin -o sparse-4x --cr 4 --method dms --window 128\n"
-      "  dmc retrofit -m ~/models/TinyLlama -o tiny-2x --cr 2 --data ~/books --length 2048");
-  return [command, steps, window, distill_weight] {
+      "  dmc retrofit -m ~/models/TinyLlama -o tiny-2x --cr 2 --data ~/books --length 2048\n"
+      "  dmc retrofit -m ~/models/TinyLlama -o tiny-adapter --cr 2 --decisions adapter");
+  return [command, steps, window, distill_weight, zero_out] {
     train::TrainOptions& options = command->options;
     train::RetrofitOptions& retrofit = options.retrofit;
     retrofit.window = window->value_or(train::find_method(retrofit.method)->usual_window);
     std::ranges::sort(retrofit.save_at_cr);
     check_options(retrofit, distill_weight->count() > 0);
-    options.stages = {{train::find_stage("zero-out"), steps->zero_out},
-                      {train::find_stage("retrofit"), steps->retrofit},
-                      {train::find_stage("finetune"), steps->finetune}};
+    check_decisions(retrofit, zero_out->count() > 0);
+    options.stages = choose_stages(*steps, retrofit.decisions);
     options.decay_steps = steps->finetune;
     return run_training_command(*command);
   };

@@ -92,6 +92,10 @@ void add_policy_options(CLI::App& app, runtime::PolicyOptions& options) {
 
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy) {
   if (with_policy) add_policy_options(app, options.compression);
+  app.add_option("--adapter", options.adapter,
+                 "adapter.safetensors of `dmc retrofit --decisions adapter`, to compress the model "
+                 "it was trained for")
+      ->check(CLI::ExistingFile);
   add_precision(app, "--weights", options.weights,
                 "precision of the weights in memory (default: the checkpoint's)");
   add_precision(app, "--kv", options.kv, "precision of the cache's closed slots")
@@ -119,7 +123,7 @@ std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
   if (options.threads > 0) set_num_threads(options.threads);
   std::optional<DType> weights;
   if (!options.weights.empty()) weights = precision(options.weights);
-  return runtime::load_model(options.dir, weights);
+  return runtime::load_model(options.dir, weights, options.adapter);
 }
 
 // The device is opened first: that it is missing should not be known only after minutes of loading.

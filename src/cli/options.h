@@ -16,6 +16,7 @@ namespace dmc::cli {
 struct ModelOptions {
   std::filesystem::path dir;
   int threads = 0;                  // 0: all cores
+  std::filesystem::path adapter;    // a file of its own; empty: what the model directory has
   std::string weights, kv = "f32";  // precision in memory; weights: empty as in the checkpoint
   std::string device = "cpu";
   runtime::PolicyOptions compression;
@@ -24,8 +25,8 @@ struct ModelOptions {
 // -m/--model with `default_name` under models/ as default (none if empty), and --threads.
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name);
 void add_threads(CLI::App& app, int& threads);  // --threads; 0 stays for all cores
-// How inference runs: --weights, --kv and, if `with_policy`, which policy decides and how far it
-// compresses.
+// How inference runs: --adapter, --weights, --kv and, if `with_policy`, which policy decides and
+// how far it compresses.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
 
 void add_device_option(CLI::App& app, ModelOptions& options);  // --device

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "families/config_file.h"
 #include "families/quantization.h"
 #include "io/model_files.h"
 
@@ -20,11 +21,14 @@ Error wrong_dtype(const std::string& tensor, DType found, const char* expected) 
 
 }  // namespace
 
-Checkpoint::Checkpoint(const std::filesystem::path& dir, DecoderLayout layout)
+Checkpoint::Checkpoint(const std::filesystem::path& dir, DecoderLayout layout,
+                       std::optional<AdapterFile> adapter)
     : origin_(dir.string()),
       weights_(dir),
       layout_(std::move(layout)),
-      int8_matrices_(int8_matrices(layout_)) {}
+      int8_matrices_(int8_matrices(layout_)),
+      adapter_tensors_(adapter_tensors(layout_)),
+      adapter_(std::move(adapter)) {}
 
 const io::TensorView& Checkpoint::tensor(const std::string& name) const {
   const io::TensorView& view = find(name);
@@ -44,6 +48,9 @@ const io::TensorView& Checkpoint::row_scales(const std::string& name) const {
 
 const io::TensorView& Checkpoint::find(const std::string& name) const {
   const std::vector<int64_t>& shape = layout_.shapes.at(name);
+  if (adapter_ && adapter_tensors_.contains(name)) {
+    return io::require_tensor(adapter_->tensors(), adapter_->origin(), name, shape);
+  }
   for (const auto& [part, older] : layout_.older_names) {
     const size_t at = name.find(part);
     if (at == std::string::npos || weights_.tensors().contains(name)) continue;
@@ -65,6 +72,17 @@ CheckpointFacts Checkpoint::check() const {
       facts.bytes += static_cast<int64_t>(row_scales(name).bytes.size());
   }
   return facts;
+}
+
+ModelFiles open_model(const std::filesystem::path& dir, const std::filesystem::path& adapter_file) {
+  io::ModelConfig config = read_model_config(dir);
+  std::optional<AdapterFile> adapter;
+  if (!adapter_file.empty()) {
+    adapter.emplace(adapter_file);
+    config = adapter->applied_to(std::move(config));
+  }
+  Checkpoint checkpoint(dir, decoder_layout(config), std::move(adapter));
+  return {std::move(config), std::move(checkpoint)};
 }
 
 }  // namespace dmc::families

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 
+#include "families/adapter.h"
 #include "families/family.h"
 #include "io/safetensors.h"
 
@@ -20,8 +22,10 @@ struct CheckpointFacts {
 
 class Checkpoint {
  public:
-  // Maps the files of `dir`; Error(kData) if they are damaged.
-  Checkpoint(const std::filesystem::path& dir, DecoderLayout layout);
+  // Maps the files of `dir`; Error(kData) if they are damaged. If there is an `adapter`, the
+  // layout's adapter tensors are that file's, whatever `dir` has of them.
+  Checkpoint(const std::filesystem::path& dir, DecoderLayout layout,
+             std::optional<AdapterFile> adapter = {});
 
   const DecoderLayout& layout() const { return layout_; }
   // The tensor of this name of the layout, in the file's own dtype: kF32, kF16, kBF16 or, for one
@@ -41,7 +45,17 @@ class Checkpoint {
   std::string origin_;  // for messages
   io::WeightsDirectory weights_;
   DecoderLayout layout_;
-  std::set<std::string> int8_matrices_;
+  std::set<std::string> int8_matrices_, adapter_tensors_;
+  std::optional<AdapterFile> adapter_;
 };
+
+struct ModelFiles {
+  io::ModelConfig config;
+  Checkpoint checkpoint;
+};
+
+// What `dir` holds, with the adapter of a file of its own unless that is empty. Error(kData) as
+// read_model_config(), Checkpoint and AdapterFile; Error(kUsage) as require_adaptable().
+ModelFiles open_model(const std::filesystem::path& dir, const std::filesystem::path& adapter_file);
 
 }  // namespace dmc::families

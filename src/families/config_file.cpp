@@ -48,45 +48,16 @@ struct Method {
 };
 constexpr Method kMethods[] = {{"dmc", 1024, true}, {"dms", int64_t{1} << 20, false}};
 
-DmcConfig read_dmc(const JsonFields& fields) {
-  const JsonFields dmc = fields.object("dmc_config");
-  dmc.expect("format", 1);
-  dmc.expect("decision_channel", -1);
-  DmcConfig config;
-  config.method = dmc.text("method");
-  const auto method = std::ranges::find(kMethods, config.method, &Method::name);
-  if (method == std::end(kMethods)) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
-  if (method->pools) dmc.expect("pool_before_rope", true);
-  config.target_cr = dmc.positive("target_cr");
-  config.window = dmc.size("window", 0, method->largest_window);
-  config.decision_offset = dmc.positive("decision_offset");
-  config.stage = dmc.text("stage");
-  config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
-  config.max_trained_length = dmc.size("max_trained_length", 0);
-  if (dmc.has("importance_epsilon")) {
-    config.importance_epsilon = dmc.positive("importance_epsilon");
+// Where decisions come from. Files that do not say so are older than adapters.
+void read_decision_source(const JsonFields& dmc, DmcConfig* config) {
+  if (dmc.has("decision_source")) config->decision_source = dmc.text("decision_source");
+  if (config->decision_source == "adapter") {
+    dmc.refuse_unless("zero_after_rope", false);  // there is no channel to be 0
+  } else if (config->decision_source == "neuron") {
+    dmc.expect("decision_channel", -1);
+  } else {
+    throw dmc.wrong("decision_source", "\"neuron\" or \"adapter\"");
   }
-  config.zero_after_rope = dmc.boolean_or("zero_after_rope", false);
-  return config;
-}
-
-json to_json(const DmcConfig& dmc) {
-  json object = {{"format", 1},
-                 {"method", dmc.method},
-                 {"target_cr", dmc.target_cr},
-                 {"window", dmc.window},
-                 {"decision_channel", -1},
-                 {"decision_offset", dmc.decision_offset},
-                 {"pool_before_rope", true},
-                 {"stage", dmc.stage},
-                 {"trained_tokens", dmc.trained_tokens},
-                 {"max_trained_length", dmc.max_trained_length}};
-  const DmcConfig usual;
-  if (dmc.importance_epsilon != usual.importance_epsilon) {
-    object["importance_epsilon"] = dmc.importance_epsilon;
-  }
-  if (dmc.zero_after_rope) object["zero_after_rope"] = true;
-  return object;
 }
 
 void require_consistent(const ModelConfig& config, const Family& family, const JsonFields& fields) {
@@ -109,6 +80,50 @@ void require_consistent(const ModelConfig& config, const Family& family, const J
 
 }  // namespace
 
+DmcConfig read_dmc_config(const JsonFields& dmc) {
+  dmc.expect("format", 1);
+  DmcConfig config;
+  read_decision_source(dmc, &config);
+  config.method = dmc.text("method");
+  const auto method = std::ranges::find(kMethods, config.method, &Method::name);
+  if (method == std::end(kMethods)) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
+  if (method->pools) dmc.expect("pool_before_rope", true);
+  config.target_cr = dmc.positive("target_cr");
+  config.window = dmc.size("window", 0, method->largest_window);
+  config.decision_offset = dmc.positive("decision_offset");
+  config.stage = dmc.text("stage");
+  config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
+  config.max_trained_length = dmc.size("max_trained_length", 0);
+  if (dmc.has("importance_epsilon")) {
+    config.importance_epsilon = dmc.positive("importance_epsilon");
+  }
+  config.zero_after_rope = dmc.boolean_or("zero_after_rope", false);
+  return config;
+}
+
+json dmc_config_json(const DmcConfig& dmc) {
+  json object = {{"format", 1},
+                 {"method", dmc.method},
+                 {"target_cr", dmc.target_cr},
+                 {"window", dmc.window},
+                 {"decision_offset", dmc.decision_offset},
+                 {"pool_before_rope", true},
+                 {"stage", dmc.stage},
+                 {"trained_tokens", dmc.trained_tokens},
+                 {"max_trained_length", dmc.max_trained_length}};
+  const DmcConfig usual;
+  if (dmc.decision_source == usual.decision_source) {
+    object["decision_channel"] = -1;
+  } else {  // without the channel, so that programs that know no other source refuse the model
+    object["decision_source"] = dmc.decision_source;
+  }
+  if (dmc.importance_epsilon != usual.importance_epsilon) {
+    object["importance_epsilon"] = dmc.importance_epsilon;
+  }
+  if (dmc.zero_after_rope) object["zero_after_rope"] = true;
+  return object;
+}
+
 ModelConfig read_model_config(const std::filesystem::path& dir) {
   const std::string origin = (dir / "config.json").string();
   ModelConfig config;
@@ -123,7 +138,7 @@ ModelConfig read_model_config(const std::filesystem::path& dir) {
   config.eos_token_ids = fields.token_ids("eos_token_id");
   if (fields.has("bos_token_id")) config.bos_token_id = fields.size("bos_token_id", 0);
   config.int8_weights = read_int8_weights(fields);
-  if (fields.has("dmc_config")) config.dmc = read_dmc(fields);
+  if (fields.has("dmc_config")) config.dmc = read_dmc_config(fields.object("dmc_config"));
   require_consistent(config, family, fields);
   return config;
 }
@@ -143,7 +158,7 @@ std::string model_config_json(const ModelConfig& config, const std::string& weig
   root.erase("quantization_config");
   if (config.int8_weights) root["quantization_config"] = int8_quantization(decoder_layout(config));
   root.erase("dmc_config");
-  if (config.dmc) root["dmc_config"] = to_json(*config.dmc);
+  if (config.dmc) root["dmc_config"] = dmc_config_json(*config.dmc);
   return root.dump(2) + "\n";
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "io/json_fields.h"
 #include "io/model_config.h"
 
 namespace dmc::families {
@@ -12,6 +13,10 @@ namespace dmc::families {
 // Reads DIR/config.json. A missing or ill-typed key, a feature that is not implemented or a family
 // that is not in the table is Error(kData) naming file and key; never a silent default.
 io::ModelConfig read_model_config(const std::filesystem::path& dir);
+
+// The object dmc_config alone, as it also stands in an adapter's file (adapter.h).
+io::DmcConfig read_dmc_config(const io::JsonFields& dmc);
+nlohmann::json dmc_config_json(const io::DmcConfig& dmc);
 
 // The text of a config.json for `config`: source_json's keys kept, ours written over them;
 // architectures is the family's DMC name exactly if config.dmc is set.

@@ -135,6 +135,27 @@ TEST_F(ModelConfigTest, TheMethodSurvivesARoundTripAndOthersAreRefused) {
   EXPECT_NE(complaint(root).find("window"), std::string::npos) << "no slot averages 4,096 tokens";
 }
 
+TEST_F(ModelConfigTest, TheDecisionSourceSurvivesARoundTripAndOthersAreRefused) {
+  io::ModelConfig config = read(good().dump());
+  config.dmc = io::DmcConfig{};
+  EXPECT_TRUE(read(model_config_json(config)).has_decision_channel());
+  config.dmc->decision_source = "adapter";
+  const json written = json::parse(model_config_json(config));
+  EXPECT_TRUE(read(written.dump()).has_adapter());
+  EXPECT_FALSE(read(written.dump()).has_decision_channel());
+  EXPECT_FALSE(written["dmc_config"].contains("decision_channel"))
+      << "a program that knows no adapters must not take the model for one without";
+
+  json root = written;
+  root["dmc_config"]["decision_source"] = "oracle";
+  EXPECT_NE(complaint(root).find("\"neuron\" or \"adapter\""), std::string::npos);
+  root["dmc_config"].erase("decision_source");
+  EXPECT_NE(complaint(root).find("decision_channel"), std::string::npos);
+  root = written;
+  root["dmc_config"]["zero_after_rope"] = true;
+  EXPECT_NE(complaint(root).find("zero_after_rope"), std::string::npos);
+}
+
 TEST_F(ModelConfigTest, EveryNeededKeyIsMissed) {
   for (const char* key : {"architectures", "model_type", "hidden_act", "vocab_size", "hidden_size",
                           "intermediate_size", "num_hidden_layers", "num_attention_heads",

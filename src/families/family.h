@@ -40,6 +40,10 @@ struct LayerLayout {
   LinearSource q, k, v, o;
   LinearSource gate;  // with Activation::kSiluGated
   LinearSource up, down;
+  // With ModelConfig::has_adapter(): decisions = decision_proj(rms_norm(x)), x what enters the
+  // attention block, before the block's own norm.
+  NormSource decision_norm;    // [hidden]
+  LinearSource decision_proj;  // [adapter_outputs, hidden]
 };
 
 struct DecoderLayout {
@@ -77,7 +81,8 @@ struct Family {
 std::span<const Family> families();                      // family_table.cpp
 const Family* find_family(std::string_view model_type);  // null if there is none of that type
 
-// The layout of the model that `config` describes; its model_type must be in the table.
+// The layout of the model that `config` describes, its adapter's tensors included; its model_type
+// must be in the table.
 DecoderLayout decoder_layout(const io::ModelConfig& config);
 
 // Numbers in the checkpoint, a tied head not counted twice; exact up to 2^53. (A hostile

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "families/adapter.h"
 #include "families/family.h"
 
 namespace dmc::families {
@@ -20,7 +21,9 @@ const Family* find_family(std::string_view model_type) {
 DecoderLayout decoder_layout(const io::ModelConfig& config) {
   const Family* family = find_family(config.model_type);
   DMC_CHECK(family != nullptr);
-  return family->layout(config);
+  DecoderLayout layout = family->layout(config);
+  if (config.has_adapter()) add_adapters(config, &layout);
+  return layout;
 }
 
 double parameter_count(const DecoderLayout& layout) {

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "families/adapter.h"
 #include "families/config_file.h"
 #include "families/quantization.h"
 #include "families/rope_frequencies.h"
@@ -49,7 +50,7 @@ io::ModelConfig tiny_config(const Family& family) {
 std::vector<LinearSource> matrices(const DecoderLayout& layout) {
   std::vector<LinearSource> all = {layout.head_transform, layout.head};
   for (const LayerLayout& l : layout.layers) {
-    all.insert(all.end(), {l.q, l.k, l.v, l.o, l.gate, l.up, l.down});
+    all.insert(all.end(), {l.q, l.k, l.v, l.o, l.gate, l.up, l.down, l.decision_proj});
   }
   std::erase_if(all, [](const LinearSource& source) { return !source.present(); });
   return all;
@@ -58,7 +59,7 @@ std::vector<LinearSource> matrices(const DecoderLayout& layout) {
 std::vector<NormSource> norms(const DecoderLayout& layout) {
   std::vector<NormSource> all = {layout.embedding_norm, layout.final_norm, layout.head_norm};
   for (const LayerLayout& l : layout.layers) {
-    all.insert(all.end(), {l.attention_norm, l.mlp_norm, l.q_norm, l.k_norm});
+    all.insert(all.end(), {l.attention_norm, l.mlp_norm, l.q_norm, l.k_norm, l.decision_norm});
   }
   return all;
 }
@@ -87,8 +88,7 @@ TEST_P(EachFamily, MatricesLieInsideTheirTensors) {
 }
 
 // A tensor that nothing reads would be trained for nothing, one that is read twice is a mix-up.
-TEST_P(EachFamily, EveryTensorIsUsed) {
-  const DecoderLayout layout = decoder_layout(tiny_config(GetParam()));
+void expect_all_tensors_used(const DecoderLayout& layout) {
   std::set<std::string> used = {layout.token_embedding, layout.position_embedding,
                                 layout.token_type_embedding, ""};
   for (const LinearSource& source : matrices(layout)) used.insert({source.weight, source.bias});
@@ -97,6 +97,33 @@ TEST_P(EachFamily, EveryTensorIsUsed) {
   std::set<std::string> stored;
   for (const auto& [name, shape] : layout.shapes) stored.insert(name);
   EXPECT_EQ(used, stored);
+}
+
+TEST_P(EachFamily, EveryTensorIsUsed) {
+  expect_all_tensors_used(decoder_layout(tiny_config(GetParam())));
+}
+
+TEST_P(EachFamily, AnAdapterAddsTwoTensorsALayer) {
+  io::ModelConfig config = tiny_config(GetParam());
+  const DecoderLayout base = decoder_layout(config);
+  EXPECT_TRUE(adapter_tensors(base).empty());
+  for (const auto& [method, outputs_a_head] : {std::pair{"dmc", 2}, std::pair{"dms", 1}}) {
+    config.dmc = io::DmcConfig{.method = method, .decision_source = "adapter"};
+    const DecoderLayout layout = decoder_layout(config);
+    expect_all_tensors_used(layout);
+    const std::set<std::string> names = adapter_tensors(layout);
+    EXPECT_EQ(names.size(), 2u * layout.layers.size());
+    EXPECT_EQ(layout.shapes.size(), base.shapes.size() + names.size());
+    const std::vector<int64_t> shape = {outputs_a_head * config.num_kv_heads, config.hidden_size};
+    for (const LayerLayout& layer : layout.layers) {
+      EXPECT_EQ(layout.shapes.at(layer.decision_proj.weight), shape);
+      EXPECT_EQ(
+          layer.decision_norm.weight.substr(0, layer.decision_norm.weight.rfind("decision")),
+          layer.q.weight.substr(0, layer.q.weight.rfind('.', layer.q.weight.rfind('.') - 1) + 1))
+          << "it stands beside the query projection";
+    }
+    for (const std::string& name : int8_matrices(layout)) EXPECT_FALSE(names.contains(name));
+  }
 }
 
 TEST_P(EachFamily, SlicesOfATensorDoNotOverlap) {

@@ -24,6 +24,9 @@ struct DmcConfig {
   int64_t trained_tokens = 0;      // tokens seen during the retrofit
   int64_t max_trained_length = 0;  // longest sequence seen during the retrofit
   std::string method = "dmc";      // the policy it was trained for: dmc or dms
+  // What says of a token how to decide: "neuron", the last channel of each head of q and k, which
+  // attention then does not see; or "adapter", a projection beside the attention of each layer.
+  std::string decision_source = "neuron";
 
   // What models from the published Megatron code do in another way (docs/formats.md):
   double importance_epsilon = FLT_EPSILON;  // added to the importance, so that it is never 0
@@ -31,7 +34,8 @@ struct DmcConfig {
   // partner, channel d/2 - 1, into it.
   bool zero_after_rope = false;
 
-  int64_t pooled_tokens() const { return method == "dmc" ? window : 1; }  // in a slot; 0: all
+  bool pools() const { return method == "dmc"; }  // tokens share slots, so each needs a weight
+  int64_t pooled_tokens() const { return pools() ? window : 1; }  // in a slot; 0: all
 };
 
 enum class NormKind { kRms, kLayer };
@@ -84,6 +88,11 @@ struct ModelConfig {
   std::string source_json;       // the object as read, so that unknown keys survive a round trip
 
   int64_t group_size() const { return num_heads / num_kv_heads; }
+  bool has_adapter() const { return dmc && dmc->decision_source == "adapter"; }
+  bool has_decision_channel() const { return dmc && dmc->decision_source == "neuron"; }
+  // Of one layer's adapter: the decision of each KV head, then, if tokens share slots, the
+  // importance of each. Needs has_adapter().
+  int64_t adapter_outputs() const { return num_kv_heads * (dmc->pools() ? 2 : 1); }
   // The longest text this program runs: there is no sliding window here, so what the model knows
   // with its window is known here as long as the text fits into it.
   int64_t context() const {

@@ -219,17 +219,22 @@ WeightsDirectory::WeightsDirectory(const fs::path& dir) : dir_(dir) {
   }
 }
 
-const TensorView& WeightsDirectory::require(const std::string& name,
-                                            std::span<const int64_t> shape) const {
-  const auto found = tensors_.find(name);
-  if (found == tensors_.end()) {
-    throw data_error(dir_.string() + ": tensor " + name + " is missing from the model's weights");
+const TensorView& require_tensor(const TensorMap& tensors, const std::string& origin,
+                                 const std::string& name, std::span<const int64_t> shape) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end()) {
+    throw data_error(origin + ": tensor " + name + " is missing from the weights");
   }
   if (!std::ranges::equal(found->second.shape, shape)) {
-    throw data_error(dir_.string() + ": tensor " + name + " has shape " +
-                     to_string(found->second.shape) + ", config.json implies " + to_string(shape));
+    throw data_error(origin + ": tensor " + name + " has shape " + to_string(found->second.shape) +
+                     ", config.json implies " + to_string(shape));
   }
   return found->second;
+}
+
+const TensorView& WeightsDirectory::require(const std::string& name,
+                                            std::span<const int64_t> shape) const {
+  return require_tensor(tensors_, dir_.string(), name, shape);
 }
 
 namespace {

@@ -26,6 +26,10 @@ struct TensorView {
 };
 using TensorMap = std::map<std::string, TensorView, std::less<>>;
 
+// The tensor of this name with this shape, else Error(kData) naming `origin` and what was found.
+const TensorView& require_tensor(const TensorMap& tensors, const std::string& origin,
+                                 const std::string& name, std::span<const int64_t> shape);
+
 class MappedFile;
 
 // One file. Throws Error(kData) naming the file for anything the format forbids: a header that is
@@ -49,7 +53,6 @@ class WeightsDirectory {
  public:
   explicit WeightsDirectory(const std::filesystem::path& dir);
   const TensorMap& tensors() const { return tensors_; }
-  // The tensor of this name with this shape, else Error(kData) that says what was found instead.
   const TensorView& require(const std::string& name, std::span<const int64_t> shape) const;
 
  private:

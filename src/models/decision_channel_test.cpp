@@ -15,11 +15,10 @@ class Recorder : public nn::AttentionStrategy {
  public:
   explicit Recorder(const io::ModelConfig& config)
       : dense_(20, families::rope_frequencies(config)) {}
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override {
-    q = q_BTHd;
-    k = k_BTKd;
-    return dense_.attend(layer, q_BTHd, k_BTKd, v_BTKd);
+  at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
+    q = in.q_BTHd;
+    k = in.k_BTKd;
+    return dense_.attend(layer, in);
   }
   at::Tensor q, k;
 

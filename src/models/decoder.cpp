@@ -32,7 +32,7 @@ std::set<std::string> norm_weights(const DecoderLayout& layout) {
                                  layout.head_norm.weight};
   for (const LayerLayout& layer : layout.layers) {
     for (const NormSource& norm :
-         {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm})
+         {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm, layer.decision_norm})
       names.insert(norm.weight);
   }
   return names;
@@ -147,15 +147,24 @@ at::Tensor Decoder::embed(const at::Tensor& tokens_BT, const at::Tensor& positio
   return norm(x_BTD, layout_.embedding_norm);
 }
 
+at::Tensor Decoder::decisions(const LayerLayout& layer, const at::Tensor& x_BTD) const {
+  if (!layer.decision_proj.present()) return {};
+  const at::Tensor& scale = parameters_.at(layer.decision_norm.weight);
+  return linear(at::rms_norm(x_BTD, {x_BTD.size(-1)}, scale, config_.norm_eps),
+                layer.decision_proj);
+}
+
 at::Tensor Decoder::attention_block(int64_t layer, const at::Tensor& x_BTD,
+                                    const at::Tensor& decisions_BTR,
                                     nn::AttentionStrategy& attention) const {
   const LayerLayout& l = layout_.layers[static_cast<size_t>(layer)];
   const auto heads = [&](const LinearSource& source, int64_t count) {
     return linear(x_BTD, source).unflatten(-1, at::IntArrayRef{count, config_.head_dim});
   };
-  const at::Tensor mixed_BTHd = attention.attend(
-      layer, norm(heads(l.q, config_.num_heads), l.q_norm),
-      norm(heads(l.k, config_.num_kv_heads), l.k_norm), heads(l.v, config_.num_kv_heads));
+  const at::Tensor mixed_BTHd =
+      attention.attend(layer, {norm(heads(l.q, config_.num_heads), l.q_norm),
+                               norm(heads(l.k, config_.num_kv_heads), l.k_norm),
+                               heads(l.v, config_.num_kv_heads), decisions_BTR});
   return linear(mixed_BTHd.flatten(2), l.o);
 }
 
@@ -179,8 +188,10 @@ at::Tensor Decoder::hidden(const at::Tensor& tokens_BT, nn::AttentionStrategy& a
   at::Tensor x_BTD = embed(tokens_BT, positions_BT);
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     const LayerLayout& layer = layout_.layers[static_cast<size_t>(i)];
-    x_BTD = residual(x_BTD, layer.attention_norm,
-                     [&](const at::Tensor& x) { return attention_block(i, x, attention); });
+    const at::Tensor decisions_BTR = decisions(layer, x_BTD);
+    x_BTD = residual(x_BTD, layer.attention_norm, [&](const at::Tensor& x) {
+      return attention_block(i, x, decisions_BTR, attention);
+    });
     x_BTD =
         residual(x_BTD, layer.mlp_norm, [&](const at::Tensor& x) { return mlp_block(layer, x); });
   }

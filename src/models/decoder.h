@@ -51,7 +51,10 @@ class Decoder {
   at::Tensor linear(const at::Tensor& x, const families::LinearSource& source) const;
   at::Tensor norm(const at::Tensor& x, const families::NormSource& source) const;
   at::Tensor embed(const at::Tensor& tokens_BT, const at::Tensor& positions_BT) const;
+  // What the layer's adapter says of its input, the residual stream; undefined without an adapter.
+  at::Tensor decisions(const families::LayerLayout& layer, const at::Tensor& x_BTD) const;
   at::Tensor attention_block(int64_t layer, const at::Tensor& x_BTD,
+                             const at::Tensor& decisions_BTR,
                              nn::AttentionStrategy& attention) const;
   at::Tensor gelu(const at::Tensor& x) const;
   at::Tensor mlp_block(const families::LayerLayout& layer, const at::Tensor& x_BTD) const;

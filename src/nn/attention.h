@@ -7,12 +7,17 @@
 namespace dmc::nn {
 
 // Shape legend: B sequences, T tokens, H query heads, K KV heads, d head size.
+struct AttentionInput {
+  at::Tensor q_BTHd, k_BTKd, v_BTKd;  // f32 (tests: f64), before rotary
+  // What the layer's adapter says, [B, T, ModelConfig::adapter_outputs()]; undefined without one.
+  at::Tensor decisions_BTR;
+};
+
 class AttentionStrategy {
  public:
   virtual ~AttentionStrategy() = default;
-  // q_BTHd, k_BTKd, v_BTKd: f32 (tests: f64), before rotary. Returns [B, T, H, d].
-  virtual at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                            const at::Tensor& v_BTKd) = 0;
+  // Returns [B, T, H, d].
+  virtual at::Tensor attend(int64_t layer, const AttentionInput& in) = 0;
 };
 
 }  // namespace dmc::nn

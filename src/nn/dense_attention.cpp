@@ -4,9 +4,8 @@
 
 namespace dmc::nn {
 
-at::Tensor DenseAttention::attend(int64_t, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                                  const at::Tensor& v_BTKd) {
-  return ops::causal_attention(rope_.apply(q_BTHd), rope_.apply(k_BTKd), v_BTKd);
+at::Tensor DenseAttention::attend(int64_t, const AttentionInput& in) {
+  return ops::causal_attention(rope_.apply(in.q_BTHd), rope_.apply(in.k_BTKd), in.v_BTKd);
 }
 
 }  // namespace dmc::nn

@@ -11,8 +11,7 @@ class DenseAttention : public AttentionStrategy {
   // Sequences of up to `positions` tokens, rotated with `frequencies` (nn::Rope).
   DenseAttention(int64_t positions, std::span<const double> frequencies)
       : rope_(positions, frequencies) {}
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override;
+  at::Tensor attend(int64_t layer, const AttentionInput& in) override;
 
  private:
   Rope rope_;

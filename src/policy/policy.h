@@ -11,11 +11,12 @@
 namespace dmc::policy {
 
 struct DecisionInput {
-  float key_channel = 0.0f;         // k[last] of this KV head, before rotary
-  float query_channel_mean = 0.0f;  // mean of q[last] over the head's query group, before rotary
-  float offset = 0.0f;              // c, from the model's dmc_config
-  float epsilon = FLT_EPSILON;      // added to the importance, likewise
-  float bias = 0.0f;                // of serving: above 0, more tokens merge or go
+  // Logits without offset and bias, from the model's decision source: the last channel, before
+  // rotary, of k and of q (the mean over the KV head's group), or what its adapter says.
+  float decision = 0.0f, importance = 0.0f;
+  float offset = 0.0f;          // c, from the model's dmc_config
+  float epsilon = FLT_EPSILON;  // added to the importance, likewise
+  float bias = 0.0f;            // of serving: above 0, more tokens merge or go
   // For policies that do not look at the token:
   int64_t stream = 0, position = 0;  // which (layer, KV head), counted through; which token
   double forced_cr = 1.0;            // the ratio to reach on average

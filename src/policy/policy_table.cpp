@@ -17,8 +17,8 @@ Decision dense(const DecisionInput&) { return {false, 1.0f}; }
 // Dynamic Memory Compression (paper, equations 1 and 2), and with its decisions read as "the token
 // before this one goes" Dynamic Memory Sparsification.
 Decision dmc(const DecisionInput& in) {
-  const float importance = 1.0f / (1.0f + std::exp(-(in.query_channel_mean + in.offset)));
-  return {in.key_channel - in.offset + in.bias > 0.0f, importance + in.epsilon};
+  const float importance = 1.0f / (1.0f + std::exp(-(in.importance + in.offset)));
+  return {in.decision - in.offset + in.bias > 0.0f, importance + in.epsilon};
 }
 
 Decision forced(const DecisionInput& in) {

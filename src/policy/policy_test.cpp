@@ -30,8 +30,8 @@ TEST(Policy, DmcMergesAboveTheOffset) {
 TEST(Policy, ABiasMovesLearnedDecisions) {
   for (const char* name : {"dmc", "dms"}) {
     const Policy* policy = find_policy(name);
-    EXPECT_TRUE(policy->decide({.key_channel = 4.5f, .offset = 5.0f, .bias = 1.0f}).merge) << name;
-    EXPECT_FALSE(policy->decide({.key_channel = 5.5f, .offset = 5.0f, .bias = -1.0f}).merge);
+    EXPECT_TRUE(policy->decide({.decision = 4.5f, .offset = 5.0f, .bias = 1.0f}).merge) << name;
+    EXPECT_FALSE(policy->decide({.decision = 5.5f, .offset = 5.0f, .bias = -1.0f}).merge);
   }
 }
 

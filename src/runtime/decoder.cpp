@@ -23,28 +23,27 @@ void each_row(int64_t rows, const std::function<void(int64_t)>& fn) {
 }
 
 // to = norm(from), `width` numbers; may be the same.
-void norm_row(const io::ModelConfig& config, const Norm& norm, const float* from, int64_t width,
-              float* to) {
+void norm_row(const Norm& norm, const float* from, int64_t width, float* to) {
   float mean = 0.0f;
-  if (config.norm == io::NormKind::kLayer) {
+  if (norm.kind == io::NormKind::kLayer) {
     for (int64_t i = 0; i < width; ++i) mean += from[i];
     mean /= static_cast<float>(width);
   }
   for (int64_t i = 0; i < width; ++i) to[i] = from[i] - mean;
   const double variance =
       static_cast<double>(kernels::dot(to, to, width)) / static_cast<double>(width);
-  const auto factor = static_cast<float>(1.0 / std::sqrt(variance + config.norm_eps));
+  const auto factor = static_cast<float>(1.0 / std::sqrt(variance + norm.eps));
   for (int64_t i = 0; i < width; ++i) to[i] *= factor * norm.weight[static_cast<size_t>(i)];
   if (norm.bias.empty()) return;
   for (int64_t i = 0; i < width; ++i) to[i] += norm.bias[static_cast<size_t>(i)];
 }
 
-void norm_rows(const io::ModelConfig& config, const Norm& norm, const std::vector<float>& from,
-               int64_t rows, std::vector<float>& to) {
-  const int64_t width = config.hidden_size;
+void norm_rows(const Norm& norm, const std::vector<float>& from, int64_t rows,
+               std::vector<float>& to) {
+  const auto width = static_cast<int64_t>(norm.weight.size());
   to.resize(from.size());
   each_row(rows, [&](int64_t row) {
-    norm_row(config, norm, &from[static_cast<size_t>(row * width)], width,
+    norm_row(norm, &from[static_cast<size_t>(row * width)], width,
              &to[static_cast<size_t>(row * width)]);
   });
 }
@@ -100,7 +99,7 @@ void Decoder::embed(const Batch& batch) {
     if (!weights_.token_type.empty()) {
       for (int64_t i = 0; i < D; ++i) x[i] += weights_.token_type[static_cast<size_t>(i)];
     }
-    if (weights_.embedding_norm.present()) norm_row(config_, weights_.embedding_norm, x, D, x);
+    if (weights_.embedding_norm.present()) norm_row(weights_.embedding_norm, x, D, x);
   });
 }
 
@@ -119,22 +118,39 @@ void Decoder::set_biases(const Batch& batch) {
   }
 }
 
-// Of a token whose projected row still has its decision channel.
-policy::Decision Decoder::decide(int layer, int64_t row, int64_t head) const {
+// What the layer's adapter says of the tokens, from the residual stream.
+void Decoder::apply_adapter(const LayerWeights& layer) {
+  adapted_.resize(static_cast<size_t>(rows_ * config_.adapter_outputs()));
+  norm_rows(layer.adapter->norm, x_, rows_, inner_);
+  layer.adapter->projection.apply(inner_.data(), rows_, adapted_.data());
+}
+
+// Without an adapter: of a token whose projected row still has its decision channel.
+void Decoder::read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const {
   const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
+  if (config_.has_adapter()) {
+    const float* const said = &adapted_[static_cast<size_t>(row * config_.adapter_outputs())];
+    in->decision = said[head];
+    if (config_.dmc->pools()) in->importance = said[K + head];
+    return;
+  }
   const int64_t G = config_.group_size();
   const float* const channels = &projected_[static_cast<size_t>((row * (H + 2 * K) + 1) * d - 1)];
-  float mean = 0.0f;
-  for (int64_t g = 0; g < G; ++g) mean += channels[(head * G + g) * d];
+  float sum = 0.0f;
+  for (int64_t g = 0; g < G; ++g) sum += channels[(head * G + g) * d];
+  in->decision = channels[(H + head) * d];
+  in->importance = sum / static_cast<float>(G);
+}
+
+policy::Decision Decoder::decide(int layer, int64_t row, int64_t head) const {
   policy::DecisionInput in;
-  in.key_channel = channels[(H + head) * d];
-  in.query_channel_mean = mean / static_cast<float>(G);
+  read_decision(row, head, &in);
   if (config_.dmc) {
     in.offset = static_cast<float>(config_.dmc->decision_offset);
     in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
   }
   in.bias = biases_[static_cast<size_t>(row)];
-  in.stream = layer * K + head;
+  in.stream = layer * config_.num_kv_heads + head;
   in.position = positions_[static_cast<size_t>(row)];
   in.forced_cr = knobs_.forced_cr;
   return policy_.decide(in);
@@ -156,10 +172,10 @@ void Decoder::split_heads(int layer) {
     float* const from = &projected_[static_cast<size_t>(row * width)];
     if (w.q_norm.present()) {
       for (int64_t h = 0; h < H; ++h) {
-        norm_row(config_, w.q_norm, from + h * d, d, from + h * d);
+        norm_row(w.q_norm, from + h * d, d, from + h * d);
       }
       for (int64_t h = H; h < H + K; ++h) {
-        norm_row(config_, w.k_norm, from + h * d, d, from + h * d);
+        norm_row(w.k_norm, from + h * d, d, from + h * d);
       }
     }
     const int64_t at = positions_[static_cast<size_t>(row)];
@@ -168,7 +184,7 @@ void Decoder::split_heads(int layer) {
       merge_[static_cast<size_t>(row * K + head)] = decision.merge;
       importance_[static_cast<size_t>(row * K + head)] = decision.importance;
     }
-    if (config_.dmc) {  // whatever the policy: a DMC model was trained not to see this channel
+    if (config_.has_decision_channel()) {  // whatever the policy: attention was trained without it
       for (int64_t h = 0; h < H + K; ++h) from[h * d + d - 1] = 0.0f;
     }
     float* const q = &q_[static_cast<size_t>(row * H * d)];
@@ -188,6 +204,7 @@ void Decoder::attention(int layer, const Batch& batch) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   projected_.resize(static_cast<size_t>(rows_ * w.qkv.weights.outputs()));
   w.qkv.apply(normed_.data(), rows_, projected_.data());
+  if (w.adapter) apply_adapter(w);
   split_heads(layer);
   mixed_.resize(q_.size());
   const cache::LayerTokens tokens{rows_,         q_.data(),          k_.data(),    v_.data(),
@@ -228,18 +245,18 @@ std::span<const float> Decoder::hidden(const Batch& batch) {
     if (config_.post_norm) {
       normed_ = x_;
       attention(layer, batch);
-      norm_rows(config_, w.attention_norm, x_, rows_, x_);
+      norm_rows(w.attention_norm, x_, rows_, x_);
       normed_ = x_;
       mlp(layer);
-      norm_rows(config_, w.mlp_norm, x_, rows_, x_);
+      norm_rows(w.mlp_norm, x_, rows_, x_);
     } else {
-      norm_rows(config_, w.attention_norm, x_, rows_, normed_);
+      norm_rows(w.attention_norm, x_, rows_, normed_);
       attention(layer, batch);
-      norm_rows(config_, w.mlp_norm, x_, rows_, normed_);
+      norm_rows(w.mlp_norm, x_, rows_, normed_);
       mlp(layer);
     }
   }
-  if (weights_.final_norm.present()) norm_rows(config_, weights_.final_norm, x_, rows_, x_);
+  if (weights_.final_norm.present()) norm_rows(weights_.final_norm, x_, rows_, x_);
   return x_;
 }
 
@@ -252,7 +269,7 @@ std::vector<float> Decoder::logits(const float* hidden, int64_t rows) const {
     for (int64_t row = 0; row < rows; ++row) {
       float* const x = &transformed[static_cast<size_t>(row * D)];
       activate(config_.activation, x, D, x);
-      norm_row(config_, weights_.head_norm, x, D, x);
+      norm_row(weights_.head_norm, x, D, x);
     }
     hidden = transformed.data();
   }

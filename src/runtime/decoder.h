@@ -42,9 +42,11 @@ class Decoder {
   void embed(const Batch& batch);
   void attention(int layer, const Batch& batch);
   void mlp(int layer);
+  void apply_adapter(const LayerWeights& layer);
   void split_heads(int layer);
   void find_positions(const Batch& batch);
   void set_biases(const Batch& batch);
+  void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
   policy::Decision decide(int layer, int64_t row, int64_t head) const;
 
   const io::ModelConfig& config_;
@@ -57,6 +59,7 @@ class Decoder {
   std::vector<int64_t> positions_;  // [rows]
   std::vector<float> biases_;       // [rows], of decisions
   std::vector<float> x_, normed_, projected_, inner_;
+  std::vector<float> adapted_;  // [rows][adapter outputs], of the layer in hand
   std::vector<float> q_, k_, v_, mixed_;
   std::vector<uint8_t> merge_;
   std::vector<float> importance_;

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "families/checkpoint.h"
-#include "families/config_file.h"
 #include "kernels/rounding.h"
 
 namespace dmc::runtime {
@@ -18,7 +17,8 @@ namespace {
 // Reads parts of a checkpoint as f32.
 class Reader {
  public:
-  explicit Reader(const families::Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  Reader(const families::Checkpoint& checkpoint, const io::ModelConfig& config)
+      : checkpoint_(checkpoint), config_(config) {}
 
   const io::TensorView& tensor(const std::string& name) const { return checkpoint_.tensor(name); }
   std::vector<float> values(const std::string& name, int64_t first, int64_t count) const {
@@ -28,7 +28,7 @@ class Reader {
     return name.empty() ? std::vector<float>() : values(name, 0, tensor(name).numel());
   }
   Norm norm(const families::NormSource& source) const {
-    return {vector(source.weight), vector(source.bias)};
+    return {vector(source.weight), vector(source.bias), config_.norm, config_.norm_eps};
   }
 
   // Rows of several matrices with the same inputs, one below the other.
@@ -116,7 +116,16 @@ class Reader {
   }
 
   const families::Checkpoint& checkpoint_;
+  const io::ModelConfig& config_;
 };
+
+std::optional<Adapter> read_adapter(const Reader& reader, const families::LayerLayout& layout) {
+  if (!layout.decision_proj.present()) return std::nullopt;
+  Adapter adapter{reader.norm(layout.decision_norm),
+                  reader.linear(layout.decision_proj, DType::kF32)};
+  adapter.norm.kind = io::NormKind::kRms;  // in every family
+  return adapter;
+}
 
 LayerWeights read_layer(const Reader& reader, const families::LayerLayout& layout, DType type) {
   const std::array qkv = {layout.q, layout.k, layout.v};
@@ -129,7 +138,8 @@ LayerWeights read_layer(const Reader& reader, const families::LayerLayout& layou
           reader.linear(qkv, type),
           reader.linear(layout.o, type),
           reader.linear(up, type),
-          reader.linear(layout.down, type)};
+          reader.linear(layout.down, type),
+          read_adapter(reader, layout)};
 }
 
 }  // namespace
@@ -141,17 +151,20 @@ int64_t DecoderWeights::bytes() const {
     for (const Linear* part : {&layer.qkv, &layer.o, &layer.up, &layer.down}) {
       sum += part->weights.bytes();
     }
+    if (layer.adapter) sum += layer.adapter->projection.weights.bytes();
   }
   return sum;
 }
 
 std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
-                                        std::optional<DType> wanted) {
+                                        std::optional<DType> wanted,
+                                        const std::filesystem::path& adapter_file) {
   auto model = std::make_shared<Model>();
-  model->config = families::read_model_config(dir);
-  const families::Checkpoint checkpoint(dir, families::decoder_layout(model->config));
+  families::ModelFiles files = families::open_model(dir, adapter_file);
+  const families::Checkpoint& checkpoint = files.checkpoint;
+  model->config = std::move(files.config);
   const families::DecoderLayout& layout = checkpoint.layout();
-  const Reader reader(checkpoint);
+  const Reader reader(checkpoint, model->config);
   for (const auto& [name, shape] : layout.shapes) {
     model->parameters += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies());
   }

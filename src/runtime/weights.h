@@ -25,8 +25,17 @@ struct Linear {
 
 struct Norm {
   std::vector<float> weight, bias;  // bias empty: none
+  io::NormKind kind = io::NormKind::kRms;
+  double eps = 0.0;
 
   bool present() const { return !weight.empty(); }
+};
+
+// Says what to decide about a token (families::LayerLayout::decision_proj). In f32 whatever the
+// other weights have: it is small, and a decision is a threshold.
+struct Adapter {
+  Norm norm;
+  Linear projection;
 };
 
 struct LayerWeights {
@@ -35,6 +44,7 @@ struct LayerWeights {
   Linear o;
   Linear up;  // gate's rows first where there is a gate
   Linear down;
+  std::optional<Adapter> adapter;  // none where a channel of q and k decides, or nothing does
 };
 
 struct DecoderWeights {
@@ -57,11 +67,13 @@ struct Model {
   DecoderWeights weights;
 };
 
-// From a Hugging Face directory; matrices rounded to `type` (kF32, kBF16, kF16, kI8), vectors in
-// f32. Without a type: as the checkpoint is stored, so that nothing is lost (the embedding of one
-// whose matrices have 8 bits is rounded, too). Error(kData) for what is missing or has another
-// shape than config.json implies.
+// From a Hugging Face directory, with the adapter of a file of its own if there is one; matrices
+// rounded to `type` (kF32, kBF16, kF16, kI8), vectors in f32. Without a type: as the checkpoint is
+// stored, so that nothing is lost (the embedding of one whose matrices have 8 bits is rounded,
+// too). Error(kData) for what is missing or has another shape than config.json implies,
+// Error(kUsage) for an adapter the model cannot take.
 std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
-                                        std::optional<DType> type = {});
+                                        std::optional<DType> type = {},
+                                        const std::filesystem::path& adapter_file = {});
 
 }  // namespace dmc::runtime

@@ -13,11 +13,12 @@ namespace {
 
 constexpr auto kParameterPrefix = "parameter.";
 
-// Parameters and optimizer state under their names in the file, sharing memory with both.
+// Parameters that train and optimizer state under their names in the file, sharing memory with
+// both. What does not train is in the model that the run started from.
 nn::TensorsByName all_tensors(const models::Decoder& model, const AdamW& optimizer) {
   nn::TensorsByName tensors = optimizer.state();
   for (const auto& [name, parameter] : model.parameters()) {
-    tensors[kParameterPrefix + name] = parameter;
+    if (parameter.requires_grad()) tensors[kParameterPrefix + name] = parameter;
   }
   return tensors;
 }

@@ -27,8 +27,9 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir);
 void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
                      const AdamW& optimizer, const Progress& progress);
 
-// Fills parameters and optimizer state in place. Error(kData) when the file does not fit the
-// model, Error(kUsage) naming the first option in which `options` differ from the run's own.
+// Fills in place what the run trains: parameters that require gradients, and optimizer state.
+// Error(kData) when the file does not fit the model, Error(kUsage) naming the first option in which
+// `options` differ from the run's own.
 Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, AdamW& optimizer);
 
 }  // namespace dmc::train

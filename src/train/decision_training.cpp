@@ -2,7 +2,6 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/log.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/relu.h>
 
@@ -29,13 +28,10 @@ at::Tensor straight_through_round(const at::Tensor& x) { return x + (x.round() -
 
 DecisionTraining::DecisionTraining(const io::ModelConfig& config, const TrainOptions& options,
                                    bool ramp)
-    : config_(config),
-      options_(options.retrofit),
+    : options_(options.retrofit),
       ramp_(ramp),
-      rope_(options.length, families::rope_frequencies(config)),
-      channels_(at::ones({config.head_dim})) {
-  channels_[-1].fill_(0.0);  // attention never sees the decision channel
-}
+      source_(options.retrofit.decisions, config),
+      rope_(options.length, families::rope_frequencies(config)) {}
 
 void DecisionTraining::begin_step(const StepInfo& info) {
   info_ = info;
@@ -47,24 +43,20 @@ void DecisionTraining::begin_step(const StepInfo& info) {
       ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr) : options_.target_cr;
 }
 
-at::Tensor DecisionTraining::decide(int64_t layer, const at::Tensor& k_BTKd) {
+at::Tensor DecisionTraining::decide(int64_t layer, const nn::AttentionInput& in) {
   const at::Tensor noise =
-      noise_ * logistic_noise(k_BTKd.sizes().slice(0, 3),
+      noise_ * logistic_noise(in.k_BTKd.sizes().slice(0, 3),
                               random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
                                           static_cast<uint64_t>(layer)));
   const at::Tensor logit =
-      (k_BTKd.select(3, -1) * options_.decision_scale - options_.offset + noise) /
+      (source_.decision(in) * options_.decision_scale - options_.offset + noise) /
       options_.temperature;
   count(logit);
   return logit;
 }
 
-at::Tensor DecisionTraining::importance(const at::Tensor& q_BTHd) const {
-  const at::Tensor mean_BTK =
-      q_BTHd.select(3, -1)
-          .unflatten(2, at::IntArrayRef{config_.num_kv_heads, config_.group_size()})
-          .mean(-1);
-  return mean_BTK * options_.decision_scale + options_.offset;
+at::Tensor DecisionTraining::importance(const nn::AttentionInput& in) const {
+  return source_.importance(in) * options_.decision_scale + options_.offset;
 }
 
 // A sequence's first token decides about nothing: it opens a slot, and no token stands before it.

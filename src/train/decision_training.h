@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "nn/rope.h"
+#include "train/decision_source.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -22,22 +23,21 @@ class DecisionTraining : public TrainAttention {
 
  protected:
   // The logits [B, T, K] of a layer's decisions, whose sigmoids are alpha. Counts them.
-  at::Tensor decide(int64_t layer, const at::Tensor& k_BTKd);
+  at::Tensor decide(int64_t layer, const nn::AttentionInput& in);
   // The logits [B, T, K] of how much each token weighs in its slot.
-  at::Tensor importance(const at::Tensor& q_BTHd) const;
-  // q or k as attention sees it: without the decision channel.
-  at::Tensor visible(const at::Tensor& x) const { return x * channels_; }
+  at::Tensor importance(const nn::AttentionInput& in) const;
+  // q or k as attention sees it: without a decision channel.
+  at::Tensor visible(const at::Tensor& x) const { return source_.visible(x); }
   at::Tensor rotate(const at::Tensor& x) const { return rope_.apply(x); }
   int64_t window() const { return options_.window; }
 
  private:
   void count(const at::Tensor& logit_BTK);
 
-  const io::ModelConfig& config_;
   const RetrofitOptions options_;
   const bool ramp_;
+  const DecisionSource source_;
   nn::Rope rope_;
-  at::Tensor channels_;  // [d]: 1 but for the decision channel
   StepInfo info_;
   double noise_ = 1.0;
   double wanted_cr_ = 1.0;

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "families/rope_frequencies.h"
+#include "models/adapter.h"
 #include "models/tiny_models.h"
 #include "nn/dense_attention.h"
 #include "runtime/score.h"
@@ -45,6 +46,24 @@ std::vector<int32_t> random_tokens(size_t count) {
   std::vector<int32_t> tokens(count);
   for (int32_t& token : tokens) token = static_cast<int32_t>(rng.below(kVocabulary));
   return tokens;
+}
+
+// The decisions of `config`: taken by `source`, about half of them to merge (to drop).
+io::ModelConfig deciding(io::ModelConfig config, const std::string& method,
+                         const std::string& source) {
+  config.dmc = tiny_config(12).dmc;
+  config.dmc->method = method;
+  config.dmc->decision_source = source;
+  return config;
+}
+
+// Logits of the last token, from a pass over whole sequences.
+std::vector<float> trained_logits(const models::Decoder& model, nn::AttentionStrategy& attention,
+                                  const std::vector<int32_t>& tokens) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
+  const at::Tensor last = model.logits(model.hidden(ids.unsqueeze(0), attention))[0][-1];
+  return {last.const_data_ptr<float>(), last.const_data_ptr<float>() + last.numel()};
 }
 
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -144,10 +163,7 @@ TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
   for (const io::ModelConfig& config : models::tiny_configs()) {
     const models::Decoder model = models::random_model(config);
     nn::DenseAttention dense(60, families::rope_frequencies(config));
-    const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
-    const at::Tensor whole = model.logits(model.hidden(ids.unsqueeze(0), dense))[0][-1];
-    const std::vector<float> expected(whole.const_data_ptr<float>(),
-                                      whole.const_data_ptr<float>() + whole.numel());
+    const std::vector<float> expected = trained_logits(model, dense, tokens);
     DecoderRunner runner(packed(model), {.chunk = 25});
     const auto sequence = runner.add_sequence();
     runner.prefill(sequence, std::span(tokens).first(59));
@@ -157,21 +173,47 @@ TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
   }
 }
 
-TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
+// Whatever an adapter says, without its decisions the model is the one it was made for.
+TEST(DecoderRunner, WithoutItsDecisionsAnAdapterChangesNoBit) {
   const std::vector<int32_t> tokens = random_tokens(60);
-  for (io::ModelConfig config : models::tiny_configs()) {
-    config.dmc = tiny_config(12).dmc;
-    DecoderRunner runner(packed(models::random_model(config)), {});
-    const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
-    const std::vector<float> expected = runner.prefill(one_pass, tokens);
-    std::vector<float> logits;
-    for (int32_t token : tokens) {
-      logits = runner.decode(std::span(&stepwise, 1), std::span(&token, 1));
+  for (const io::ModelConfig& config : models::tiny_configs()) {
+    const models::Decoder adapted = models::random_model(deciding(config, "dmc", "adapter"));
+    const auto model = packed(adapted);
+    DecoderRunner base(packed(models::without_adapter(adapted)), {});
+    DecoderRunner off(model, {.compression = {.policy = "dense"}}), on(model, {});
+    const auto a = base.add_sequence(), b = off.add_sequence(), c = on.add_sequence();
+    EXPECT_EQ(base.prefill_logits(a, tokens), off.prefill_logits(b, tokens)) << config.model_type;
+    EXPECT_EQ(base.decode(std::span(&a, 1), std::span(tokens).first(1)),
+              off.decode(std::span(&b, 1), std::span(tokens).first(1)));
+    on.prefill(c, tokens);
+    EXPECT_GT(on.compression_ratio(c), 1.1) << "the test needs a model that merges";
+  }
+}
+
+void expect_one_pass_and_steps_to_agree(const io::ModelConfig& config) {
+  const std::string what =
+      config.model_type + " " + config.dmc->method + " " + config.dmc->decision_source;
+  const std::vector<int32_t> tokens = random_tokens(60);
+  DecoderRunner runner(packed(models::random_model(config)), {});
+  const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
+  const std::vector<float> expected = runner.prefill(one_pass, tokens);
+  std::vector<float> logits;
+  for (int32_t token : tokens) {
+    logits = runner.decode(std::span(&stepwise, 1), std::span(&token, 1));
+  }
+  EXPECT_LT(largest_difference(logits, expected), 1e-4) << what;
+  const int64_t slots = runner.cache().slots(one_pass);
+  EXPECT_EQ(runner.cache().slots(stepwise), slots) << what;
+  EXPECT_LT(slots, 60 * 3 * config.num_kv_heads * 9 / 10) << what << " must decide something";
+}
+
+TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
+  for (const char* method : {"dmc", "dms"}) {
+    for (const char* source : {"neuron", "adapter"}) {
+      for (const io::ModelConfig& config : models::tiny_configs()) {
+        expect_one_pass_and_steps_to_agree(deciding(config, method, source));
+      }
     }
-    EXPECT_LT(largest_difference(logits, expected), 1e-4) << config.model_type;
-    const int64_t slots = runner.cache().slots(one_pass);
-    EXPECT_EQ(runner.cache().slots(stepwise), slots) << config.model_type;
-    EXPECT_LT(slots, 60 * 3 * config.num_kv_heads * 9 / 10) << "the test needs a model that merges";
   }
 }
 

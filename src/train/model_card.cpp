@@ -34,6 +34,7 @@ std::string to_markdown(const ModelCard& card) {
       << "| base model | " << card.base_model << " |\n"
       << "| trained on | " << card.data << " |\n"
       << "| tokens | " << card.tokens << ", in sequences of " << card.length << " |\n"
+      << "| decisions are taken by | " << card.decisions << " |\n"
       << "| " << card.method->window << " | " << card.window << " tokens |\n"
       << "| compression ratio aimed at | " << fixed(card.target_cr, 2) << " |\n";
   if (!card.cr_by_head.empty()) {

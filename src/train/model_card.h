@@ -14,6 +14,7 @@ struct ModelCard {
   std::string architecture;  // of the result, e.g. "DmcLlamaForCausalLM"
   std::string data;
   const Method* method = find_method("dmc");
+  std::string decisions;  // what takes them
   double target_cr = 1.0;
   int64_t window = 0;              // io::DmcConfig::window
   int64_t tokens = 0, length = 0;  // trained on, in sequences of

@@ -34,6 +34,7 @@ AdamW::AdamW(const std::map<std::string, at::Tensor>& parameters, const TrainOpt
     : beta1_(options.beta1), beta2_(options.beta2), epsilon_(options.epsilon), clip_(options.clip) {
   decayed_.weight_decay = options.weight_decay;
   for (const auto& [name, parameter] : parameters) {
+    if (!parameter.requires_grad()) continue;
     Group& group = parameter.dim() > 1 ? decayed_ : plain_;
     group.names.push_back(name);
     group.parameters.push_back(parameter);

@@ -13,7 +13,7 @@ namespace dmc::train {
 
 class AdamW {
  public:
-  // Matrices decay, vectors (norm weights) do not.
+  // Of those parameters that require gradients. Matrices decay, vectors (norm weights) do not.
   AdamW(const std::map<std::string, at::Tensor>& parameters, const TrainOptions& options);
 
   // One update from the parameters' gradients, which are clipped to a global norm of options.clip

@@ -36,6 +36,8 @@ std::string TrainOptions::identity_json() const {
       {"clip", clip},
       {"seed", seed},
       {"method", retrofit.method},
+      {"decisions", retrofit.decisions},
+      {"train_base", retrofit.train_base},
       {"cr", retrofit.target_cr},
       {"window", retrofit.window},
       {"offset", retrofit.offset},

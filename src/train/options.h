@@ -17,12 +17,16 @@ struct StageRun {
 };
 
 struct RetrofitOptions {
-  std::string method = "dmc";    // what decisions do, see train/method.h
-  double target_cr = 4.0;        // compression ratio at the end of the ramp
-  int64_t window = 12;           // io::DmcConfig::window
-  double offset = 3.0;           // c of the decision and importance logits
-  double temperature = 0.1;      // tau of the Gumbel-sigmoid
-  double decision_scale = 10.0;  // factor on the decision channels, folded into Wq, Wk at the end
+  std::string method = "dmc";  // what decisions do, see train/method.h
+  // Where decisions come from, see io::DmcConfig::decision_source. With "adapter" the base model
+  // stays as it is, unless train_base.
+  std::string decisions = "neuron";
+  bool train_base = false;
+  double target_cr = 4.0;           // compression ratio at the end of the ramp
+  int64_t window = 12;              // io::DmcConfig::window
+  double offset = 3.0;              // c of the decision and importance logits
+  double temperature = 0.1;         // tau of the Gumbel-sigmoid
+  double decision_scale = 10.0;     // factor on decision logits, folded into the weights at the end
   double compression_weight = 0.7;  // of the compression loss at first; it adapts from there
   double weight_gain = 0.2;         // how fast it adapts (policy::adapted_weight)
   double head_cr_cap = 16.0;        // a head's compression counts towards the target up to this
@@ -52,6 +56,7 @@ struct TrainOptions {
   bool resume = false;
 
   int64_t total_steps() const;
+  bool adapter_alone() const { return retrofit.decisions == "adapter" && !retrofit.train_base; }
   std::string identity_json() const;  // the values above that define the run
 };
 

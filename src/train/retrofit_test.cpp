@@ -2,6 +2,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "policy/schedule.h"
 #include "train/method.h"
 
@@ -15,52 +17,64 @@ struct LossOf {
   io::ModelConfig config;
   TrainOptions options;
 
-  LossOf(const Method& method, double target_cr) {
+  LossOf(const std::tuple<Method, const char*>& method_and_source, double target_cr) {
+    options.retrofit.method = std::get<Method>(method_and_source).name;
+    options.retrofit.decisions = std::get<const char*>(method_and_source);
     config.num_layers = 1;
     config.num_heads = 4;
     config.num_kv_heads = 2;
     config.head_dim = kHeadDim;
     options.length = kTokens;
-    options.retrofit.method = method.name;
     options.retrofit.target_cr = target_cr;
     options.retrofit.temperature = 1.0;  // smooth enough for finite differences
     options.retrofit.offset = 0.3;
     options.retrofit.decision_scale = 2.0;
   }
 
-  // The compression loss of keys k [1, T, K, d], late in finetune, where there is no noise left.
-  at::Tensor loss(const at::Tensor& k) const {
+  bool by_channel() const { return options.retrofit.decisions == "neuron"; }
+
+  // What decides: keys [1, T, K, d], or an adapter's words [1, T, 2 K].
+  at::Tensor random_deciders() const {
+    at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(4);
+    const std::vector<int64_t> shape = by_channel() ? std::vector<int64_t>{1, kTokens, 2, kHeadDim}
+                                                    : std::vector<int64_t>{1, kTokens, 4};
+    return at::randn(shape, generator, at::kDouble).set_requires_grad(true);
+  }
+  // The part of them that says whether to merge, [1, T, K].
+  at::Tensor decisions(const at::Tensor& deciders) const {
+    return by_channel() ? deciders.select(3, -1) : deciders.narrow(2, 0, 2);
+  }
+
+  // The compression loss, late in finetune, where there is no noise left.
+  at::Tensor loss(const at::Tensor& deciders) const {
     at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
     const at::Tensor q = at::randn({1, kTokens, 4, kHeadDim}, generator, at::kDouble);
+    const at::Tensor k =
+        by_channel() ? deciders : at::randn({1, kTokens, 2, kHeadDim}, generator, at::kDouble);
     const auto attention = find_stage("finetune")->attention(config, options);
     attention->begin_step({9, 10, 9, 1, kWeight});
-    attention->attend(0, q, k, at::ones_like(k));
+    attention->attend(0, {q, k, at::ones_like(k), by_channel() ? at::Tensor() : deciders});
     return attention->extra_loss();
   }
 
   // The same with soft decisions instead of rounded ones: what the gradient should be of.
-  double soft_loss(const at::Tensor& k) const {
+  double soft_loss(const at::Tensor& deciders) const {
     const RetrofitOptions& r = options.retrofit;
     const at::Tensor alpha =
-        ((k.select(3, -1) * r.decision_scale - r.offset) / r.temperature).sigmoid();
+        ((decisions(deciders) * r.decision_scale - r.offset) / r.temperature).sigmoid();
     const double merged = alpha.narrow(1, 1, kTokens - 1).sum().item<double>() / (kTokens * 2);
     return kWeight * (policy::merge_fraction(r.target_cr) - merged);
   }
 };
 
-at::Tensor random_keys() {
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(4);
-  return at::randn({1, kTokens, 2, kHeadDim}, generator, at::kDouble).set_requires_grad(true);
-}
-
-class CompressionLoss : public testing::TestWithParam<Method> {};
+class CompressionLoss : public testing::TestWithParam<std::tuple<Method, const char*>> {};
 
 // Straight through: the value is that of rounded decisions, the gradient that of the soft ones.
 TEST_P(CompressionLoss, GradientIsTheNumericOneOfSoftDecisions) {
   const LossOf loss_of(GetParam(), /*target_cr=*/8.0);
-  const at::Tensor k = random_keys();
-  const at::Tensor loss = loss_of.loss(k);
-  const at::Tensor logit = k.select(3, -1) * 2.0 - 0.3;
+  const at::Tensor deciders = loss_of.random_deciders();
+  const at::Tensor loss = loss_of.loss(deciders);
+  const at::Tensor logit = loss_of.decisions(deciders) * 2.0 - 0.3;
   const double merges = logit.narrow(1, 1, kTokens - 1).gt(0).sum().item<double>();
   EXPECT_NEAR(loss.item<double>(), kWeight * (7.0 / 8.0 - merges / (kTokens * 2)), 1e-12);
 
@@ -69,30 +83,34 @@ TEST_P(CompressionLoss, GradientIsTheNumericOneOfSoftDecisions) {
   const double step = 1e-6;
   for (int64_t t = 0; t < kTokens; ++t) {
     for (int64_t head = 0; head < 2; ++head) {
-      const at::Tensor up = k.detach().clone(), down = k.detach().clone();
-      up[0][t][head][kHeadDim - 1] += step;
-      down[0][t][head][kHeadDim - 1] -= step;
+      const at::Tensor up = deciders.detach().clone(), down = deciders.detach().clone();
+      loss_of.decisions(up)[0][t][head] += step;
+      loss_of.decisions(down)[0][t][head] -= step;
       const double numeric = (loss_of.soft_loss(up) - loss_of.soft_loss(down)) / (2 * step);
-      EXPECT_NEAR(k.grad()[0][t][head][kHeadDim - 1].item<double>(), numeric, 1e-8)
+      EXPECT_NEAR(loss_of.decisions(deciders.grad())[0][t][head].item<double>(), numeric, 1e-8)
           << "token " << t << " head " << head;
     }
   }
-  EXPECT_EQ(k.grad().narrow(3, 0, kHeadDim - 1).abs().max().item<double>(), 0.0)
-      << "only the decision channel decides";
+  loss_of.decisions(deciders.grad()).fill_(0.0);
+  EXPECT_EQ(deciders.grad().abs().max().item<double>(), 0.0) << "nothing else decides";
 }
 
 TEST_P(CompressionLoss, IsZeroOnceTheTargetIsMet) {
   const LossOf loss_of(GetParam(), /*target_cr=*/1.05);
-  const at::Tensor k = random_keys();
-  const at::Tensor loss = loss_of.loss(k);
+  const at::Tensor deciders = loss_of.random_deciders();
+  const at::Tensor loss = loss_of.loss(deciders);
   EXPECT_EQ(loss.item<double>(), 0.0);
   loss.backward();
-  EXPECT_EQ(k.grad().abs().max().item<double>(), 0.0);
+  EXPECT_EQ(deciders.grad().abs().max().item<double>(), 0.0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, CompressionLoss,
-                         testing::ValuesIn(methods().begin(), methods().end()),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(MethodsAndSources, CompressionLoss,
+                         testing::Combine(testing::ValuesIn(methods().begin(), methods().end()),
+                                          testing::Values("neuron", "adapter")),
+                         [](const auto& test) {
+                           return std::string(std::get<Method>(test.param).name) + "_" +
+                                  std::get<const char*>(test.param);
+                         });
 
 }  // namespace
 }  // namespace dmc::train

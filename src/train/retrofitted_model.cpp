@@ -2,11 +2,13 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <set>
 #include <sstream>
 
 #include "base/join.h"
-#include "families/family.h"
+#include "families/adapter.h"
 #include "io/model_files.h"
+#include "models/adapter.h"
 #include "models/decision_channel.h"
 #include "train/model_card.h"
 
@@ -15,19 +17,43 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr auto kAdapterFile = "adapter.safetensors";  // beside the whole model
+
+// Names of the tensors that compute decisions.
+std::set<std::string> decision_tensors(const models::Decoder& model) {
+  if (model.config().has_adapter()) return families::adapter_tensors(model.layout());
+  std::set<std::string> names;
+  for (const families::LayerLayout& layer : model.layout().layers) {
+    names.insert({layer.q.weight, layer.q.bias, layer.q_norm.weight, layer.k.weight, layer.k.bias,
+                  layer.k_norm.weight});
+  }
+  return names;
+}
+
 // The same model with tensors of its own where decisions are computed; all others are shared, since
 // a second copy of a large model may not fit.
 models::Decoder with_own_decisions(const models::Decoder& model) {
   const at::NoGradGuard no_grad;
   std::map<std::string, at::Tensor> parameters = model.parameters();
-  for (const families::LayerLayout& layer : model.layout().layers) {
-    for (const std::string& name : {layer.q.weight, layer.q.bias, layer.q_norm.weight,
-                                    layer.k.weight, layer.k.bias, layer.k_norm.weight}) {
-      const auto found = parameters.find(name);
-      if (found != parameters.end()) found->second = found->second.detach().clone();
-    }
+  for (const std::string& name : decision_tensors(model)) {
+    const auto found = parameters.find(name);
+    if (found != parameters.end()) found->second = found->second.detach().clone();
   }
   return {model.config(), std::move(parameters)};
+}
+
+void scale_decisions(models::Decoder& model, double factor) {
+  if (model.config().has_adapter()) {
+    models::scale_adapter(model, factor);
+  } else {
+    models::scale_decision_channel(model, factor);
+  }
+}
+
+std::string decisions_text(const TrainOptions& options) {
+  if (options.retrofit.decisions == "neuron") return "the last channel of each head of q and k";
+  return options.adapter_alone() ? "an adapter; the base model's weights are as they were"
+                                 : "an adapter, trained together with the base model";
 }
 
 ModelCard card_of(const models::Decoder& model, const TrainOptions& options,
@@ -39,6 +65,7 @@ ModelCard card_of(const models::Decoder& model, const TrainOptions& options,
                   ? "the built-in corpus of Python sources"
                   : join(options.data, ", ", [](const fs::path& path) { return path.string(); });
   card.method = find_method(options.retrofit.method);
+  card.decisions = decisions_text(options);
   card.target_cr = state.target_cr;
   card.measured_cr = state.last.cr;
   card.window = options.retrofit.window;
@@ -56,13 +83,14 @@ void write_retrofitted(const models::Decoder& model, const TrainOptions& options
                        const RetrofitState& state, const fs::path& dir) {
   const RetrofitOptions& retrofit = options.retrofit;
   models::Decoder served = with_own_decisions(model);
-  models::scale_decision_channel(served, retrofit.decision_scale);
+  scale_decisions(served, retrofit.decision_scale);
   served.config().dmc =
       io::DmcConfig{state.target_cr, retrofit.window, retrofit.offset, state.stage,
-                    state.tokens,    options.length,  retrofit.method};
+                    state.tokens,    options.length,  retrofit.method, retrofit.decisions};
   fs::create_directories(dir);
   io::write_file_atomically(dir / "README.md", to_markdown(card_of(served, options, state)));
   served.save(dir, {nn::float_type(options.weights_dtype)});
+  if (options.adapter_alone()) models::save_adapter(served, dir / kAdapterFile);
   io::copy_companions(options.model_dir, dir);
 }
 

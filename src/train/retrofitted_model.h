@@ -1,4 +1,5 @@
-// The model folder that a retrofit leaves: plain weights, dmc_config, model card, tokenizer.
+// The model folder that a retrofit leaves: plain weights, dmc_config, model card, tokenizer; and an
+// adapter that was trained alone also in a file of its own.
 #pragma once
 
 #include <filesystem>

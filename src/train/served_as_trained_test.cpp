@@ -1,11 +1,14 @@
 // A model is served as it was trained: with decisions all but hard, the logits of training's last
-// step are those of inference on the model that the trainer would write, for every method.
+// step are those of inference on the model that the trainer would write, for every method and every
+// source of decisions.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/rng.h"
 #include "base/temp_folder.h"
+#include "models/adapter.h"
 #include "models/decision_channel.h"
 #include "models/tiny_models.h"
 #include "runtime/decoder_runner.h"
@@ -16,10 +19,13 @@ namespace {
 
 constexpr int64_t kTokens = 70, kVocabulary = 50, kWindow = 9;
 
-TrainOptions hard_options(const Method& method) {
+using MethodAndSource = std::tuple<Method, const char*>;
+
+TrainOptions hard_options(const MethodAndSource& param) {
   TrainOptions options;
   options.length = kTokens;
-  options.retrofit.method = method.name;
+  options.retrofit.method = std::get<Method>(param).name;
+  options.retrofit.decisions = std::get<const char*>(param);
   options.retrofit.window = kWindow;
   options.retrofit.offset = 0.001;      // random weights: about half of the tokens are decided on
   options.retrofit.temperature = 1e-7;  // no decision is so close to the threshold that it is soft
@@ -45,11 +51,20 @@ std::vector<float> trained_logits(const models::Decoder& model, const TrainOptio
   return {logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()};
 }
 
+models::Decoder random_model(io::ModelConfig config, const RetrofitOptions& retrofit) {
+  if (retrofit.decisions == "adapter") {
+    config.dmc = io::DmcConfig{.method = retrofit.method, .decision_source = "adapter"};
+  }
+  return models::random_model(config);
+}
+
 std::shared_ptr<const runtime::Model> served(models::Decoder& model, const TrainOptions& options) {
   const RetrofitOptions& r = options.retrofit;
-  models::scale_decision_channel(model, r.decision_scale);
+  const auto scale =
+      r.decisions == "adapter" ? models::scale_adapter : models::scale_decision_channel;
+  scale(model, r.decision_scale);
   model.config().dmc =
-      io::DmcConfig{2.0, r.window, r.offset, "finetune", 0, options.length, r.method};
+      io::DmcConfig{2.0, r.window, r.offset, "finetune", 0, options.length, r.method, r.decisions};
   const TempFolder folder;
   model.save(folder.path(), {at::kFloat});
   return runtime::load_model(folder.path(), DType::kF32);
@@ -65,16 +80,16 @@ void expect_near(std::span<const float> ours, std::span<const float> expected,
   EXPECT_LT(largest, 1e-4) << what;
 }
 
-class ServedAsTrained : public testing::TestWithParam<Method> {};
+class ServedAsTrained : public testing::TestWithParam<MethodAndSource> {};
 
 TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
   const TrainOptions options = hard_options(GetParam());
   const std::vector<int32_t> tokens = random_tokens();
   for (const io::ModelConfig& config : models::tiny_configs()) {
-    models::Decoder model = models::random_model(config);
+    models::Decoder model = random_model(config, options.retrofit);
     const std::vector<float> expected = trained_logits(model, options, tokens);
     runtime::DecoderRunner runner(served(model, options), {.chunk = 25});
-    EXPECT_EQ(runner.policy().name, GetParam().name);
+    EXPECT_EQ(runner.policy().name, options.retrofit.method);
 
     const auto whole = runner.add_sequence(), steps = runner.add_sequence();
     expect_near(runner.prefill_logits(whole, tokens), expected, config.model_type + ", prefill");
@@ -89,9 +104,13 @@ TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, ServedAsTrained,
-                         testing::ValuesIn(methods().begin(), methods().end()),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(MethodsAndSources, ServedAsTrained,
+                         testing::Combine(testing::ValuesIn(methods().begin(), methods().end()),
+                                          testing::Values("neuron", "adapter")),
+                         [](const auto& test) {
+                           return std::string(std::get<Method>(test.param).name) + "_" +
+                                  std::get<const char*>(test.param);
+                         });
 
 }  // namespace
 }  // namespace dmc::train

@@ -12,9 +12,11 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/stopwatch.h"
+#include "families/adapter.h"
 #include "families/config_file.h"
 #include "io/corpus.h"
 #include "io/model_files.h"
+#include "models/adapter.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
 #include "train/checkpoint.h"
@@ -30,6 +32,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool is_retrofit(const TrainOptions& options) {
+  return options.stages.back().stage->name != "dense";
+}
+
+// A retrofit starts decisions over: with an adapter that decides nothing yet, or with channels that
+// the zero-out stage clears.
+models::Decoder undecided_model(models::Decoder model, const RetrofitOptions& retrofit) {
+  if (model.config().has_adapter()) model = models::without_adapter(model);
+  if (retrofit.decisions == "neuron") return model;
+  return models::with_adapter(model, {.method = retrofit.method});
+}
+
 models::Decoder initial_model(const TrainOptions& options) {
   io::ModelConfig config = families::read_model_config(options.model_dir);
   if (config.dmc && config.dmc->zero_after_rope) {
@@ -37,9 +51,12 @@ models::Decoder initial_model(const TrainOptions& options) {
                      ": dmc_config has zero_after_rope, which is implemented for running a model "
                      "but not for training one");
   }
-  if (!options.fresh) return models::Decoder::load(options.model_dir);
-  config.dmc.reset();
-  return models::Decoder::create(config, options.seed);
+  if (options.fresh) {
+    config.dmc.reset();
+    return models::Decoder::create(config, options.seed);
+  }
+  models::Decoder model = models::Decoder::load(options.model_dir);
+  return is_retrofit(options) ? undecided_model(std::move(model), options.retrofit) : model;
 }
 
 // Each row of a batch reads its own stream of documents: neighbouring rows of one stream would be
@@ -71,7 +88,7 @@ class Trainer {
   explicit Trainer(const TrainOptions& options)
       : options_(options),
         model_(initial_model(options)),
-        optimizer_((require_gradients(model_), model_.parameters()), options),
+        optimizer_((require_gradients(), model_.parameters()), options),
         tokenizer_(options.model_dir),
         corpus_(options.data.empty() ? io::builtin_corpus(io::Split::kTrain) : options.data,
                 io::Split::kTrain),
@@ -80,7 +97,10 @@ class Trainer {
     io::require_context(model_.config(), "--length", options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.retrofit.distill.empty()) {
-      teacher_ = std::make_unique<Teacher>(initial_model(options), options);
+      // A base that does not train is its own teacher.
+      teacher_ = std::make_unique<Teacher>(
+          options.adapter_alone() ? models::without_adapter(model_) : initial_model(options),
+          options);
     }
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
@@ -116,8 +136,14 @@ class Trainer {
   }
 
  private:
-  static void require_gradients(const models::Decoder& model) {
-    for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
+  // Of the parameters that train: the base model's, the adapter's or both.
+  void require_gradients() const {
+    const std::set<std::string> adapter = families::adapter_tensors(model_.layout());
+    const bool trains_adapter = options_.retrofit.decisions == "adapter";
+    for (const auto& [name, parameter] : model_.parameters()) {
+      parameter.set_requires_grad(adapter.contains(name) ? trains_adapter
+                                                         : !options_.adapter_alone());
+    }
   }
 
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
@@ -198,9 +224,9 @@ class Trainer {
   }
 
   void write_model() {
-    const std::string stage(options_.stages.back().stage->name);
-    if (stage != "dense") {
+    if (is_retrofit(options_)) {
       save();  // should writing the model fail, nothing is lost
+      const std::string stage(options_.stages.back().stage->name);
       write_retrofitted(model_, options_,
                         {stage, options_.retrofit.target_cr, progress_.tokens, last_, cr_by_head_},
                         options_.out_dir);
@@ -251,7 +277,7 @@ void prepare_out_dir(const TrainOptions& options) {
 Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
                      const std::function<void(const StepRecord&)>& on_step) {
   nn::float_type(options.weights_dtype);  // refused before hours of work, not after
-  if (options.stages.back().stage->name != "dense") require_window(options);
+  if (is_retrofit(options)) require_window(options);
   prepare_out_dir(options);
   Trainer trainer(options);
   const Outcome outcome = trainer.run(interrupted, on_step);

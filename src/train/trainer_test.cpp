@@ -57,6 +57,13 @@ class TrainerTest : public testing::Test {
     return o;
   }
 
+  TrainOptions adapter_options(const std::string& out) const {
+    TrainOptions o = options(out);
+    o.retrofit.decisions = "adapter";
+    o.stages = {{find_stage("retrofit"), 5}, {find_stage("finetune"), 6}};
+    return o;
+  }
+
   const TempFolder folder_of_test_;
   const fs::path root_ = folder_of_test_.path();
 };
@@ -101,6 +108,68 @@ TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
     EXPECT_EQ(config.dmc->method, name);
     EXPECT_EQ(config.dmc->window, straight.retrofit.window);
   }
+}
+
+TEST_F(TrainerTest, ResumedAdapterIsTheSameToTheBitForEveryMethod) {
+  for (const Method& method : methods()) {
+    const std::string name(method.name);
+    TrainOptions straight = adapter_options(name), resumed = adapter_options(name + "-resumed");
+    straight.retrofit.method = resumed.retrofit.method = name;
+    expect_resumed_is_straight(straight, resumed);
+    const io::ModelConfig config = families::read_model_config(straight.out_dir);
+    EXPECT_EQ(config.dmc->method, name);
+    EXPECT_TRUE(config.has_adapter());
+  }
+}
+
+TEST_F(TrainerTest, AnAdapterTrainsAloneAndKeepsItsRunSmall) {
+  TrainOptions o = adapter_options("out");
+  o.retrofit.distill = "forward";  // from the same base weights
+  ASSERT_EQ(run(o, 4), Outcome::kInterrupted);
+  const io::SafetensorsFile checkpoint(o.out_dir / "checkpoint.safetensors");
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    EXPECT_NE(name.find(".decision_"), std::string::npos) << name;
+  }
+  o.resume = true;
+  ASSERT_EQ(run(o), Outcome::kFinished);
+
+  const models::Decoder base = models::Decoder::load(o.model_dir);
+  const models::Decoder trained = models::Decoder::load(o.out_dir);
+  for (const auto& [name, parameter] : base.parameters()) {
+    EXPECT_TRUE(at::equal(trained.parameter(name), parameter)) << name;
+  }
+  for (const families::LayerLayout& layer : trained.layout().layers) {
+    EXPECT_GT(trained.parameter(layer.decision_proj.weight).abs().max().item<float>(), 0.0f);
+  }
+}
+
+TEST_F(TrainerTest, TrainBaseTrainsAllOfTheModel) {
+  TrainOptions o = adapter_options("out");
+  o.retrofit.train_base = true;
+  ASSERT_EQ(run(o), Outcome::kFinished);
+  const models::Decoder base = models::Decoder::load(o.model_dir);
+  const models::Decoder trained = models::Decoder::load(o.out_dir);
+  for (const auto& [name, parameter] : base.parameters()) {
+    EXPECT_FALSE(at::equal(trained.parameter(name), parameter)) << name;
+  }
+}
+
+// The base of a model with an adapter is as good a start as it was before; one whose own channels
+// decide is none.
+TEST_F(TrainerTest, ARetrofitStartsDecisionsOver) {
+  TrainOptions first = adapter_options("first"), o = adapter_options("second");
+  ASSERT_EQ(run(first), Outcome::kFinished);
+  o.model_dir = first.out_dir;
+  ASSERT_EQ(run(o), Outcome::kFinished);
+  EXPECT_EQ(log_lines(o.out_dir), log_lines(first.out_dir));
+
+  TrainOptions by_channel = options("by-channel");
+  by_channel.model_dir = first.out_dir;
+  ASSERT_EQ(run(by_channel), Outcome::kFinished);
+  EXPECT_TRUE(families::read_model_config(by_channel.out_dir).has_decision_channel());
+  o = adapter_options("third");
+  o.model_dir = by_channel.out_dir;
+  EXPECT_THROW(run(o), Error);
 }
 
 TEST_F(TrainerTest, DistillationResumesToTheBitAndStartsFromTheTeacher) {
@@ -150,8 +219,10 @@ TEST_F(TrainerTest, AModelOnTheWayIsTheOneOfARunThatEndsThere) {
   TrainOptions stopped = options("stopped");
   ASSERT_EQ(run(stopped, 7), Outcome::kInterrupted);
   models::Decoder model = models::Decoder::load(stopped.model_dir);
+  for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   AdamW optimizer(model.parameters(), stopped);
   load_checkpoint(stopped, model, optimizer);
+  const at::NoGradGuard no_grad;
   models::scale_decision_channel(model, stopped.retrofit.decision_scale);
   const models::Decoder kept = models::Decoder::load(longer.out_dir / ratio_folder(1.01));
   for (const auto& [name, parameter] : model.parameters()) {

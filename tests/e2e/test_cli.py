@@ -243,13 +243,15 @@ def test_prompt_longer_than_the_context(dmc, tmp_path):
     refused(dmc("run", "-m", DENSE, "-f", tmp_path / "long.txt"), USAGE, "context is 2048")
 
 
-def retrofit(out, text, finetune=2, checkpoint_every=100):
+def retrofit(out, text, finetune=2, checkpoint_every=100, decisions="neuron"):
     """The command line of a retrofit of a few steps."""
     options = {
         "-m": DENSE, "-o": out, "--data": text, "--cr": 2, "--batch": 1, "--length": 128,
-        "--zero-out-steps": 2, "--steps": 4, "--finetune-steps": finetune,
-        "--checkpoint-every": checkpoint_every,
+        "--steps": 4, "--finetune-steps": finetune, "--checkpoint-every": checkpoint_every,
+        "--decisions": decisions,
     }  # fmt: skip
+    if decisions == "neuron":
+        options["--zero-out-steps"] = 2
     return [str(x) for x in [BIN / "dmc", "retrofit", *sum(options.items(), ())]]
 
 
@@ -305,6 +307,48 @@ def test_retrofit_refuses_what_its_method_cannot(tmp_path, text):
         done = subprocess.run(retrofit(tmp_path / "no", text) + list(more),
                               capture_output=True, text=True)  # fmt: skip
         refused(done, USAGE, *words)
+
+
+def loss_of(dmc, *model):
+    done = dmc("eval", "-m", *model, "--windows", 1, "--length", 256, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["loss"]
+
+
+def test_an_adapter_leaves_the_model_as_it_was(dmc, tmp_path, text):
+    out = tmp_path / "out"
+    done = subprocess.run(retrofit(out, text, decisions="adapter"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "config.json").read_text())["dmc_config"]["decision_source"] == "adapter"
+    assert "base model's weights are as they were" in (out / "README.md").read_text()
+    assert [json.loads(line)["stage"] for line in (out / "train.jsonl").open()] == ["retrofit"] * 4 + ["finetune"] * 2
+    assert dmc("run", "-m", out, "-p", "x", "-n", 3).returncode == 0
+    in_f32 = ["--weights", "f32"]
+    assert loss_of(dmc, out, "--policy", "dense", *in_f32) == loss_of(dmc, DENSE, *in_f32)
+    assert "decided by an adapter" in dmc("inspect", "-m", out, "--windows", 1, "--length", 64).stdout
+
+    alone = out / "adapter.safetensors"
+    assert alone.stat().st_size < 100_000
+    assert loss_of(dmc, DENSE, "--adapter", alone, *in_f32) == loss_of(dmc, out, *in_f32)
+    assert dmc("inspect", "-m", DENSE, "--adapter", alone, "--check").returncode == 0
+    refused(dmc("run", "-m", DMC_4X, "--adapter", alone, "-p", "x"), USAGE, "decision_channel", "--plain")
+    weights = DENSE / "model.safetensors"
+    refused(dmc("run", "-m", DENSE, "--adapter", weights, "-p", "x"), DATA, weights, "dmc_config")
+
+    plain, again = tmp_path / "plain", tmp_path / "again"
+    assert dmc("convert", "-m", out, "-o", plain, "--plain", "--dtype", "f16").returncode == 0
+    assert dmc("convert", "-m", DENSE, "-o", again).returncode == 0
+    for name in ["config.json", "model.safetensors"]:
+        assert (plain / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_what_cannot_be_asked_of_a_source_of_decisions(dmc, tmp_path):
+    start = ["retrofit", "-m", DENSE, "-o", tmp_path / "out", "--decisions"]
+    refused(dmc(*start, "oracle"), USAGE, "--decisions", "adapter")
+    refused(dmc(*start, "adapter", "--zero-out-steps", 5), USAGE, "--zero-out-steps")
+    refused(dmc(*start, "neuron", "--train-base"), USAGE, "--train-base")
+    refused(dmc("retrofit", "-m", DMC_4X, "-o", tmp_path / "out", "--decisions", "adapter"), USAGE,
+            "decision_channel", "--plain")  # fmt: skip
 
 
 def test_interrupt_leaves_a_checkpoint_to_go_on_from(tmp_path, text):

@@ -15,17 +15,16 @@
 
 namespace {
 
-// What a retrofitted model is without its decisions: dense, its decision channel set to 0.
+// What a retrofitted model is without its decisions: dense, a decision channel set to 0.
 class DensePolicy : public dmc::nn::AttentionStrategy {
  public:
   DensePolicy(const dmc::io::ModelConfig& config, int64_t positions)
       : dense_(positions, dmc::families::rope_frequencies(config)),
         channels_(at::ones({config.head_dim})) {
-    if (config.dmc) channels_[-1].fill_(0.0);
+    if (config.has_decision_channel()) channels_[-1].fill_(0.0);
   }
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override {
-    return dense_.attend(layer, q_BTHd * channels_, k_BTKd * channels_, v_BTKd);
+  at::Tensor attend(int64_t layer, const dmc::nn::AttentionInput& in) override {
+    return dense_.attend(layer, {in.q_BTHd * channels_, in.k_BTKd * channels_, in.v_BTKd, {}});
   }
 
  private:

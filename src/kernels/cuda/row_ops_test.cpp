@@ -139,9 +139,9 @@ void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
     }
     for (size_t head = 0; head < kKvHeads; ++head) {
       policy::DecisionInput in;
-      in.key_channel = rows[keys + head * kDim + kDim - 1];
+      in.decision = rows[keys + head * kDim + kDim - 1];
       for (size_t g = 0; g < kGroup; ++g) {
-        in.query_channel_mean += rows[first + (head * kGroup + g) * kDim + kDim - 1] / kGroup;
+        in.importance += rows[first + (head * kGroup + g) * kDim + kDim - 1] / kGroup;
       }
       in.offset = 0.1f;
       const policy::Decision decision = policy->decide(in);

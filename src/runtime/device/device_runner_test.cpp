@@ -259,11 +259,13 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
                         DType type = DType::kF32) {
     return kind_of([&] { Pair(random_model(config, type, 1), options); });
   };
-  io::ModelConfig other = small_config(), late = dmc_config();
+  io::ModelConfig other = small_config(), late = dmc_config(), adapted = dmc_config();
   other.learned_positions = true;
   late.dmc->method = "dms";
+  adapted.dmc->decision_source = "adapter";
   EXPECT_EQ(usage(other, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(late, {}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(adapted, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
             ErrorKind::kUsage);
   EXPECT_EQ(usage(dmc_config(), {.compression = {.cr = 2.0}}), ErrorKind::kUsage);

@@ -27,7 +27,7 @@ inline Linear random_linear(int64_t outputs, int64_t inputs, DType type, bool bi
 }
 
 inline Norm random_norm(int64_t width, Rng& rng) {
-  Norm norm{random_numbers(width, 0.3, rng), {}};
+  Norm norm{random_numbers(width, 0.3, rng), {}, io::NormKind::kRms, io::ModelConfig{}.norm_eps};
   for (float& x : norm.weight) x += 1.0f;
   return norm;
 }

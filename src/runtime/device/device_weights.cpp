@@ -59,10 +59,16 @@ DType device_type(DType stored) {
 void require_device_family(const io::ModelConfig& config) {
   const bool supported = config.rope && !config.learned_positions && !config.post_norm &&
                          config.token_types == 0 && config.activation == io::Activation::kSiluGated;
-  if (supported) return;
-  throw usage_error("--device: models of type " + config.model_type +
-                    " run on the CPU only; the GPU takes rotary ones with a gated MLP, such as "
-                    "llama, mistral, qwen2 and qwen3");
+  if (!supported) {
+    throw usage_error("--device: models of type " + config.model_type +
+                      " run on the CPU only; the GPU takes rotary ones with a gated MLP, such as "
+                      "llama, mistral, qwen2 and qwen3");
+  }
+  if (config.has_adapter()) {
+    throw usage_error(
+        "--device: an adapter takes this model's decisions, which runs on the CPU "
+        "only; leave the flag out, or run the model without its adapter");
+  }
 }
 
 std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model& model) {

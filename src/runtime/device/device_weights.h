@@ -43,7 +43,7 @@ struct DeviceWeights {
 };
 
 // Error(kUsage) naming what the GPU cannot run of such a model: it takes rotary families with norms
-// before their blocks and a gated MLP (Llama, Mistral, Qwen).
+// before their blocks and a gated MLP (Llama, Mistral, Qwen), without adapters.
 void require_device_family(const io::ModelConfig& config);
 
 // f32 where `model` has f32, else bf16. Error(kUsage) for weights of 8 bits.

@@ -12,12 +12,12 @@ class DmcTraining : public DecisionTraining {
  public:
   using DecisionTraining::DecisionTraining;
 
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override {
-    const at::Tensor merge_logit = decide(layer, k_BTKd);
+  at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
+    const at::Tensor merge_logit = decide(layer, in);
     const auto [k_pooled, v_pooled] =
-        ops::pool(visible(k_BTKd), v_BTKd, merge_logit, importance(q_BTHd), window());
-    return ops::decision_attention(rotate(visible(q_BTHd)), rotate(k_pooled), v_pooled, merge_logit,
+        ops::pool(visible(in.k_BTKd), in.v_BTKd, merge_logit, importance(in), window());
+    return ops::decision_attention(rotate(visible(in.q_BTHd)), rotate(k_pooled), v_pooled,
+                                   merge_logit,
                                    /*delay=*/0);
   }
 };

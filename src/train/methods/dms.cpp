@@ -12,10 +12,9 @@ class DmsTraining : public DecisionTraining {
  public:
   using DecisionTraining::DecisionTraining;
 
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override {
-    return ops::decision_attention(rotate(visible(q_BTHd)), rotate(visible(k_BTKd)), v_BTKd,
-                                   decide(layer, k_BTKd), /*delay=*/window());
+  at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
+    return ops::decision_attention(rotate(visible(in.q_BTHd)), rotate(visible(in.k_BTKd)),
+                                   in.v_BTKd, decide(layer, in), /*delay=*/window());
   }
 };
 

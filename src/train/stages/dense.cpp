@@ -10,9 +10,8 @@ class DenseTraining : public TrainAttention {
  public:
   DenseTraining(const io::ModelConfig& config, int64_t length)
       : dense_(length, families::rope_frequencies(config)) {}
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override {
-    return dense_.attend(layer, q_BTHd, k_BTKd, v_BTKd);
+  at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
+    return dense_.attend(layer, in);
   }
 
  private:

@@ -20,9 +20,8 @@ class ZeroOut : public TrainAttention {
   void begin_step(const StepInfo& info) override {
     channels_[-1].fill_(policy::fade(info.step, info.steps));
   }
-  at::Tensor attend(int64_t layer, const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
-                    const at::Tensor& v_BTKd) override {
-    return dense_.attend(layer, q_BTHd * channels_, k_BTKd * channels_, v_BTKd);
+  at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
+    return dense_.attend(layer, {in.q_BTHd * channels_, in.k_BTKd * channels_, in.v_BTKd, {}});
   }
 
  private:

@@ -1,0 +1,52 @@
+#include "models/adapter.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include "base/error.h"
+#include "families/adapter.h"
+
+namespace dmc::models {
+
+Decoder with_adapter(const Decoder& base, const io::DmcConfig& dmc) {
+  families::require_adaptable(base.config());
+  io::ModelConfig config = base.config();
+  config.dmc = dmc;
+  config.dmc->decision_source = "adapter";
+  const families::DecoderLayout layout = families::decoder_layout(config);
+  std::map<std::string, at::Tensor> parameters = base.parameters();
+  for (const families::LayerLayout& layer : layout.layers) {
+    const std::string &norm = layer.decision_norm.weight, &proj = layer.decision_proj.weight;
+    parameters[norm] = at::ones(layout.shapes.at(norm));
+    parameters[proj] = at::zeros(layout.shapes.at(proj));
+  }
+  return Decoder(config, std::move(parameters));
+}
+
+Decoder without_adapter(const Decoder& model) {
+  io::ModelConfig config = model.config();
+  DMC_CHECK(config.has_adapter());
+  config.dmc.reset();
+  std::map<std::string, at::Tensor> parameters = model.parameters();
+  for (const std::string& name : families::adapter_tensors(model.layout())) parameters.erase(name);
+  return Decoder(config, std::move(parameters));
+}
+
+void scale_adapter(Decoder& model, double factor) {
+  const at::NoGradGuard no_grad;
+  for (const families::LayerLayout& layer : model.layout().layers) {
+    model.parameter(layer.decision_proj.weight).mul_(factor);
+  }
+}
+
+void save_adapter(const Decoder& model, const std::filesystem::path& path) {
+  nn::TensorsByName tensors;
+  for (const std::string& name : families::adapter_tensors(model.layout())) {
+    tensors[name] = model.parameter(name).detach();
+  }
+  io::write_safetensors(path, nn::to_views(tensors),
+                        families::AdapterFile::metadata(*model.config().dmc));
+}
+
+}  // namespace dmc::models
