@@ -14,8 +14,15 @@
 namespace dmc::cli {
 namespace {
 
-struct StageSteps {
-  int64_t zero_out = 50, retrofit = 400, finetune = 200;
+constexpr int64_t kMostSteps = 1 << 30;
+
+struct RetrofitCommand {
+  TrainCommand train;
+  int64_t zero_out = 50, ramp = 400, finetune = 200;  // steps
+  std::optional<int64_t> window;                      // if not given, what the method is used with
+  CLI::Option *zero_out_flag = nullptr, *distill_weight_flag = nullptr;
+
+  train::RetrofitOptions& options() { return train.options.retrofit; }
 };
 
 // "dmc: what it does; dms: what it does".
@@ -45,11 +52,85 @@ std::string usual_windows() {
   });
 }
 
-std::vector<train::StageRun> choose_stages(const StageSteps& steps, const std::string& decisions) {
-  std::vector<train::StageRun> stages = {{train::find_stage("retrofit"), steps.retrofit},
-                                         {train::find_stage("finetune"), steps.finetune}};
-  if (decisions == "neuron") {  // attention must first learn to do without the channel
-    stages.insert(stages.begin(), {train::find_stage("zero-out"), steps.zero_out});
+void add_ratio_options(CLI::App& app, RetrofitCommand& command) {
+  train::RetrofitOptions& r = command.options();
+  app.add_option("--cr", r.target_cr, "compression ratio to train for")
+      ->check(CLI::Range(1.0, 64.0))
+      ->capture_default_str();
+  app.add_option("--save-at-cr", r.save_at_cr,
+                 "ratios below --cr, as 2,3: a model for each in OUT/cr-RATIO when it is passed")
+      ->delimiter(',');
+  app.add_option("--compression-weight", r.compression_weight,
+                 "weight of the compression loss at first; it adapts to the lag behind --cr")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--weight-gain", r.weight_gain, "how fast that weight adapts; 0: not at all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--head-cap", r.head_cr_cap,
+                 "a head's compression counts towards --cr up to this ratio")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+}
+
+void add_decision_options(CLI::App& app, RetrofitCommand& command) {
+  train::RetrofitOptions& r = command.options();
+  add_name(app, "--method", r.method, "what a decision does", train::methods())
+      ->capture_default_str();
+  app.add_option(
+         "--window", command.window,
+         "dmc: tokens of a segment that its slot averages, 0 for all; dms: tokens for which "
+         "one that is to go is still seen (default: " +
+             usual_windows() + ")")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--decisions", r.decisions,
+                 "who takes them: neuron, a channel that each head gives up, or adapter, a small "
+                 "projection beside each layer, which alone is trained")
+      ->check(CLI::IsMember({"neuron", "adapter"}))
+      ->capture_default_str();
+  app.add_flag("--train-base", r.train_base,
+               "with --decisions adapter: train the model's own weights, too");
+  app.add_option("--offset", r.offset, "c of the decision and importance logits")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--decision-scale", r.decision_scale,
+                 "factor on decision logits while training; larger ones learn faster")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
+void add_stage_options(CLI::App& app, RetrofitCommand& command) {
+  const auto add = [&](const char* flag, int64_t& steps, const char* help) {
+    return app.add_option(flag, steps, help)
+        ->check(CLI::Range(int64_t{1}, kMostSteps))
+        ->capture_default_str();
+  };
+  command.zero_out_flag =
+      add("--zero-out-steps", command.zero_out, "steps in which the decision channel fades");
+  add("--steps", command.ramp, "steps in which the ratio rises to --cr");
+  add("--finetune-steps", command.finetune,
+      "steps at the full ratio, while the learning rate decays");
+}
+
+void add_distillation_options(CLI::App& app, RetrofitCommand& command) {
+  train::RetrofitOptions& r = command.options();
+  add_name(
+      app, "--distill", r.distill,
+      "learn from the model as it was at the start, uncompressed; takes a second copy of it in "
+      "memory unless only an adapter is trained",
+      train::divergences());
+  command.distill_weight_flag =
+      app.add_option("--distill-weight", r.distill_weight,
+                     "of --distill in the loss; the language model's loss has the rest")
+          ->check(CLI::Range(0.01, 1.0))
+          ->capture_default_str();
+}
+
+std::vector<train::StageRun> choose_stages(RetrofitCommand& command) {
+  std::vector<train::StageRun> stages = {{train::find_stage("retrofit"), command.ramp},
+                                         {train::find_stage("finetune"), command.finetune}};
+  if (command.options().decisions == "neuron") {  // attention must first learn to do without it
+    stages.insert(stages.begin(), {train::find_stage("zero-out"), command.zero_out});
   }
   return stages;
 }
@@ -78,89 +159,33 @@ void check_options(const train::RetrofitOptions& options, bool distill_weight_gi
   }
 }
 
+int run_retrofit(RetrofitCommand& command) {
+  train::RetrofitOptions& r = command.options();
+  r.window = command.window.value_or(train::find_method(r.method)->usual_window);
+  std::ranges::sort(r.save_at_cr);
+  check_options(r, command.distill_weight_flag->count() > 0);
+  check_decisions(r, command.zero_out_flag->count() > 0);
+  command.train.options.stages = choose_stages(command);
+  command.train.options.decay_steps = command.finetune;
+  return run_training_command(command.train);
+}
+
 }  // namespace
 
 std::function<int()> setup_retrofit(CLI::App& app) {
-  auto command = std::make_shared<TrainCommand>();
-  auto steps = std::make_shared<StageSteps>();
-  auto window = std::make_shared<std::optional<int64_t>>();
-  train::RetrofitOptions& r = command->options.retrofit;
-  add_training_options(app, *command);
-  app.add_option("--cr", r.target_cr, "compression ratio to train for")
-      ->check(CLI::Range(1.0, 64.0))
-      ->capture_default_str();
-  add_name(app, "--method", r.method, "what a decision does", train::methods())
-      ->capture_default_str();
-  app.add_option(
-         "--window", *window,
-         "dmc: tokens of a segment that its slot averages, 0 for all; dms: tokens for which "
-         "one that is to go is still seen (default: " +
-             usual_windows() + ")")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--decisions", r.decisions,
-                 "who takes them: neuron, a channel that each head gives up, or adapter, a small "
-                 "projection beside each layer, which alone is trained")
-      ->check(CLI::IsMember({"neuron", "adapter"}))
-      ->capture_default_str();
-  app.add_flag("--train-base", r.train_base,
-               "with --decisions adapter: train the model's own weights, too");
-  CLI::Option* zero_out = app.add_option("--zero-out-steps", steps->zero_out,
-                                         "steps in which the decision channel fades")
-                              ->check(CLI::Range(1, 1 << 30))
-                              ->capture_default_str();
-  app.add_option("--steps", steps->retrofit, "steps in which the ratio rises to --cr")
-      ->check(CLI::Range(1, 1 << 30))
-      ->capture_default_str();
-  app.add_option("--finetune-steps", steps->finetune,
-                 "steps at the full ratio, while the learning rate decays")
-      ->check(CLI::Range(1, 1 << 30))
-      ->capture_default_str();
-  app.add_option("--compression-weight", r.compression_weight,
-                 "weight of the compression loss at first; it adapts to the lag behind --cr")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--head-cap", r.head_cr_cap,
-                 "a head's compression counts towards --cr up to this ratio")
-      ->check(CLI::Range(1.0, 1e6))
-      ->capture_default_str();
-  app.add_option("--save-at-cr", r.save_at_cr,
-                 "ratios below --cr, as 2,3: a model for each in OUT/cr-RATIO when it is passed")
-      ->delimiter(',');
-  add_name(app, "--distill", r.distill,
-           "learn from the model as it was at the start, uncompressed, a second copy in memory",
-           train::divergences());
-  CLI::Option* distill_weight =
-      app.add_option("--distill-weight", r.distill_weight,
-                     "of --distill in the loss; the language model's loss has the rest")
-          ->check(CLI::Range(0.01, 1.0))
-          ->capture_default_str();
-  app.add_option("--offset", r.offset, "c of the decision and importance logits")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--weight-gain", r.weight_gain, "how fast that weight adapts; 0: not at all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--decision-scale", r.decision_scale,
-                 "factor on decision logits while training; larger ones learn faster")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  auto command = std::make_shared<RetrofitCommand>();
+  add_training_options(app, command->train);
+  add_ratio_options(app, *command);
+  add_decision_options(app, *command);
+  add_stage_options(app, *command);
+  add_distillation_options(app, *command);
   app.footer(
       "Examples:\n"
       "  dmc retrofit -m models/builtin -o my-4x --cr 4\n"
       "  dmc retrofit -m models/builtin -o sparse-4x --cr 4 --method dms --window 128\n"
       "  dmc retrofit -m ~/models/TinyLlama -o tiny-2x --cr 2 --data ~/books --length 2048\n"
       "  dmc retrofit -m ~/models/TinyLlama -o tiny-adapter --cr 2 --decisions adapter");
-  return [command, steps, window, distill_weight, zero_out] {
-    train::TrainOptions& options = command->options;
-    train::RetrofitOptions& retrofit = options.retrofit;
-    retrofit.window = window->value_or(train::find_method(retrofit.method)->usual_window);
-    std::ranges::sort(retrofit.save_at_cr);
-    check_options(retrofit, distill_weight->count() > 0);
-    check_decisions(retrofit, zero_out->count() > 0);
-    options.stages = choose_stages(*steps, retrofit.decisions);
-    options.decay_steps = steps->finetune;
-    return run_training_command(*command);
-  };
+  return [command] { return run_retrofit(*command); };
 }
 
 }  // namespace dmc::cli
