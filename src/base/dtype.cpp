@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "base/named.h"
+
 namespace dmc {
 namespace {
 
@@ -24,10 +26,8 @@ size_t dtype_size(DType dtype) { return kTypes[static_cast<size_t>(dtype)].size;
 std::string_view dtype_name(DType dtype) { return kTypes[static_cast<size_t>(dtype)].name; }
 
 std::optional<DType> dtype_from_name(std::string_view name) {
-  for (const Entry& entry : kTypes) {
-    if (entry.name == name) return entry.dtype;
-  }
-  return std::nullopt;
+  const Entry* const entry = find_named(kTypes, name);
+  return entry == nullptr ? std::nullopt : std::optional(entry->dtype);
 }
 
 float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/human.h"
 #include "base/join.h"
+#include "base/named.h"
 #include "cli/commands.h"
 #include "cli/train_options.h"
 #include "train/loss.h"
@@ -25,24 +26,15 @@ struct RetrofitCommand {
   train::RetrofitOptions& options() { return train.options.retrofit; }
 };
 
-// "dmc: what it does; dms: what it does".
-template <class Entry>
-std::string explained(std::span<const Entry> table) {
-  return join(table, "; ", [](const Entry& entry) {
-    return std::string(entry.name) + ": " + std::string(entry.summary);
-  });
-}
-
 // A flag that takes one of a table's names.
 template <class Entry>
 CLI::Option* add_name(CLI::App& app, const char* flag, std::string& name, const std::string& help,
                       std::span<const Entry> table) {
   const std::string names = join(table, ",", &Entry::name);
-  return app.add_option(flag, name, help + " (" + explained(table) + ")")
+  return app.add_option(flag, name, help + " (" + names_explained(table) + ")")
       ->type_name("{" + names + "}")
       ->check([table, names](const std::string& given) {
-        const bool known = std::ranges::find(table, given, &Entry::name) != table.end();
-        return known ? "" : "\"" + given + "\" is not one of " + names;
+        return find_named(table, given) ? "" : "\"" + given + "\" is not one of " + names;
       });
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/join.h"
+#include "base/named.h"
 #include "base/parallel.h"
 #include "policy/policy.h"
 
@@ -17,12 +18,6 @@ const std::map<std::string, DType> kPrecisions = {
 
 std::string device_problem(const std::string& name) {
   return name == "cpu" || name == "cuda" ? "" : "\"" + name + "\" is not one of cpu,cuda";
-}
-
-std::string list_of_policies() {
-  return join(policy::policies(), "; ", [](const policy::Policy& policy) {
-    return std::string(policy.name) + ": " + std::string(policy.summary);
-  });
 }
 
 std::string precision_names() {
@@ -72,7 +67,8 @@ namespace {
 
 void add_policy_options(CLI::App& app, runtime::PolicyOptions& options) {
   app.add_option("--policy", options.policy,
-                 list_of_policies() + " (default: what the model was retrofitted for, else dense)");
+                 names_explained(policy::policies()) +
+                     " (default: what the model was retrofitted for, else dense)");
   app.add_option("--budget", options.budget,
                  "slots a head may keep, for policies that drop what is too much")
       ->check(CLI::Range(2, 1 << 24));

@@ -1,11 +1,11 @@
 #include "families/config_file.h"
 
-#include <algorithm>
 #include <limits>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/join.h"
+#include "base/named.h"
 #include "families/family.h"
 #include "families/quantization.h"
 #include "io/json.h"
@@ -85,8 +85,8 @@ DmcConfig read_dmc_config(const JsonFields& dmc) {
   DmcConfig config;
   read_decision_source(dmc, &config);
   config.method = dmc.text("method");
-  const auto method = std::ranges::find(kMethods, config.method, &Method::name);
-  if (method == std::end(kMethods)) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
+  const Method* const method = find_named(kMethods, config.method);
+  if (method == nullptr) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
   if (method->pools) dmc.expect("pool_before_rope", true);
   config.target_cr = dmc.positive("target_cr");
   config.window = dmc.size("window", 0, method->largest_window);

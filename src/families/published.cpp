@@ -1,6 +1,7 @@
 #include "families/published.h"
 
 #include "base/join.h"
+#include "base/named.h"
 
 namespace dmc::families {
 namespace {
@@ -26,22 +27,20 @@ constexpr Row kRows[] = {
 }  // namespace
 
 std::optional<io::ModelConfig> published_model(std::string_view name) {
-  for (const Row& row : kRows) {
-    if (row.name != name) continue;
-    io::ModelConfig config;
-    config.model_type = row.model_type;
-    config.vocab_size = row.vocab;
-    config.hidden_size = row.hidden;
-    config.intermediate_size = row.intermediate;
-    config.num_layers = row.layers;
-    config.num_heads = row.heads;
-    config.num_kv_heads = row.kv_heads;
-    config.head_dim = row.head_dim;
-    config.max_positions = row.context;
-    config.tie_embeddings = row.tied;
-    return config;
-  }
-  return std::nullopt;
+  const Row* const row = find_named(kRows, name);
+  if (row == nullptr) return std::nullopt;
+  io::ModelConfig config;
+  config.model_type = row->model_type;
+  config.vocab_size = row->vocab;
+  config.hidden_size = row->hidden;
+  config.intermediate_size = row->intermediate;
+  config.num_layers = row->layers;
+  config.num_heads = row->heads;
+  config.num_kv_heads = row->kv_heads;
+  config.head_dim = row->head_dim;
+  config.max_positions = row->context;
+  config.tie_embeddings = row->tied;
+  return config;
 }
 
 std::string published_names() { return join(kRows, ", ", &Row::name); }

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/join.h"
+#include "base/named.h"
 #include "kernels/cpu/attention_cpu.h"
 #include "kernels/cpu/linear_cpu.h"
 #include "kernels/ref/attention_ref.h"
@@ -21,9 +22,7 @@ constexpr Backend kBackends[] = {
 const Backend& choose() {
   const char* wanted = std::getenv("DMC_BACKEND");
   if (wanted == nullptr) return kBackends[0];
-  for (const Backend& candidate : kBackends) {
-    if (candidate.name == wanted) return candidate;
-  }
+  if (const Backend* known = find_named(kBackends, wanted)) return *known;
   throw usage_error(std::string("DMC_BACKEND: \"") + wanted + "\" is not one of " +
                     join(kBackends, ", ", &Backend::name));
 }

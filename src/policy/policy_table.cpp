@@ -5,6 +5,7 @@
 #include <numbers>
 #include <numeric>
 
+#include "base/named.h"
 #include "policy/forced.h"
 #include "policy/policy.h"
 
@@ -126,11 +127,6 @@ double forced_opening_share(int64_t stream, double cr) {
 
 std::span<const Policy> policies() { return kPolicies; }
 
-const Policy* find_policy(std::string_view name) {
-  for (const Policy& policy : kPolicies) {
-    if (policy.name == name) return &policy;
-  }
-  return nullptr;
-}
+const Policy* find_policy(std::string_view name) { return find_named(kPolicies, name); }
 
 }  // namespace dmc::policy

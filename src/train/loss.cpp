@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "base/named.h"
+
 namespace dmc::train {
 namespace {
 
@@ -37,12 +39,7 @@ at::Tensor teacher_log_probabilities(const Distillation& distillation, int64_t f
 
 std::span<const Divergence> divergences() { return kDivergences; }
 
-const Divergence* find_divergence(std::string_view name) {
-  for (const Divergence& divergence : kDivergences) {
-    if (divergence.name == name) return &divergence;
-  }
-  return nullptr;
-}
+const Divergence* find_divergence(std::string_view name) { return find_named(kDivergences, name); }
 
 TokenLoss head_backward(const models::Decoder& model, const at::Tensor& hidden_ND,
                         const at::Tensor& targets_N, const Distillation& distillation,

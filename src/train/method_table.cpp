@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/named.h"
 #include "policy/policy.h"
 #include "train/method.h"
 
@@ -28,12 +29,7 @@ constexpr Method kMethods[] = {
 
 std::span<const Method> methods() { return kMethods; }
 
-const Method* find_method(std::string_view name) {
-  for (const Method& method : kMethods) {
-    if (method.name == name) return &method;
-  }
-  return nullptr;
-}
+const Method* find_method(std::string_view name) { return find_named(kMethods, name); }
 
 void require_window(const TrainOptions& options) {
   const Method* const method = find_method(options.retrofit.method);

@@ -2,10 +2,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
-#include <tuple>
-
 #include "policy/schedule.h"
-#include "train/method.h"
+#include "train/method_testing.h"
 
 namespace dmc::train {
 namespace {
@@ -17,7 +15,7 @@ struct LossOf {
   io::ModelConfig config;
   TrainOptions options;
 
-  LossOf(const std::tuple<Method, const char*>& method_and_source, double target_cr) {
+  LossOf(const MethodAndSource& method_and_source, double target_cr) {
     options.retrofit.method = std::get<Method>(method_and_source).name;
     options.retrofit.decisions = std::get<const char*>(method_and_source);
     config.num_layers = 1;
@@ -67,7 +65,7 @@ struct LossOf {
   }
 };
 
-class CompressionLoss : public testing::TestWithParam<std::tuple<Method, const char*>> {};
+class CompressionLoss : public testing::TestWithParam<MethodAndSource> {};
 
 // Straight through: the value is that of rounded decisions, the gradient that of the soft ones.
 TEST_P(CompressionLoss, GradientIsTheNumericOneOfSoftDecisions) {
@@ -104,13 +102,7 @@ TEST_P(CompressionLoss, IsZeroOnceTheTargetIsMet) {
   EXPECT_EQ(deciders.grad().abs().max().item<double>(), 0.0);
 }
 
-INSTANTIATE_TEST_SUITE_P(MethodsAndSources, CompressionLoss,
-                         testing::Combine(testing::ValuesIn(methods().begin(), methods().end()),
-                                          testing::Values("neuron", "adapter")),
-                         [](const auto& test) {
-                           return std::string(std::get<Method>(test.param).name) + "_" +
-                                  std::get<const char*>(test.param);
-                         });
+INSTANTIATE_TEST_SUITE_P(MethodsAndSources, CompressionLoss, methods_and_sources(), test_name);
 
 }  // namespace
 }  // namespace dmc::train

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <tuple>
 
 #include "base/rng.h"
 #include "base/temp_folder.h"
@@ -12,14 +11,12 @@
 #include "models/decision_channel.h"
 #include "models/tiny_models.h"
 #include "runtime/decoder_runner.h"
-#include "train/method.h"
+#include "train/method_testing.h"
 
 namespace dmc::train {
 namespace {
 
 constexpr int64_t kTokens = 70, kVocabulary = 50, kWindow = 9;
-
-using MethodAndSource = std::tuple<Method, const char*>;
 
 TrainOptions hard_options(const MethodAndSource& param) {
   TrainOptions options;
@@ -104,13 +101,7 @@ TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(MethodsAndSources, ServedAsTrained,
-                         testing::Combine(testing::ValuesIn(methods().begin(), methods().end()),
-                                          testing::Values("neuron", "adapter")),
-                         [](const auto& test) {
-                           return std::string(std::get<Method>(test.param).name) + "_" +
-                                  std::get<const char*>(test.param);
-                         });
+INSTANTIATE_TEST_SUITE_P(MethodsAndSources, ServedAsTrained, methods_and_sources(), test_name);
 
 }  // namespace
 }  // namespace dmc::train

@@ -1,3 +1,4 @@
+#include "base/named.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -14,11 +15,6 @@ constexpr Stage kStages[] = {
 
 std::span<const Stage> stages() { return kStages; }
 
-const Stage* find_stage(std::string_view name) {
-  for (const Stage& stage : kStages) {
-    if (stage.name == name) return &stage;
-  }
-  return nullptr;
-}
+const Stage* find_stage(std::string_view name) { return find_named(kStages, name); }
 
 }  // namespace dmc::train

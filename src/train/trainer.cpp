@@ -59,6 +59,17 @@ models::Decoder initial_model(const TrainOptions& options) {
   return is_retrofit(options) ? undecided_model(std::move(model), options.retrofit) : model;
 }
 
+// With gradients for the parameters that train: the base model's, the adapter's or both.
+models::Decoder model_to_train(const TrainOptions& options) {
+  models::Decoder model = initial_model(options);
+  const std::set<std::string> adapter = families::adapter_tensors(model.layout());
+  const bool trains_adapter = options.retrofit.decisions == "adapter";
+  for (const auto& [name, parameter] : model.parameters()) {
+    parameter.set_requires_grad(adapter.contains(name) ? trains_adapter : !options.adapter_alone());
+  }
+  return model;
+}
+
 // Each row of a batch reads its own stream of documents: neighbouring rows of one stream would be
 // parts of one file, and a batch that much alike makes a poor gradient.
 std::vector<io::TokenFeed> make_feeds(const io::Corpus& corpus, const io::Tokenizer& tokenizer,
@@ -87,8 +98,8 @@ class Trainer {
  public:
   explicit Trainer(const TrainOptions& options)
       : options_(options),
-        model_(initial_model(options)),
-        optimizer_((require_gradients(), model_.parameters()), options),
+        model_(model_to_train(options)),
+        optimizer_(model_.parameters(), options),
         tokenizer_(options.model_dir),
         corpus_(options.data.empty() ? io::builtin_corpus(io::Split::kTrain) : options.data,
                 io::Split::kTrain),
@@ -136,16 +147,6 @@ class Trainer {
   }
 
  private:
-  // Of the parameters that train: the base model's, the adapter's or both.
-  void require_gradients() const {
-    const std::set<std::string> adapter = families::adapter_tensors(model_.layout());
-    const bool trains_adapter = options_.retrofit.decisions == "adapter";
-    for (const auto& [name, parameter] : model_.parameters()) {
-      parameter.set_requires_grad(adapter.contains(name) ? trains_adapter
-                                                         : !options_.adapter_alone());
-    }
-  }
-
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
     const Stopwatch watch;
     attention.begin_step(

@@ -100,25 +100,18 @@ void expect_resumed_is_straight(TrainOptions straight, TrainOptions resumed) {
 
 TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
   for (const Method& method : methods()) {
-    const std::string name(method.name);
-    TrainOptions straight = options(name), resumed = options(name + "-resumed");
-    straight.retrofit.method = resumed.retrofit.method = name;
-    expect_resumed_is_straight(straight, resumed);
-    const io::ModelConfig config = families::read_model_config(straight.out_dir);
-    EXPECT_EQ(config.dmc->method, name);
-    EXPECT_EQ(config.dmc->window, straight.retrofit.window);
-  }
-}
-
-TEST_F(TrainerTest, ResumedAdapterIsTheSameToTheBitForEveryMethod) {
-  for (const Method& method : methods()) {
-    const std::string name(method.name);
-    TrainOptions straight = adapter_options(name), resumed = adapter_options(name + "-resumed");
-    straight.retrofit.method = resumed.retrofit.method = name;
-    expect_resumed_is_straight(straight, resumed);
-    const io::ModelConfig config = families::read_model_config(straight.out_dir);
-    EXPECT_EQ(config.dmc->method, name);
-    EXPECT_TRUE(config.has_adapter());
+    for (const bool adapter : {false, true}) {
+      const std::string name(method.name), folder = name + (adapter ? "-adapter" : "");
+      TrainOptions straight = adapter ? adapter_options(folder) : options(folder);
+      straight.retrofit.method = name;
+      TrainOptions resumed = straight;
+      resumed.out_dir += "-resumed";
+      expect_resumed_is_straight(straight, resumed);
+      const io::ModelConfig config = families::read_model_config(straight.out_dir);
+      EXPECT_EQ(config.dmc->method, name);
+      EXPECT_EQ(config.dmc->window, straight.retrofit.window);
+      EXPECT_EQ(config.has_adapter(), adapter);
+    }
   }
 }
 

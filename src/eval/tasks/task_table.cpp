@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "base/join.h"
+#include "base/named.h"
 #include "eval/tasks/agreement.h"
 #include "eval/tasks/answer_length.h"
 #include "eval/tasks/humaneval.h"
@@ -96,12 +97,9 @@ const std::vector<Task>& tasks() {
 }
 
 const Task& find_task(std::string_view name) {
-  std::string names;
-  for (const Task& task : tasks()) {
-    if (task.name == name) return task;
-    names += ", " + std::string(task.name);
-  }
-  throw usage_error("--tasks: \"" + std::string(name) + "\" is not one of text" + names);
+  if (const Task* task = find_named(tasks(), name)) return *task;
+  throw usage_error("--tasks: \"" + std::string(name) + "\" is not one of text, " +
+                    join(tasks(), ", ", &Task::name));
 }
 
 fs::path find_file(const Task& task, const fs::path& data_dir) {
