@@ -8,8 +8,6 @@
 // covers the merging of pieces.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "kernels/cuda/accumulator.h"
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/launch.h"
@@ -178,8 +176,7 @@ __device__ void finish_piece(const DecodeArguments& args, const Piece& piece,
 template <DType kType, int kDim>
 __global__ void __launch_bounds__(kDecodeWarps* kLanes, 2)
     decode_kernel(const __grid_constant__ DecodeArguments args) {
-  extern __shared__ __align__(16) unsigned char memory[];
-  auto& shared = *reinterpret_cast<DecodeShared<kType, kDim>*>(memory);
+  auto& shared = shared_memory<DecodeShared<kType, kDim>>();
   constexpr int kStages = DecodeShared<kType, kDim>::kStages;
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   TileWalk<kType, kDim> ahead(args, warp);
@@ -235,8 +232,9 @@ struct DecodeKernel {
     return blocks_on_device(decode_kernel<kType, kDim>, kThreads, kSharedBytes);
   }
   static void launch(const DecodeArguments& args, Stream stream) {
-    decode_kernel<kType, kDim><<<args.plan.max_workers, kThreads, kSharedBytes, stream>>>(args);
-    check(cudaGetLastError(), "launching decode attention");
+    const auto workers = static_cast<unsigned>(args.plan.max_workers);
+    cuda::launch("launching decode attention", decode_kernel<kType, kDim>,
+                 {workers, kThreads, kSharedBytes}, stream, args);
   }
 };
 

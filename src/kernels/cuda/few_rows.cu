@@ -18,22 +18,22 @@ __global__ void __launch_bounds__(kWarps* kLanes)
 }
 
 template <DType kType>
-void launch(const FewRows& args, Stream stream) {
+void multiply(const FewRows& args, Stream stream) {
   constexpr int64_t kOutputs = kWarps * kOutputsAtOnce;  // of a block
   const auto blocks = static_cast<unsigned>((args.outputs + kOutputs - 1) / kOutputs);
   with_few_rows(args.rows, [&]<int kRows>() {
-    few_rows_kernel<kType, kRows><<<blocks, kWarps * kLanes, 0, stream>>>(args);
+    launch("launching a product with few rows", few_rows_kernel<kType, kRows>,
+           {blocks, kWarps * kLanes}, stream, args);
   });
-  check(cudaGetLastError(), "launching a product with few rows");
 }
 
 }  // namespace
 
 void multiply_few_rows(DType type, const FewRows& args, Stream stream) {
   DMC_CHECK(args.rows > 0 && takes_few_rows(type, args.inputs, args.rows));
-  if (type == DType::kF32) return launch<DType::kF32>(args, stream);
+  if (type == DType::kF32) return multiply<DType::kF32>(args, stream);
   DMC_CHECK(type == DType::kBF16);
-  launch<DType::kBF16>(args, stream);
+  multiply<DType::kBF16>(args, stream);
 }
 
 }  // namespace dmc::kernels::cuda

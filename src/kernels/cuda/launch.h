@@ -15,6 +15,25 @@ inline void check(cudaError_t status, const char* doing) {
   throw internal_error(std::string("CUDA: ") + doing + " failed: " + cudaGetErrorString(status));
 }
 
+// How a kernel is laid out over the device.
+struct Grid {
+  dim3 blocks;
+  int threads;              // of a block
+  size_t shared_bytes = 0;  // of a block, beside what the kernel declares
+};
+
+// Error(kInternal) if the launch `doing` what it says cannot be.
+template <class... Parameters, class... Arguments>
+void launch(const char* doing, void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
+            const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = dim3(static_cast<unsigned>(grid.threads));
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), doing);
+}
+
 // Blocks of a kernel that the current device runs at once.
 template <class Kernel>
 int blocks_on_device(Kernel* kernel, int threads, size_t shared_bytes) {

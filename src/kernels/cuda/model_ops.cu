@@ -67,44 +67,43 @@ template <class In>
 void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens, int64_t rows,
            float* x, Stream stream) {
   if (rows == 0) return;
-  embed_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(table, vocab, width, tokens,
-                                                                     x);
-  check(cudaGetLastError(), "launching the embedding");
+  launch("launching the embedding", embed_kernel<In>, {static_cast<unsigned>(rows), kThreads},
+         stream, table, vocab, width, tokens, x);
 }
 
 template <class Out>
 void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream) {
   if (rows == 0) return;
-  swiglu_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(gate_up, width, out);
-  check(cudaGetLastError(), "launching the gated activation");
+  launch("launching the gated activation", swiglu_kernel<Out>,
+         {static_cast<unsigned>(rows), kThreads}, stream, gate_up, width, out);
 }
 
 void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream) {
   if (count == 0) return;
-  round_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(
-      from, count, reinterpret_cast<__nv_bfloat16*>(to));
-  check(cudaGetLastError(), "launching the rounding of activations");
+  launch("launching the rounding of activations", round_kernel,
+         {blocks_for(count, kThreads), kThreads}, stream, from, count,
+         reinterpret_cast<__nv_bfloat16*>(to));
 }
 
 void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
                    int32_t* positions, Stream stream) {
-  choose_kernel<<<static_cast<unsigned>(batch.batch), kWideThreads, 0, stream>>>(
-      logits, batch, vocab, tokens, positions);
-  check(cudaGetLastError(), "launching the choice of tokens");
+  launch("launching the choice of tokens", choose_kernel,
+         {static_cast<unsigned>(batch.batch), kWideThreads}, stream, logits, batch, vocab, tokens,
+         positions);
 }
 
 void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
               Stream stream) {
   const dim3 grid(static_cast<unsigned>(two_rows.kv_heads), static_cast<unsigned>(layers));
-  copy_kernel<<<grid, kLanes, 0, stream>>>(cache, two_rows, head_dim);
-  check(cudaGetLastError(), "launching the copy of a sequence");
+  launch("launching the copy of a sequence", copy_kernel, {grid, kLanes}, stream, cache, two_rows,
+         head_dim);
 }
 
 void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Stream stream) {
   if (rows == 0) return;
   const int64_t count = rows * outputs;
-  spread_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(bias, count, outputs, y);
-  check(cudaGetLastError(), "launching the bias of a product");
+  launch("launching the bias of a product", spread_kernel, {blocks_for(count, kThreads), kThreads},
+         stream, bias, count, outputs, y);
 }
 
 template void embed(const float*, int64_t, int64_t, const int32_t*, int64_t, float*, Stream);

@@ -49,8 +49,9 @@ __global__ void __launch_bounds__(kThreads)
 void plan_decode(const Streams& streams, const Batch& batch, const DecodeWorkspace& workspace,
                  Stream stream) {
   DMC_CHECK(batch.items() <= workspace.max_items);
-  plan_kernel<<<workspace.layers, kThreads, 0, stream>>>({streams, batch, workspace});
-  check(cudaGetLastError(), "launching the plan of a decode step");
+  launch("launching the plan of a decode step", plan_kernel,
+         {static_cast<unsigned>(workspace.layers), kThreads}, stream,
+         PlanArguments{streams, batch, workspace});
 }
 
 }  // namespace dmc::kernels::cuda

@@ -100,11 +100,11 @@ void take_prompt(const DecodeShape& shape, const PagePool& pool, const PageStack
   const TakeArguments args{pool, stack, streams, chunk};
   const auto heads = static_cast<unsigned>(chunk.kv_heads);
   const dim3 warps(static_cast<unsigned>((chunk.tokens + kWarps - 1) / kWarps), heads);
-  pool_kernel<<<warps, kWarps * kLanes, 0, stream>>>(args);
-  close_kernel<<<heads, kScanThreads, 0, stream>>>(args);
-  kernel_for(shape).write<<<warps, kWarps * kLanes, 0, stream>>>(args);
-  finish_kernel<<<heads, kLanes, 0, stream>>>(args);
-  check(cudaGetLastError(), "launching the taking in of a prompt");
+  const Grid by_token{warps, kWarps * kLanes};
+  launch("launching the pooling of a prompt", pool_kernel, by_token, stream, args);
+  launch("launching the count of its slots", close_kernel, {heads, kScanThreads}, stream, args);
+  launch("launching the writing of its slots", kernel_for(shape).write, by_token, stream, args);
+  launch("launching the end of a prompt", finish_kernel, {heads, kLanes}, stream, args);
 }
 
 void prefill_attention(const DecodeShape& shape, const PagePool& pool, const Streams& streams,

@@ -9,8 +9,6 @@
 // on every GPU since sm_80.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "kernels/cuda/accumulator.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/prefill.h"
@@ -98,9 +96,8 @@ __device__ void copy_group(const PrefillArguments& args, const int32_t* table, i
 template <DType kType, int kDim>
 __global__ void __launch_bounds__(kPrefillWarps* kLanes, 1)
     prefill_kernel(const __grid_constant__ PrefillArguments args) {
-  extern __shared__ __align__(16) unsigned char memory[];
   using Shared = PrefillShared<kType, kDim>;
-  auto& shared = *reinterpret_cast<Shared*>(memory);
+  auto& shared = shared_memory<Shared>();
   constexpr int kQueries = Shared::kQueries, kBlockRows = kPrefillWarps * kQueries;
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   const int head = static_cast<int>(blockIdx.y);
@@ -160,8 +157,8 @@ struct PrefillKernel {
     const int rows = args.chunk.tokens * args.group;
     const dim3 grid(static_cast<unsigned>((rows + kRows - 1) / kRows),
                     static_cast<unsigned>(args.chunk.kv_heads));
-    prefill_kernel<kType, kDim><<<grid, kPrefillWarps * kLanes, kShared, stream>>>(args);
-    check(cudaGetLastError(), "launching prefill attention");
+    cuda::launch("launching prefill attention", prefill_kernel<kType, kDim>,
+                 {grid, kPrefillWarps * kLanes, kShared}, stream, args);
   }
 };
 

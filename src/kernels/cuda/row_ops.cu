@@ -46,12 +46,13 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-dim3 pool_grid(const PoolTensors<T>& x) {
+Grid pool_grid(const PoolTensors<T>& x) {
   if (x.shape.window <= 0) {
     throw usage_error("pooling on CUDA needs a window above 0, but the model's is " +
                       std::to_string(x.shape.window));
   }
-  return {blocks_for(x.shape.tokens), static_cast<unsigned>(x.shape.batch * x.shape.heads)};
+  return {{blocks_for(x.shape.tokens), static_cast<unsigned>(x.shape.batch * x.shape.heads)},
+          kThreads};
 }
 
 }  // namespace
@@ -59,32 +60,30 @@ dim3 pool_grid(const PoolTensors<T>& x) {
 template <class In>
 void split_heads(const HeadsSpec& spec, const HeadsRows<In>& io, int64_t rows, Stream stream) {
   if (rows == 0) return;
-  split_kernel<<<blocks_for(rows * spec.kv_heads), kThreads, 0, stream>>>(spec, io, rows);
-  check(cudaGetLastError(), "launching the split into heads");
+  launch("launching the split into heads", split_kernel<In>,
+         {blocks_for(rows * spec.kv_heads), kThreads}, stream, spec, io, rows);
 }
 
 template <class Out>
 void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows, Out* out,
                   Stream stream) {
   if (rows == 0) return;
-  norm_kernel<<<static_cast<unsigned>(rows), kNormThreads, 0, stream>>>(spec, x, y, out);
-  check(cudaGetLastError(), "launching a norm");
+  launch("launching a norm", norm_kernel<Out>, {static_cast<unsigned>(rows), kNormThreads}, stream,
+         spec, x, y, out);
 }
 
 template <class T>
 void pool_forward(const PoolTensors<T>& tensors, Stream stream) {
-  pool_kernel<T, pool_forward_token<WarpTeam, T>>
-      <<<pool_grid(tensors), kThreads, 0, stream>>>(tensors);
-  check(cudaGetLastError(), "launching pooling");
+  launch("launching pooling", pool_kernel<T, pool_forward_token<WarpTeam, T>>, pool_grid(tensors),
+         stream, tensors);
 }
 
 template <class T>
 void pool_backward(const PoolTensors<T>& tensors, Stream stream) {
-  pool_kernel<T, pool_pull_token<WarpTeam, T>>
-      <<<pool_grid(tensors), kThreads, 0, stream>>>(tensors);
-  pool_kernel<T, pool_gradient_token<WarpTeam, T>>
-      <<<pool_grid(tensors), kThreads, 0, stream>>>(tensors);
-  check(cudaGetLastError(), "launching the gradient of pooling");
+  launch("launching what pooling pulls", pool_kernel<T, pool_pull_token<WarpTeam, T>>,
+         pool_grid(tensors), stream, tensors);
+  launch("launching the gradient of pooling", pool_kernel<T, pool_gradient_token<WarpTeam, T>>,
+         pool_grid(tensors), stream, tensors);
 }
 
 template void split_heads(const HeadsSpec&, const HeadsRows<float>&, int64_t, Stream);

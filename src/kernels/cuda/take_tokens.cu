@@ -74,16 +74,16 @@ unsigned blocks_for(const Batch& batch) {
 void take_tokens(const DecodeShape& shape, const PagePool& pool, const PageStack& stack,
                  const Streams& streams, const Batch& batch, int layer, const StepTokens& tokens,
                  const RopeView& rope, Stream stream) {
-  take_kernel_for(shape.slot_type)<<<blocks_for(batch), kWarps * kLanes, 0, stream>>>(
-      {pool, stack, streams, batch}, layer, shape.head_dim, tokens, rope);
-  check(cudaGetLastError(), "launching append or merge");
+  launch("launching append or merge", take_kernel_for(shape.slot_type),
+         {blocks_for(batch), kWarps * kLanes}, stream, Cache{pool, stack, streams, batch}, layer,
+         shape.head_dim, tokens, rope);
 }
 
 void release_rows(const PagePool& pool, const PageStack& stack, const Streams& streams,
                   const Batch& batch, int layers, Stream stream) {
   const dim3 grid(blocks_for(batch), static_cast<unsigned>(layers));
-  release_kernel<<<grid, kWarps * kLanes, 0, stream>>>({pool, stack, streams, batch});
-  check(cudaGetLastError(), "launching the release of sequences");
+  launch("launching the release of sequences", release_kernel, {grid, kWarps * kLanes}, stream,
+         Cache{pool, stack, streams, batch});
 }
 
 }  // namespace dmc::kernels::cuda
