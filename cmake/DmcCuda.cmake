@@ -14,37 +14,14 @@ endif()
 # std::min and the like may be called from kernels; warnings are errors, in device code too.
 set(DMC_CUDA_OPTIONS --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra)
 
-# dmc_cuda_instances(OUT KERNEL): a source of src/kernels/cuda/KERNEL_instance.cu.in for each line of
-# slot_kernels.inc.
-function(dmc_cuda_instances OUT KERNEL)
-  set(dir ${CMAKE_SOURCE_DIR}/src/kernels/cuda)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${dir}/slot_kernels.inc)
-  file(STRINGS ${dir}/slot_kernels.inc lines REGEX "^DMC_SLOT_KERNEL")
-  set(sources)
-  foreach(line ${lines})
-    string(REGEX MATCH "\\(k([A-Z0-9]+), ([0-9]+)\\)" _ "${line}")
-    set(TYPE k${CMAKE_MATCH_1})
-    set(DIM ${CMAKE_MATCH_2})
-    set(source ${CMAKE_BINARY_DIR}/cuda/${KERNEL}_${CMAKE_MATCH_1}_${DIM}.cu)
-    configure_file(${dir}/${KERNEL}_instance.cu.in ${source} @ONLY)
-    list(APPEND sources ${source})
-  endforeach()
-  set(${OUT} ${sources} PARENT_SCOPE)
-endfunction()
+include(DmcCudaSources)
 
-file(GLOB DMC_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cuda/*.cu)
-dmc_cuda_instances(DMC_DECODE_INSTANCES decode)
-dmc_cuda_instances(DMC_PREFILL_INSTANCES prefill)
-
-add_library(dmc_kernels_cuda STATIC ${DMC_CUDA_SOURCES} ${DMC_DECODE_INSTANCES}
-            ${DMC_PREFILL_INSTANCES})
+add_library(dmc_kernels_cuda STATIC ${DMC_CUDA_SOURCES})
 target_compile_options(dmc_kernels_cuda PRIVATE ${DMC_CUDA_OPTIONS})
 target_link_libraries(dmc_kernels_cuda PUBLIC dmc_kernels)
 add_custom_target(gpu DEPENDS dmc_kernels_cuda)  # all that ./run build cuda builds
 
 if(DMC_TESTS)
-  file(GLOB DMC_CUDA_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/gpu/*.cu
-       ${CMAKE_SOURCE_DIR}/tests/gpu/*.cpp)
   add_executable(cuda_test ${DMC_CUDA_TESTS})
   target_compile_options(cuda_test PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${DMC_CUDA_OPTIONS}>
                          $<$<COMPILE_LANGUAGE:CXX>:${DMC_WARNINGS}>)

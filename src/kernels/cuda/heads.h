@@ -3,6 +3,7 @@
 // "forced".
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/cuda/portable.h"
