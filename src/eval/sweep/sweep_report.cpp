@@ -141,14 +141,14 @@ class Page {
 
   void winner(const SweepTask& task, const std::function<bool(const SweepPoint&)>& counts) {
     const SweepPoint* best = nullptr;
-    std::string label;
+    const SweepSeries* of = nullptr;
     for (const SweepSeries& series : task.series) {
       for (const SweepPoint& point : series.points) {
         if (!counts(point) || !known(point.quality)) continue;
         const double sign = task.lower_is_better ? -1.0 : 1.0;
         if (best != nullptr && sign * (point.quality - best->quality) <= 0.0) continue;
         best = &point;
-        label = series.label;
+        of = &series;
       }
     }
     if (best == nullptr) {
@@ -156,8 +156,10 @@ class Page {
       return;
     }
     out_ << "<td><span class=\"s" << color_of(best->record->cell.policy) % kColors << "\">"
-         << "<span class=\"chip\"></span></span>" << escape_html(label) << "<small>"
-         << number(best->quality, 4) << "</small></td>";
+         << "<span class=\"chip\"></span></span>" << escape_html(of->policy);
+    const std::string apart = of->label.substr(of->policy.size());  // from others of the policy
+    if (!apart.empty()) out_ << "<small>" << escape_html(apart) << "</small>";
+    out_ << "<small>" << number(best->quality, 4) << "</small></td>";
   }
 
   // --- Charts ---
