@@ -172,6 +172,16 @@ std::vector<engine::SequenceId> fill(runtime::DeviceRunner& runner, const Point&
   return ids;
 }
 
+// Steps that choose the likeliest tokens.
+void run_steps(runtime::DeviceRunner& runner, std::span<const engine::SequenceId> sequences,
+               int64_t steps) {
+  std::vector<engine::Writing> texts;
+  for (const engine::SequenceId id : sequences) {
+    texts.push_back({id, /*token=*/1, runner.length(id) + 1, {.temperature = 0.0}, {}});
+  }
+  runner.write_batch(texts, steps);
+}
+
 void bench_point(const runtime::DeviceModel& on, int64_t weight_bytes, const Point& point) {
   const int64_t longest = 2 * point.context;
   const runtime::DeviceRoom room = room_for(point, longest, on.device->bytes_left());
@@ -183,10 +193,9 @@ void bench_point(const runtime::DeviceModel& on, int64_t weight_bytes, const Poi
   const auto ids = fill(runner, point, room.sequences, &prompt_seconds);
   for (int batch : std::set<int>{1, std::min(16, room.sequences), room.sequences}) {
     const auto some = std::span(ids).first(static_cast<size_t>(batch));
-    const std::vector<int32_t> tokens(some.size(), 1);
-    runner.decode_likeliest(some, tokens, kWarmUpSteps);
+    run_steps(runner, some, kWarmUpSteps);
     const Stopwatch watch;
-    runner.decode_likeliest(some, tokens, kTimedSteps);
+    run_steps(runner, some, kTimedSteps);
     const double step = watch.seconds() / static_cast<double>(kTimedSteps);
     const ordered_json line = {{"name", point.shape.name},
                                {"context", point.context},

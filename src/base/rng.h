@@ -23,6 +23,12 @@ constexpr double random_uniform(uint64_t seed, uint64_t stream, uint64_t index) 
   return static_cast<double>(random_bits(seed, stream, index) >> 11) * 0x1.0p-53;
 }
 
+// The random number that the token at `position` of a text is drawn with, the same wherever the
+// text is written. The stream keeps it apart from other uses of the seed.
+constexpr double sampling_uniform(uint64_t seed, int64_t position) {
+  return random_uniform(seed, /*stream=*/0x73616d70, static_cast<uint64_t>(position));
+}
+
 // A sequential generator over one stream, usable with <random> and std::shuffle.
 class Rng {
  public:

@@ -31,8 +31,9 @@ struct Generation {
 void check_request(const ModelRunner& runner, std::span<const int32_t> prompt,
                    const GenerateOptions& options);
 
-// Continues `prompt` on a sequence the caller owns. on_token is called with each token as it comes,
-// then `cancelled` is asked. Error(kUsage) as check_request().
+// Continues `prompt` on a sequence the caller owns. on_token is called with each token as it comes;
+// `cancelled` is asked after each portion of them that the runner writes at once, which takes about
+// a twentieth of a second or is a single token. Error(kUsage) as check_request().
 Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(int32_t)>& on_token,
                     const std::function<bool()>& cancelled);

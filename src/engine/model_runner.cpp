@@ -2,6 +2,11 @@
 
 namespace dmc::engine {
 
+std::vector<int32_t> ModelRunner::write(const Writing& text, int64_t) {
+  const std::vector<float> logits = decode({&text.sequence, 1}, {&text.token, 1});
+  return {sample(logits, text.sampling, text.position)};
+}
+
 std::vector<float> ModelRunner::prefill_logits(SequenceId sequence,
                                                std::span<const int32_t> tokens) {
   std::vector<float> logits;

@@ -11,8 +11,6 @@
 namespace dmc::engine {
 namespace {
 
-constexpr uint64_t kSamplingStream = 0x73616d70;  // apart from other uses of the same seed
-
 // Ids from the likeliest on; only the first `count` are in order.
 std::vector<int32_t> likeliest_first(std::span<const float> logits, size_t count) {
   std::vector<int32_t> ids(logits.size());
@@ -60,8 +58,7 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, in
   while (nucleus < weights.size() && (nucleus == 0 || mass < options.top_p * total)) {
     mass += weights[nucleus++];
   }
-  double left =
-      random_uniform(options.seed, kSamplingStream, static_cast<uint64_t>(position)) * mass;
+  double left = sampling_uniform(options.seed, position) * mass;
   for (size_t i = 0; i + 1 < nucleus; ++i) {
     left -= weights[i];
     if (left < 0.0) return ids[i];

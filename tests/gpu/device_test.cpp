@@ -41,6 +41,22 @@ void expect_same(const std::vector<float>& got, const std::vector<float>& wanted
   EXPECT_LE(relative_error(got, wanted), type == DType::kF32 ? 1e-4 : 2e-2);
 }
 
+// Written on with the likeliest tokens and with drawn ones, until one of two stop tokens.
+std::vector<engine::Writing> texts_of(const DeviceRunner& runner,
+                                      const std::vector<SequenceId>& sequences,
+                                      const std::vector<int32_t>& tokens) {
+  static constexpr int64_t kStops[] = {11, 40};
+  std::vector<engine::Writing> texts;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const engine::SamplingOptions sampling{.temperature = 0.4 * static_cast<double>(i % 4),
+                                           .top_k = i % 3 == 0 ? 20 : 0,
+                                           .top_p = i % 2 == 0 ? 0.9 : 1.0,
+                                           .seed = i};
+    texts.push_back({sequences[i], tokens[i], runner.length(sequences[i]) + 1, sampling, kStops});
+  }
+  return texts;
+}
+
 // The same prompts and steps on both, in batches that our own products serve and in ones that go to
 // cuBLAS.
 void expect_same_runs(const io::ModelConfig& config, DType weights, const RunnerOptions& options) {
@@ -66,7 +82,8 @@ void expect_same_runs(const io::ModelConfig& config, DType weights, const Runner
   }
   const std::vector<int32_t> tokens = random_text(*model, kSequences, 90);
   if (weights == DType::kF32) {
-    EXPECT_EQ(got.decode_likeliest(b, tokens, 50), wanted.decode_likeliest(a, tokens, 50));
+    EXPECT_EQ(got.write_batch(texts_of(got, b, tokens), 50),
+              wanted.write_batch(texts_of(wanted, a, tokens), 50));
     for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(got.slots(b[i]), wanted.slots(a[i]));
   }
   for (SequenceId id : b) got.release(id);
@@ -87,6 +104,43 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   // A decision could fall the other way where numbers are rounded, so there are none.
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kBF16, no_merging);
+}
+
+// One choice for each row of logits; rows differ in their options.
+std::vector<int32_t> choose(kernels::cuda::Device& device, const std::vector<float>& logits,
+                            int32_t vocab) {
+  const auto rows = static_cast<int>(logits.size()) / vocab;
+  std::vector<kernels::cuda::SamplingRow> sampling;
+  for (int row = 0; row < rows; ++row) {
+    sampling.push_back({.temperature = 0.3f * static_cast<float>(row % 5),
+                        .top_k = row % 3 == 0 ? 0 : 40,
+                        .top_p = row % 2 == 0 ? 0.95 : 1.0,
+                        .seed = static_cast<uint64_t>(row)});
+  }
+  const auto count = static_cast<size_t>(rows);
+  const Buffer<float> on(device, std::span(logits));
+  const std::vector<int32_t> zeros(count);
+  const Buffer<int32_t> in_use(device, std::span(zeros)), tokens(device, std::span(zeros)),
+      positions(device, std::span(zeros));
+  const Buffer<kernels::cuda::SamplingRow> options(device, std::span(std::as_const(sampling)));
+  device.choose_tokens(on.get(), rows, vocab,
+                       {in_use.get(), tokens.get(), positions.get(), options.get()});
+  EXPECT_EQ(positions.download(), std::vector<int32_t>(count, 1));
+  return tokens.download();
+}
+
+TEST(CudaDevice, ChoosesTokensFromALargeVocabulary) {
+  if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  HostDevice host;
+  constexpr int32_t kVocab = 32000;
+  Rng rng(1);
+  for (const double steps : {0.0, 1.0}) {  // above 0: many logits are equal
+    std::vector<float> logits = random_numbers(int64_t{8} * kVocab, 8.0, rng);
+    if (steps > 0.0) {
+      for (float& x : logits) x = std::round(x);
+    }
+    EXPECT_EQ(choose(*gpu(), logits, kVocab), choose(host, logits, kVocab));
+  }
 }
 
 TEST(CudaDevice, PagesThatRunOutAreAnErrorAndComeBack) {

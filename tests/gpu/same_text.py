@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """same_text.py DMC DEVICE: whether the built-in models write on DEVICE what they write on the CPU.
 
-In f32, the 200 likeliest tokens behind each prompt; a line says how many are equal before the two part
-(near ties may fall either way, as sums have another order). Exit code 0: all are the same.
+In f32, 200 tokens behind each prompt, the likeliest and sampled ones; a line says how many are equal before
+the two part (near ties may fall either way, as sums have another order). Exit code 0: all are the same.
 """
+import itertools
 import json
 import pathlib
 import subprocess
@@ -13,10 +14,14 @@ MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
 PROMPTS = ["def read_file(path):\n", "class Stack:\n    def __init__(self", "import os\nimport sys\n" * 40]
 
 
-def write(dmc, device, model, prompt):
+TEMPERATURES = [0, 0.8]
+
+
+def write(dmc, device, model, prompt, temperature):
     """The tokens that dmc writes, and the rest of what it says as JSON."""
-    command = [dmc, "run", "-m", MODELS / model, "-p", prompt, "-n", "200", "--temperature", "0",
-               "--weights", "f32", "--kv", "f32", "--device", device, "--json"]
+    command = [dmc, "run", "-m", MODELS / model, "-p", prompt, "-n", "200", "--temperature",
+               temperature, "--seed", "1", "--weights", "f32", "--kv", "f32", "--device", device,
+               "--json"]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"same_text: {run.stderr.strip()}")
@@ -28,17 +33,18 @@ def main():
         sys.exit("same_text: expected same_text.py DMC DEVICE")
     _, dmc, device = sys.argv
     same = True
-    for model in ("builtin", "builtin-4x"):
-        for number, prompt in enumerate(PROMPTS):
-            cpu, other = write(dmc, "cpu", model, prompt), write(dmc, device, model, prompt)
-            pairs = list(zip(cpu["token_ids"], other["token_ids"]))
-            equal = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-            line = {"model": model, "prompt": number, "tokens": len(cpu["token_ids"]),
-                    "equal": equal, "cr_cpu": cpu["compression_ratio"],
-                    "cr_device": other["compression_ratio"],
-                    "decode_tokens_per_second": other["decode_tokens_per_second"]}
-            print(json.dumps(line), flush=True)
-            same &= cpu["token_ids"] == other["token_ids"]
+    for model, (number, prompt), temperature in itertools.product(
+            ("builtin", "builtin-4x"), enumerate(PROMPTS), TEMPERATURES):
+        cpu = write(dmc, "cpu", model, prompt, temperature)
+        other = write(dmc, device, model, prompt, temperature)
+        pairs = list(zip(cpu["token_ids"], other["token_ids"]))
+        equal = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        line = {"model": model, "prompt": number, "temperature": temperature,
+                "tokens": len(cpu["token_ids"]), "equal": equal,
+                "cr_cpu": cpu["compression_ratio"], "cr_device": other["compression_ratio"],
+                "decode_tokens_per_second": other["decode_tokens_per_second"]}
+        print(json.dumps(line), flush=True)
+        same &= cpu["token_ids"] == other["token_ids"]
     return 0 if same else 1
 
 

@@ -17,6 +17,8 @@ struct BlockTeam {
   __device__ static float max(float x) {
     return over_warps(WarpTeam::max(x), [](float a, float b) { return fmaxf(a, b); });
   }
+  __device__ static void sync() { __syncthreads(); }
+  __device__ static uint32_t add(uint32_t* counter, uint32_t by) { return atomicAdd(counter, by); }
 
  private:
   // Combines what each warp has; all threads get the result.

@@ -125,9 +125,8 @@ class CudaDevice : public Device {
     DMC_CHECK(to.type == DType::kBF16);
     round_to_bf16(from, count, to.data, stream_);
   }
-  void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
-                     int32_t* positions) override {
-    cuda::choose_tokens(logits, batch, vocab, tokens, positions, stream_);
+  void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step) override {
+    cuda::choose_tokens(logits, batch, vocab, step, stream_);
   }
 
   int decode_workers(const DecodeShape& shape) override { return cuda::decode_workers(shape); }

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/prefill.h"
 #include "kernels/cuda/row_ops.h"
+#include "kernels/cuda/sample.h"
 
 namespace dmc::kernels::cuda {
 
@@ -75,10 +76,10 @@ class Device {
   // out [rows][width] = silu(gate) * up; gate_up [rows][gate | up].
   virtual void swiglu(const float* gate_up, int64_t rows, int64_t width, const Numbers& out) = 0;
   virtual void round(const float* from, int64_t count, const Numbers& to) = 0;
-  // For each active row of the batch: its likeliest token (-1 if a logit is not a number), and its
-  // position one further, so that the next step can follow. logits [batch][vocab].
-  virtual void choose_tokens(const float* logits, const Batch& batch, int32_t vocab,
-                             int32_t* tokens, int32_t* positions) = 0;
+  // For each active row: its next token (-1 if a logit is not a number), as sample.h. logits
+  // [batch][vocab]; at most kMostSampledTokens.
+  virtual void choose_tokens(const float* logits, int batch, int32_t vocab,
+                             const StepRows& step) = 0;
 
   // As decode.h and prefill.h.
   virtual int decode_workers(const DecodeShape& shape) = 0;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/cuda/model_ops.h"
+#include "kernels/cuda/sample.h"
 #include "kernels/cuda/team.h"
 #include "kernels/kernel_testing.h"
 
@@ -91,7 +92,7 @@ TEST(CudaFewRows, AreRefusedWhereRowsWouldNotBeAligned) {
   EXPECT_FALSE(takes_few_rows(DType::kF32, 16, kMostFewRows + 1));
 }
 
-TEST(CudaModelOps, TheLikeliestTokenIsTheLowestOfEquals) {
+TEST(CudaSample, TheLikeliestTokenIsTheLowestOfEquals) {
   const std::vector<float> logits = {-3.0f, 2.0f, -INFINITY, 2.0f, 1.0f};
   EXPECT_EQ(likeliest_token<SoloTeam>(logits.data(), 5), 1);
   EXPECT_EQ(likeliest_token<SoloTeam>(logits.data(), 1), 0);
@@ -99,7 +100,7 @@ TEST(CudaModelOps, TheLikeliestTokenIsTheLowestOfEquals) {
   EXPECT_EQ(likeliest_token<SoloTeam>(lost.data(), 4), 0);
 }
 
-TEST(CudaModelOps, LogitsThatAreNoNumbersChooseNoToken) {
+TEST(CudaSample, LogitsThatAreNoNumbersChooseNoToken) {
   std::vector<float> logits(100, 1.0f);
   logits[70] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(likeliest_token<SoloTeam>(logits.data(), 100), -1);

@@ -1,4 +1,5 @@
-// Launches of model_ops.h, few_rows.h and copy_stream.h. In and Out are float or __nv_bfloat16.
+// Launches of model_ops.h, few_rows.h, sample.h and copy_stream.h. In and Out are float or
+// __nv_bfloat16.
 #pragma once
 
 #include "kernels/cuda/device.h"
@@ -13,8 +14,8 @@ void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens,
 template <class Out>
 void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream);
 void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream);
-void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
-                   int32_t* positions, Stream stream);
+void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step,
+                   Stream stream);
 void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
               Stream stream);
 

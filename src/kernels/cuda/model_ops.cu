@@ -10,8 +10,7 @@
 namespace dmc::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;       // of a block that has a row, or a run of numbers
-constexpr int kWideThreads = 1024;  // of a block that looks through a vocabulary
+constexpr int kThreads = 256;  // of a block that has a row, or a run of numbers
 
 unsigned blocks_for(int64_t count, int64_t in_block) {
   return static_cast<unsigned>((count + in_block - 1) / in_block);
@@ -38,18 +37,6 @@ __global__ void round_kernel(const float* from, int64_t count, __nv_bfloat16* to
 __global__ void spread_kernel(const float* bias, int64_t count, int64_t outputs, float* y) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i < count) y[i] = bias[i % outputs];
-}
-
-__global__ void __launch_bounds__(kWideThreads)
-    choose_kernel(const float* logits, const __grid_constant__ Batch batch, int32_t vocab,
-                  int32_t* tokens, int32_t* positions) {
-  const int row = static_cast<int>(blockIdx.x);
-  if (batch.rows[row] < 0) return;
-  const int32_t token =
-      likeliest_token<BlockTeam<kWideThreads>>(logits + int64_t{row} * vocab, vocab);
-  if (threadIdx.x != 0) return;
-  tokens[row] = token;
-  ++positions[row];
 }
 
 // A warp has a stream.
@@ -83,13 +70,6 @@ void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream strea
   launch("launching the rounding of activations", round_kernel,
          {blocks_for(count, kThreads), kThreads}, stream, from, count,
          reinterpret_cast<__nv_bfloat16*>(to));
-}
-
-void choose_tokens(const float* logits, const Batch& batch, int32_t vocab, int32_t* tokens,
-                   int32_t* positions, Stream stream) {
-  launch("launching the choice of tokens", choose_kernel,
-         {static_cast<unsigned>(batch.batch), kWideThreads}, stream, logits, batch, vocab, tokens,
-         positions);
 }
 
 void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,

@@ -1,5 +1,5 @@
-// The small pieces of a decoder around its products: embedding rows, the gated activation, the
-// likeliest token. Row by row, by a team of lanes.
+// The small pieces of a decoder around its products: embedding rows, the gated activation. Row by
+// row, by a team of lanes.
 #pragma once
 
 #include <cmath>
@@ -26,24 +26,6 @@ DMC_DEVICE void swiglu_row(const float* gate_up, int64_t width, Out* out) {
     const float gate = gate_up[i];
     out[i] = static_cast<Out>(gate / (1.0f + expf(-gate)) * gate_up[width + i]);
   }
-}
-
-// The likeliest token, the lowest of equals; -1 if a logit is not a number. As engine::sample at
-// temperature 0. All lanes get it. Tokens are compared as floats, exact below 2^24.
-template <class Team>
-DMC_DEVICE int32_t likeliest_token(const float* logits, int32_t vocab) {
-  float best = -INFINITY, nan = 0.0f;
-  for (int32_t i = Team::lane(); i < vocab; i += Team::size()) {
-    if (logits[i] != logits[i]) nan = 1.0f;
-    best = fmaxf(best, logits[i]);
-  }
-  if (Team::max(nan) > 0.0f) return -1;
-  best = Team::max(best);
-  float first = -static_cast<float>(vocab);  // minus the token, so that the lowest is the maximum
-  for (int32_t i = Team::lane(); i < vocab; i += Team::size()) {
-    if (logits[i] == best) first = fmaxf(first, -static_cast<float>(i));
-  }
-  return static_cast<int32_t>(-Team::max(first));
 }
 
 }  // namespace dmc::kernels::cuda

@@ -24,6 +24,11 @@ struct SoloTeam {
     *counter += by;
     return before;
   }
+  static uint32_t add(uint32_t* counter, uint32_t by) {
+    const uint32_t before = *counter;
+    *counter += by;
+    return before;
+  }
   // *from, of which nobody else has need: on the device it does not push others out of the cache.
   template <class T>
   static T load_once(const T* from) {

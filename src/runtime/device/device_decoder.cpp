@@ -68,6 +68,7 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
   rows_ = Buffer<int32_t>(device, limits.batch);
   tokens_ = Buffer<int32_t>(device, rows);
   positions_ = Buffer<int32_t>(device, rows);
+  sampling_ = Buffer<gpu::SamplingRow>(device, limits.batch);
   for (Buffer<float>* buffer : {&x_, &delta_}) *buffer = Buffer<float>(device, rows * D);
   for (Buffer<float>* buffer : {&q_, &mixed_}) *buffer = Buffer<float>(device, queries);
   for (Buffer<float>* buffer : {&k_, &v_, &own_key_, &own_value_}) {
@@ -200,12 +201,11 @@ void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> 
   pass(count, [&](int layer) { attend_prompt(layer, row, position, static_cast<int>(count)); });
 }
 
-void DeviceDecoder::set_step(std::span<const int32_t> rows, std::span<const int32_t> tokens,
-                             std::span<const int32_t> positions) {
-  DMC_CHECK(tokens.size() == rows.size() && positions.size() == rows.size());
-  rows_.upload(rows);
-  tokens_.upload(tokens);
-  positions_.upload(positions);
+void DeviceDecoder::set_step(const StepInput& input) {
+  rows_.upload(input.rows);
+  tokens_.upload(input.tokens);
+  positions_.upload(input.positions);
+  sampling_.upload(input.sampling);
 }
 
 void DeviceDecoder::attend_step(int layer, const gpu::Batch& batch) {
@@ -222,8 +222,8 @@ void DeviceDecoder::step(int batch) {
   device_.plan_decode(table_.view(), of, workspace_);
   pass(batch, [&](int layer) { attend_step(layer, of); });
   logits(0, batch);
-  device_.choose_tokens(logits_.get(), of, static_cast<int32_t>(config_.vocab_size), tokens_.get(),
-                        positions_.get());
+  device_.choose_tokens(logits_.get(), batch, static_cast<int32_t>(config_.vocab_size),
+                        {rows_.get(), tokens_.get(), positions_.get(), sampling_.get()});
 }
 
 const float* DeviceDecoder::logits(int64_t first, int64_t count) {

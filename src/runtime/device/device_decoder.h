@@ -18,6 +18,13 @@ struct DeviceDecoderLimits {
   int64_t max_positions;
 };
 
+// Rows of a step, all of one size; the host's side of StepRows.
+struct StepInput {
+  std::vector<int32_t> rows;  // in the cache; -1: not in use
+  std::vector<int32_t> tokens, positions;
+  std::vector<kernels::cuda::SamplingRow> sampling;
+};
+
 class DeviceDecoder {
  public:
   // All but `limits` and `choice` must outlive it. Error(kUsage) for a policy that the device does
@@ -29,12 +36,10 @@ class DeviceDecoder {
   // Takes a chunk of one sequence's prompt in, at positions `position`...
   void prefill(int row, int64_t position, std::span<const int32_t> tokens);
 
-  // What the next steps are about: cache rows, their newest tokens and the positions of those; all
-  // of one size, -1 for a row that is not in use.
-  void set_step(std::span<const int32_t> rows, std::span<const int32_t> tokens,
-                std::span<const int32_t> positions);
-  // One step of `batch` sequences: takes their tokens in, leaves logits, and puts each likeliest
-  // token in the place of the one taken in, so that another step can follow at once.
+  // What the next steps are about.
+  void set_step(const StepInput& input);
+  // One step of `batch` sequences: takes their tokens in, leaves logits, and puts the tokens that
+  // follow in the place of those taken in, so that another step can follow at once.
   void step(int batch);
 
   // Logits [count][vocab] of rows first..first+count-1 of the last pass; at most logit_rows() at a
@@ -69,6 +74,7 @@ class DeviceDecoder {
   Buffer<float> cos_, sin_;        // [max_positions][head_dim / 2]
   Buffer<double> opening_shares_;  // [layers][kv_heads]; empty: nothing is forced
   Buffer<int32_t> rows_, tokens_, positions_;
+  Buffer<kernels::cuda::SamplingRow> sampling_;
   Buffer<float> x_, delta_, projected_, q_, k_, v_, mixed_;
   Buffer<float> own_key_, own_value_;
   Buffer<std::byte> normed_, inner_, rounded_;

@@ -22,6 +22,27 @@ SequenceTableShape table_shape(const io::ModelConfig& config, const RunnerOption
           .pages = room.pages};
 }
 
+constexpr engine::SamplingOptions kLikeliest{.temperature = 0.0};
+
+bool ends(const engine::Writing& text, int32_t token) {
+  return std::ranges::find(text.stop_ids, token) != text.stop_ids.end();
+}
+
+kernels::cuda::SamplingRow sampling_row(const engine::Writing& text) {
+  constexpr double kLeastTemperature = 1e-30;  // above 0 in f32; as good as the likeliest token
+  const engine::SamplingOptions& from = text.sampling;
+  kernels::cuda::SamplingRow row;
+  if (from.temperature > 0.0) {
+    row.temperature = static_cast<float>(std::max(from.temperature, kLeastTemperature));
+  }
+  row.top_k =
+      static_cast<int32_t>(std::min<int64_t>(from.top_k, kernels::cuda::kMostSampledTokens));
+  row.top_p = from.top_p;
+  row.seed = from.seed;
+  for (int64_t id : text.stop_ids) row.stops[row.stop_count++] = static_cast<int32_t>(id);
+  return row;
+}
+
 }  // namespace
 
 DeviceModel upload_model(std::shared_ptr<kernels::cuda::Device> device,
@@ -89,20 +110,22 @@ std::vector<float> DeviceRunner::prefill_logits(engine::SequenceId sequence,
 }
 
 // Batches are served by the next power of two, so that few graphs serve all of them.
-int DeviceRunner::start_step(std::span<const engine::SequenceId> sequences,
-                             std::span<const int32_t> tokens) {
-  DMC_CHECK(!sequences.empty() && sequences.size() == tokens.size());
-  const auto count = static_cast<unsigned>(sequences.size());
+int DeviceRunner::start_step(std::span<const engine::Writing> texts) {
+  DMC_CHECK(!texts.empty());
+  const auto count = static_cast<unsigned>(texts.size());
   const int batch = std::min(static_cast<int>(std::bit_ceil(count)), sequences_);
   const auto size = static_cast<size_t>(batch);
-  std::vector<int32_t> rows(size, -1), padded(size, 0), positions(size, 0);
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    DMC_CHECK(tokens[i] >= 0 && tokens[i] < vocab_size());
-    rows[i] = table_.row(sequences[i]);
-    padded[i] = tokens[i];
-    positions[i] = static_cast<int32_t>(table_.length(sequences[i]));
+  StepInput input{std::vector<int32_t>(size, -1), std::vector<int32_t>(size),
+                  std::vector<int32_t>(size), std::vector<kernels::cuda::SamplingRow>(size)};
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const engine::Writing& text = texts[i];
+    DMC_CHECK(text.token >= 0 && text.token < vocab_size());
+    input.rows[i] = table_.row(text.sequence);
+    input.tokens[i] = text.token;
+    input.positions[i] = static_cast<int32_t>(table_.length(text.sequence));
+    input.sampling[i] = sampling_row(text);
   }
-  decoder_.set_step(rows, padded, positions);
+  decoder_.set_step(input);
   return batch;
 }
 
@@ -117,10 +140,13 @@ void DeviceRunner::run_step(int batch) {
 
 std::vector<float> DeviceRunner::decode(std::span<const engine::SequenceId> sequences,
                                         std::span<const int32_t> tokens) {
-  for (engine::SequenceId sequence : sequences) {
-    DMC_CHECK(table_.length(sequence) < max_positions());
+  DMC_CHECK(sequences.size() == tokens.size());
+  std::vector<engine::Writing> texts;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    DMC_CHECK(table_.length(sequences[i]) < max_positions());
+    texts.push_back({.sequence = sequences[i], .token = tokens[i], .sampling = kLikeliest});
   }
-  run_step(start_step(sequences, tokens));
+  run_step(start_step(texts));
   const int64_t numbers = static_cast<int64_t>(sequences.size()) * vocab_size();
   auto* const staging = staging_.reserve<float>(numbers);
   on_.device->copy_out(staging, decoder_.step_logits(),
@@ -131,33 +157,49 @@ std::vector<float> DeviceRunner::decode(std::span<const engine::SequenceId> sequ
   return {staging, staging + numbers};
 }
 
-std::vector<int32_t> DeviceRunner::decode_likeliest(std::span<const engine::SequenceId> sequences,
-                                                    std::span<const int32_t> tokens,
-                                                    int64_t steps) {
-  for (engine::SequenceId sequence : sequences) {
-    DMC_CHECK(table_.length(sequence) + steps <= max_positions());
+std::vector<int32_t> DeviceRunner::write(const engine::Writing& text, int64_t steps) {
+  if (std::ssize(text.stop_ids) > kernels::cuda::kMostStops) return Runner::write(text, steps);
+  return write_batch({&text, 1}, steps)[0];
+}
+
+std::span<const int32_t> DeviceRunner::run_steps(int batch, int64_t texts, int64_t steps) {
+  auto* const staging = staging_.reserve<int32_t>(steps * texts);
+  for (int64_t step = 0; step < steps; ++step) {
+    run_step(batch);
+    on_.device->copy_out(staging + step * texts, decoder_.step_tokens(),
+                         texts * static_cast<int64_t>(sizeof(int32_t)));
   }
-  const int batch = start_step(sequences, tokens);
-  const auto count = static_cast<int64_t>(sequences.size());
-  std::vector<int32_t> chosen;
+  on_.device->wait();
+  table_.require_no_refusal();
+  return {staging, static_cast<size_t>(steps * texts)};
+}
+
+std::vector<std::vector<int32_t>> DeviceRunner::write_batch(std::span<const engine::Writing> texts,
+                                                            int64_t steps) {
+  for (const engine::Writing& text : texts) {
+    const int64_t length = table_.length(text.sequence);
+    DMC_CHECK(text.position == length + 1 && length + steps <= max_positions());
+    DMC_CHECK(std::ssize(text.stop_ids) <= kernels::cuda::kMostStops);
+  }
+  const int batch = start_step(texts);
+  std::vector<std::vector<int32_t>> written(texts.size());
   for (int64_t done = 0; done < steps;) {
     const int64_t portion = std::min(steps - done, kStepsAtOnce);
-    auto* const staging = staging_.reserve<int32_t>(portion * count);
-    for (int64_t step = 0; step < portion; ++step) {
-      run_step(batch);
-      on_.device->copy_out(staging + step * count, decoder_.step_tokens(),
-                           count * static_cast<int64_t>(sizeof(int32_t)));
+    const auto chosen = run_steps(batch, static_cast<int64_t>(texts.size()), portion);
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      std::vector<int32_t>& to = written[i % texts.size()];
+      const engine::Writing& text = texts[i % texts.size()];
+      if (to.empty() || !ends(text, to.back())) to.push_back(chosen[i]);
     }
-    on_.device->wait();
-    table_.require_no_refusal();
-    chosen.insert(chosen.end(), staging, staging + portion * count);
     done += portion;
   }
-  if (std::ranges::find(chosen, -1) != chosen.end()) {
-    throw internal_error("the model's logits are not numbers; its weights are damaged");
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (std::ranges::find(written[i], -1) != written[i].end()) {
+      throw internal_error("the model's logits are not numbers; its weights are damaged");
+    }
+    table_.advance(texts[i].sequence, static_cast<int64_t>(written[i].size()));
   }
-  for (engine::SequenceId sequence : sequences) table_.advance(sequence, steps);
-  return chosen;
+  return written;
 }
 
 }  // namespace dmc::runtime

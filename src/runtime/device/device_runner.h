@@ -42,11 +42,12 @@ class DeviceRunner : public Runner {
                                     std::span<const int32_t> tokens) override;
   std::vector<float> decode(std::span<const engine::SequenceId> sequences,
                             std::span<const int32_t> tokens) override;
-  // `steps` steps without a word from the host: each takes in the likeliest tokens of the one
-  // before. Returns the tokens chosen, [steps][sequences]. Error(kInternal) if a logit is not a
-  // number.
-  std::vector<int32_t> decode_likeliest(std::span<const engine::SequenceId> sequences,
-                                        std::span<const int32_t> tokens, int64_t steps);
+  std::vector<int32_t> write(const engine::Writing& text, int64_t steps) override;
+  // The same for a batch of texts: what each is continued with. `steps` steps without a word from
+  // the host. A text's number of stop tokens is at most kMostStops. Error(kInternal) if a logit is
+  // not a number.
+  std::vector<std::vector<int32_t>> write_batch(std::span<const engine::Writing> texts,
+                                                int64_t steps);
 
   const Model& model() const override { return *on_.model; }
   const policy::Policy& policy() const override { return choice_.policy; }
@@ -62,8 +63,10 @@ class DeviceRunner : public Runner {
   // Logits of the last pass's rows to the end of `to`.
   void fetch_logits(int64_t first, int64_t count, std::vector<float>* to);
   // Hands a step's sequences over; returns the batch that serves it.
-  int start_step(std::span<const engine::SequenceId> sequences, std::span<const int32_t> tokens);
+  int start_step(std::span<const engine::Writing> texts);
   void run_step(int batch);
+  // Runs `steps` steps and returns the tokens that they chose, [steps][texts].
+  std::span<const int32_t> run_steps(int batch, int64_t texts, int64_t steps);
 
   DeviceModel on_;
   PolicyChoice choice_;

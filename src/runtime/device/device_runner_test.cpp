@@ -4,13 +4,17 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "base/error.h"
+#include "engine/generate.h"
 #include "runtime/device/device_testing.h"
 #include "runtime/device/host_device.h"
 
 namespace dmc::runtime {
 namespace {
 
+namespace gpu = kernels::cuda;
 using engine::SequenceId;
 
 io::ModelConfig dmc_config(int64_t window = 12) {
@@ -35,6 +39,10 @@ struct Pair {
 void expect_near(const std::vector<float>& got, const std::vector<float>& wanted, double allowed) {
   ASSERT_EQ(got.size(), wanted.size());
   for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], allowed) << "number " << i;
+}
+
+engine::Writing greedy(const DeviceRunner& runner, SequenceId sequence, int32_t token) {
+  return {sequence, token, runner.length(sequence) + 1, {.temperature = 0.0}, {}};
 }
 
 // A prompt and `steps` likeliest tokens behind it.
@@ -176,9 +184,79 @@ TEST(DeviceRunner, StepsFollowOneAnotherWithoutTheHost) {
     wanted.insert(wanted.end(), tokens.begin(), tokens.end());
   }
   const int64_t waits = pair.host->waits();
-  EXPECT_EQ(pair.device.decode_likeliest(b, first, kSteps), wanted);
+  std::vector<engine::Writing> texts;
+  for (size_t i = 0; i < b.size(); ++i) texts.push_back(greedy(pair.device, b[i], first[i]));
+  const auto written = pair.device.write_batch(texts, kSteps);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    ASSERT_EQ(written[i % b.size()][i / b.size()], wanted[i]) << "token " << i;
+  }
   EXPECT_LE(pair.host->waits() - waits, 2) << "for the tokens, and for what was refused";
   EXPECT_EQ(pair.device.length(b[2]), pair.cpu.length(a[2]));
+}
+
+// Each with its own options; some end at a stop token, and then take nothing in any more.
+TEST(DeviceRunner, TextsOfABatchAreSampledAsTheCpuSamplesThem) {
+  const auto model = random_model(dmc_config(), DType::kF32, 75);
+  Pair pair(model);
+  const std::vector<engine::SamplingOptions> sampling = {
+      {.temperature = 0.0},
+      {.temperature = 1.0, .top_p = 1.0, .seed = 1},
+      {.temperature = 0.8, .top_k = 20, .top_p = 0.9, .seed = 2},
+      {.temperature = 1.3, .seed = 3},
+      {.temperature = 2.0, .top_k = 3, .seed = 4}};
+  const std::vector<int64_t> stops = {3, 50};
+  std::vector<SequenceId> ids;
+  std::vector<engine::Writing> texts;
+  std::vector<std::vector<int32_t>> wanted;
+  constexpr int64_t kSteps = 40;
+  size_t ended = 0;
+  for (size_t i = 0; i < sampling.size(); ++i) {
+    const std::vector<int32_t> prompt = random_text(*model, 10 + 9 * static_cast<int64_t>(i), i);
+    const SequenceId a = pair.cpu.add_sequence();
+    ids.push_back(pair.device.add_sequence());
+    pair.device.prefill(ids[i], prompt);
+    const engine::Generation text = engine::generate(
+        pair.cpu, a, prompt, {.max_tokens = kSteps + 1, .stop_ids = stops, .sampling = sampling[i]},
+        [](int32_t) {}, [] { return false; });
+    ended += text.stop == engine::StopReason::kEndOfText ? 1 : 0;
+    texts.push_back({ids[i], text.tokens[0], pair.device.length(ids[i]) + 1, sampling[i], stops});
+    wanted.emplace_back(text.tokens.begin() + 1, text.tokens.end());
+  }
+  const auto written = pair.device.write_batch(texts, kSteps);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    SCOPED_TRACE("text " + std::to_string(i));
+    std::vector<int32_t> text = written[i];
+    EXPECT_EQ(pair.device.length(ids[i]), texts[i].position - 1 + std::ssize(text));
+    if (std::ranges::find(stops, text.back()) != stops.end()) text.pop_back();
+    EXPECT_EQ(text, wanted[i]);
+  }
+  EXPECT_GT(ended, 0u) << "some text must end early";
+  EXPECT_LT(ended, texts.size()) << "and some not";
+}
+
+TEST(DeviceRunner, GeneratesWhatTheCpuGenerates) {
+  const auto model = random_model(dmc_config(), DType::kF32, 76);
+  Pair pair(model, {.max_positions = 100});
+  std::vector<int64_t> many(gpu::kMostStops + 1);
+  std::iota(many.begin(), many.end(), 60);  // more than a step looks out for
+  for (const std::vector<int64_t>& stops : {std::vector<int64_t>{}, {5, 7}, many}) {
+    for (const int64_t most : {1, 2, 30, 1000}) {
+      engine::Generation texts[2];
+      Runner* const runners[] = {&pair.cpu, &pair.device};
+      for (int i = 0; i < 2; ++i) {
+        const SequenceId id = runners[i]->add_sequence();
+        texts[i] = engine::generate(
+            *runners[i], id, random_text(*model, 20, 77),
+            {.max_tokens = most, .stop_ids = stops, .sampling = {.temperature = 1.2, .seed = 5}},
+            [](int32_t) {}, [] { return false; });
+        EXPECT_EQ(runners[i]->length(id), 20 + texts[i].taken_in);
+        runners[i]->release(id);
+      }
+      EXPECT_EQ(texts[1].tokens, texts[0].tokens);
+      EXPECT_EQ(texts[1].stop, texts[0].stop);
+      EXPECT_EQ(texts[1].taken_in, texts[0].taken_in);
+    }
+  }
 }
 
 TEST(DeviceRunner, AForkGoesItsOwnWay) {

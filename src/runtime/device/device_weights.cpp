@@ -64,6 +64,12 @@ void require_device_family(const io::ModelConfig& config) {
                       " run on the CPU only; the GPU takes rotary ones with a gated MLP, such as "
                       "llama, mistral, qwen2 and qwen3");
   }
+  if (config.vocab_size > kernels::cuda::kMostSampledTokens) {
+    throw usage_error("--device: the GPU chooses among " +
+                      std::to_string(kernels::cuda::kMostSampledTokens) +
+                      " tokens at most, the model has " + std::to_string(config.vocab_size) +
+                      "; run it on the CPU");
+  }
   if (config.has_adapter()) {
     throw usage_error(
         "--device: an adapter takes this model's decisions, which runs on the CPU "

@@ -216,12 +216,11 @@ void HostDevice::round(const float* from, int64_t count, const gpu::Numbers& to)
   });
 }
 
-void HostDevice::choose_tokens(const float* logits, const gpu::Batch& batch, int32_t vocab,
-                               int32_t* tokens, int32_t* positions) {
-  for (int row = 0; row < batch.batch; ++row) {
-    if (batch.rows[row] < 0) continue;
-    tokens[row] = gpu::likeliest_token<gpu::SoloTeam>(logits + int64_t{row} * vocab, vocab);
-    ++positions[row];
+void HostDevice::choose_tokens(const float* logits, int batch, int32_t vocab,
+                               const gpu::StepRows& step) {
+  const auto bins = std::make_unique<gpu::SearchBins>();
+  for (int row = 0; row < batch; ++row) {
+    gpu::choose_token<gpu::SoloTeam>(logits, vocab, step, row, *bins);
   }
 }
 

@@ -35,8 +35,8 @@ class HostDevice : public kernels::cuda::Device {
   void swiglu(const float* gate_up, int64_t rows, int64_t width,
               const kernels::cuda::Numbers& out) override;
   void round(const float* from, int64_t count, const kernels::cuda::Numbers& to) override;
-  void choose_tokens(const float* logits, const kernels::cuda::Batch& batch, int32_t vocab,
-                     int32_t* tokens, int32_t* positions) override;
+  void choose_tokens(const float* logits, int batch, int32_t vocab,
+                     const kernels::cuda::StepRows& step) override;
 
   int decode_workers(const kernels::cuda::DecodeShape&) override { return 1; }
   // The CPU's attention needs no plan.
