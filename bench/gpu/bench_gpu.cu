@@ -121,11 +121,12 @@ void bench_prompt(int tokens, int cr) {
       out(numbers), weights(kHeads * 12), pairs(kHeads * 13 * 2 * kDim);
   const DeviceArray<uint8_t> merges(merge);
   const DeviceArray<std::byte> memory(pages * static_cast<size_t>(page_bytes));
-  const DeviceArray<int32_t> visible(scalars), free(ids), tables(pages),
-      full(std::vector<int32_t>{static_cast<int32_t>(pages)}), left(1),
+  const DeviceArray<int32_t> visible(scalars), free(ids), references(pages), returned(pages),
+      tables(pages), full(std::vector<int32_t>{static_cast<int32_t>(pages)}), left(1),
       zeros(std::vector<int32_t>(200, 0));
   const PagePool pool{memory.get(), page_bytes, 16};
-  const PageStack stack{free.get(), left.get(), zeros.get()};
+  const PageStack stack{free.get(),       left.get(),     zeros.get(),
+                        references.get(), returned.get(), zeros.get() + 1};
   const Streams streams{zeros.get() + 8, tables.get(), zeros.get() + 64, zeros.get() + 128,
                         weights.get(),   pairs.get(),  max_pages,        12};
   const PromptChunk chunk{tokens,       kHeads,  kDim,          0,

@@ -168,7 +168,7 @@ std::vector<engine::SequenceId> fill(runtime::DeviceRunner& runner, const Point&
   runner.prefill(ids[0], prompt);
   *prompt_seconds = watch.seconds();
   runner.prefill(ids[0], std::span(prompt).first(prompt.size() / 2));
-  while (static_cast<int>(ids.size()) < sequences) ids.push_back(runner.fork(ids[0]));
+  while (static_cast<int>(ids.size()) < sequences) ids.push_back(runner.copy(ids[0]));
   return ids;
 }
 

@@ -100,7 +100,11 @@ void Scene::make_cache(int steps) {
   pairs_ = Array<float>(lengths_.size() * (capacity + 1) * 2 * static_cast<size_t>(spec_.head_dim));
   pairs_.zero();
   pool_ = {pages_.get(), format.bytes(), P};
-  stack_ = {free_.get(), left_.get(), refused_.get()};
+  references_ = Array<int32_t>(std::vector<int32_t>(static_cast<size_t>(count), 1));
+  returned_ = Array<int32_t>(static_cast<size_t>(count));
+  waiting_ = Array<int32_t>(std::vector<int32_t>{0});
+  stack_ = {free_.get(),       left_.get(),     refused_.get(),
+            references_.get(), returned_.get(), waiting_.get()};
   streams_ = {closed_.get(),  tables_.get(), counts_.get(), heads_.get(),
               weights_.get(), pairs_.get(),  max_pages,     spec_.window};
 }

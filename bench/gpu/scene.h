@@ -55,7 +55,8 @@ class Scene {
   kernels::cuda::Batch batch_{};
   kernels::cuda::DecodeWorkspace workspace_{};
   Array<std::byte> pages_, work_;
-  Array<int32_t> free_, left_, refused_, closed_, tables_, counts_, heads_, rows_, positions_;
+  Array<int32_t> free_, left_, refused_, references_, returned_, waiting_;
+  Array<int32_t> closed_, tables_, counts_, heads_, rows_, positions_;
   Array<float> weights_, pairs_, q_, k_, v_, importance_, out_;
   Array<uint8_t> merge_;
 };

@@ -121,6 +121,7 @@ void expect_same(const Scenario& s) {
                                          batch.stream(layer, item));
     }
   }
+  gpu::collect_pages<gpu::SoloTeam>(device.stack);
   EXPECT_EQ(device.refused, 0);
   ASSERT_EQ(device.left, static_cast<int32_t>(device.free.size()));
   std::ranges::sort(device.free);

@@ -76,7 +76,7 @@ void Step::fill(int64_t stream, const PoolView& view, Rng& rng) {
   const auto d = static_cast<size_t>(c.head_dim);
   for (int32_t slot = 0; slot < closed; ++slot) {
     int32_t& page = cache.streams.table(stream)[slot / c.page_slots];
-    if (slot % c.page_slots == 0) page = cache.free[static_cast<size_t>(--cache.left)];
+    if (slot % c.page_slots == 0) take_pages<SoloTeam>(cache.stack, 1, &page);
     const auto key = random_numbers(d, rng), value = random_numbers(d, rng);
     write_slot(view, page, slot % c.page_slots, key.data(), value.data());
   }

@@ -87,8 +87,10 @@ TEST(CudaDecode, ReleasedPagesAreFreeAgain) {
   release_rows(device.pool, device.stack, device.streams, step.batch(rows.get()), kLayers, nullptr);
   release_rows(device.pool, device.stack, device.streams,
                {last.get(), 1, step.c.kv_heads, step.cache_rows}, kLayers, nullptr);
+  collect_pages(device.stack, nullptr);
   check(cudaDeviceSynchronize(), "releasing");
   std::vector<int32_t> free = device.free.download();
+  EXPECT_EQ(device.waiting.download()[0], 0);
   ASSERT_EQ(device.left.download()[0], static_cast<int32_t>(free.size()));
   std::sort(free.begin(), free.end());
   for (size_t i = 0; i < free.size(); ++i) ASSERT_EQ(free[i], static_cast<int32_t>(i));

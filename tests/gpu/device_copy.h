@@ -12,6 +12,9 @@ struct DeviceCopy {
         free(host.free),
         left(std::vector<int32_t>{host.left}),
         refused(std::vector<int32_t>{host.refused}),
+        references(host.references),
+        returned(host.returned),
+        waiting(std::vector<int32_t>{host.waiting}),
         closed(host.closed),
         tables(host.tables),
         counts(host.counts),
@@ -19,12 +22,14 @@ struct DeviceCopy {
         weights(host.weights),
         pairs(host.pairs),
         pool{memory.get(), host.pool.page_bytes, host.pool.page_slots},
-        stack{free.get(), left.get(), refused.get()},
+        stack{free.get(),       left.get(),     refused.get(),
+              references.get(), returned.get(), waiting.get()},
         streams{closed.get(),  tables.get(), counts.get(),           heads.get(),
                 weights.get(), pairs.get(),  host.streams.max_pages, host.streams.window} {}
 
   DeviceArray<std::byte> memory;
-  DeviceArray<int32_t> free, left, refused, closed, tables, counts, heads;
+  DeviceArray<int32_t> free, left, refused, references, returned, waiting, closed, tables, counts,
+      heads;
   DeviceArray<float> weights, pairs;
   PagePool pool;
   PageStack stack;

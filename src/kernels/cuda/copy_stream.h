@@ -7,25 +7,31 @@
 
 namespace dmc::kernels::cuda {
 
-// The empty stream `to` becomes a copy of `from`, with pages of its own. Without enough of them it
-// stays empty, and the slots are counted as refused.
+// `to` holds the pages of `from` too.
+template <class Team>
+DMC_DEVICE void share_pages(const PageStack& stack, const Streams& streams, int64_t from,
+                            int64_t to, int pages) {
+  for (int n = Team::lane(); n < pages; n += Team::size()) {
+    const int32_t page = streams.table(from)[n];
+    streams.table(to)[n] = page;
+    Team::add(&stack.references[page], 1);
+  }
+}
+
+// The empty stream `to` becomes a copy of `from` and shares its pages. If not `share`, it gets
+// pages of its own; without enough of them it stays empty, and the slots are counted as refused.
 template <class Team>
 DMC_DEVICE void copy_stream(const PagePool& pool, const PageStack& stack, const Streams& streams,
-                            int head_dim, int64_t from, int64_t to) {
+                            int head_dim, int64_t from, int64_t to, bool share) {
   const int32_t closed = streams.closed[from];
-  int32_t enough = 0;
-  if (Team::lane() == 0) enough = reserve_pages<Team>(pool, stack, streams, to, closed) ? 1 : 0;
-  if (Team::of_first(enough) == 0) return;
   const int pages = (closed + pool.page_slots - 1) / pool.page_slots;
-  const int64_t words = pool.page_bytes / 4;
-  for (int page = 0; page < pages; ++page) {
-    const auto address = [&](int64_t stream) {
-      return reinterpret_cast<uint32_t*>(pool.memory +
-                                         streams.table(stream)[page] * pool.page_bytes);
-    };
-    const uint32_t* const source = address(from);
-    uint32_t* const copy = address(to);
-    for (int64_t i = Team::lane(); i < words; i += Team::size()) copy[i] = source[i];
+  if (share) {
+    share_pages<Team>(stack, streams, from, to, pages);
+  } else {
+    if (!reserve_pages<Team>(pool, stack, streams, to, closed)) return;
+    for (int n = 0; n < pages; ++n) {
+      copy_page<Team>(pool, streams.table(from)[n], streams.table(to)[n]);
+    }
   }
   const int capacity = streams.capacity();
   for (int i = Team::lane(); i < capacity; i += Team::size()) {

@@ -156,8 +156,10 @@ class CudaDevice : public Device {
   void release_rows(const CacheView& cache, const Batch& batch, int layers) override {
     cuda::release_rows(cache.pool, cache.stack, cache.streams, batch, layers, stream_);
   }
-  void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim) override {
-    cuda::copy_row(cache, two_rows, layers, head_dim, stream_);
+  void collect_pages(const PageStack& stack) override { cuda::collect_pages(stack, stream_); }
+  void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
+                bool share) override {
+    cuda::copy_row(cache, two_rows, layers, head_dim, share, stream_);
   }
 
  private:

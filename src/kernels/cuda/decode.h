@@ -5,6 +5,7 @@
 //   take_tokens          a layer: append or merge
 //   decode_attention     a layer: attend
 //   release_rows         when sequences have ended
+//   collect_pages        before pages that were given back are needed
 #pragma once
 
 #include <cstdint>
@@ -93,6 +94,9 @@ struct RopeView {
 void take_tokens(const DecodeShape& shape, const PagePool& pool, const PageStack& stack,
                  const Streams& streams, const Batch& batch, int layer, const StepTokens& tokens,
                  const RopeView& rope, Stream stream);
+
+// Puts the pages that were given back since the last time on the stack, for launches after it.
+void collect_pages(const PageStack& stack, Stream stream);
 
 // Empties the streams of the batch's sequences in all `layers` and gives their pages back.
 void release_rows(const PagePool& pool, const PageStack& stack, const Streams& streams,

@@ -96,10 +96,12 @@ class Device {
                                  const PromptChunk& chunk, const float* q, float scale,
                                  float* out) = 0;
   virtual void release_rows(const CacheView& cache, const Batch& batch, int layers) = 0;
-  // Sequence rows[1] (empty) becomes a copy of rows[0]; without enough pages, streams stay empty
-  // and their slots are counted as refused.
-  virtual void copy_row(const CacheView& cache, const Batch& two_rows, int layers,
-                        int head_dim) = 0;
+  // Pages that were given back can be taken from the next launch on (pages.h).
+  virtual void collect_pages(const PageStack& stack) = 0;
+  // Sequence rows[1] (empty) becomes a copy of rows[0] and shares its pages, or gets pages of its
+  // own; without enough of those, streams stay empty and their slots are counted as refused.
+  virtual void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
+                        bool share) = 0;
 };
 
 // The first GPU. Error(kUsage) if there is none, if the program was built without CUDA

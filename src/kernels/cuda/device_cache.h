@@ -27,12 +27,16 @@ struct PagePool {
   int page_slots;      // a multiple of kTileSlots
 };
 
-// Ids of free pages: ids[0..*left-1]. A launch either takes pages or gives some back, never both,
-// so an atomic counter is all the lock that is needed.
+// Which pages are free, and how many streams hold each of the others. A launch may take pages and
+// give some back: those wait in `returned` until a launch of its own puts them on the stack
+// (collect_pages), so that atomic counters are all the lock that is needed.
 struct PageStack {
-  int32_t* ids;
+  int32_t* ids;  // free ones: ids[0..*left-1]
   int32_t* left;
-  int32_t* refused;  // slots dropped because no page was left; the host checks it a step late
+  int32_t* refused;     // slots dropped because no page was left; the host checks it a step late
+  int32_t* references;  // by page: streams that hold it. A page of several is not written to
+  int32_t* returned;    // returned[0..*waiting-1]
+  int32_t* waiting;
 };
 
 // The state of every (layer, cache row, KV head), a *stream*. A cache row is the place that a

@@ -15,6 +15,8 @@ struct HostCache {
             int window)
       : memory(static_cast<size_t>(format.bytes() * pages), std::byte{0xff}),
         free(static_cast<size_t>(pages)),
+        references(free.size()),
+        returned(free.size()),
         left(static_cast<int32_t>(pages)),
         closed(static_cast<size_t>(stream_count)),
         tables(static_cast<size_t>(stream_count * max_pages), -1),
@@ -26,7 +28,7 @@ struct HostCache {
     weights.resize(closed.size() * capacity);
     pairs.resize(closed.size() * (capacity + 1) * 2 * static_cast<size_t>(format.head_dim));
     pool = {memory.data(), format.bytes(), format.page_slots};
-    stack = {free.data(), &left, &refused};
+    stack = {free.data(), &left, &refused, references.data(), returned.data(), &waiting};
     streams = {closed.data(),  tables.data(), counts.data(), heads.data(),
                weights.data(), pairs.data(),  max_pages,     window};
   }
@@ -34,7 +36,8 @@ struct HostCache {
 
   std::vector<std::byte> memory;
   std::vector<int32_t> free;
-  int32_t left, refused = 0;
+  std::vector<int32_t> references, returned;
+  int32_t left, refused = 0, waiting = 0;
   std::vector<int32_t> closed, tables, counts, heads;
   std::vector<float> weights, pairs;
   PagePool pool;

@@ -41,11 +41,11 @@ __global__ void spread_kernel(const float* bias, int64_t count, int64_t outputs,
 
 // A warp has a stream.
 __global__ void copy_kernel(const __grid_constant__ CacheView cache,
-                            const __grid_constant__ Batch two_rows, int head_dim) {
+                            const __grid_constant__ Batch two_rows, int head_dim, bool share) {
   const int layer = static_cast<int>(blockIdx.y), head = static_cast<int>(blockIdx.x);
   copy_stream<WarpTeam>(cache.pool, cache.stack, cache.streams, head_dim,
                         two_rows.stream(layer, head),
-                        two_rows.stream(layer, two_rows.kv_heads + head));
+                        two_rows.stream(layer, two_rows.kv_heads + head), share);
 }
 
 }  // namespace
@@ -72,11 +72,11 @@ void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream strea
          reinterpret_cast<__nv_bfloat16*>(to));
 }
 
-void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim,
+void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim, bool share,
               Stream stream) {
   const dim3 grid(static_cast<unsigned>(two_rows.kv_heads), static_cast<unsigned>(layers));
   launch("launching the copy of a sequence", copy_kernel, {grid, kLanes}, stream, cache, two_rows,
-         head_dim);
+         head_dim, share);
 }
 
 void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Stream stream) {

@@ -46,8 +46,9 @@ __global__ void __launch_bounds__(kScanThreads)
   int32_t closing = 0, total = 0;
   for (int t = first; t < last; ++t) closing += chunk.closes(args.streams, t, head) ? 1 : 0;
   int32_t seen = args.streams.closed[stream] + sum_before<kScanThreads>(closing, &total);
-  if (threadIdx.x == 0) {
-    enough = reserve_pages<WarpTeam>(args.pool, args.stack, args.streams, stream, total);
+  if (threadIdx.x < kLanes) {
+    const bool there = reserve_pages<WarpTeam>(args.pool, args.stack, args.streams, stream, total);
+    if (threadIdx.x == 0) enough = there;
   }
   __syncthreads();
   for (int t = first; t < last; ++t) {

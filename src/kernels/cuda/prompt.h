@@ -79,23 +79,22 @@ DMC_DEVICE void pool_prompt_token(const Streams& streams, const PromptChunk& chu
   }
 }
 
-// Takes the pages that `closing` more slots of a stream need, all or none. For one lane. Returns
-// whether there were enough.
+// Takes the pages that `closing` more slots of a stream need, all or none, and makes its last page
+// its own. Returns whether there were enough; all lanes get it.
 template <class Team>
 DMC_DEVICE bool reserve_pages(const PagePool& pool, const PageStack& stack, const Streams& streams,
                               int64_t stream, int closing) {
   const int P = pool.page_slots;
-  const int have = (streams.closed[stream] + P - 1) / P;
-  const int need = (streams.closed[stream] + closing + P - 1) / P - have;
-  if (need == 0) return true;
-  int32_t left = have + need <= streams.max_pages ? Team::add(stack.left, -need) : 0;
-  if (left < need) {
-    if (have + need <= streams.max_pages) Team::add(stack.left, need);
-    Team::add(stack.refused, closing);
-    return false;
+  const int32_t closed = streams.closed[stream];
+  const int have = (closed + P - 1) / P, need = (closed + closing + P - 1) / P - have;
+  const bool appends = closing > 0 && closed % P != 0;
+  int32_t there = !appends || own_page<Team>(pool, stack, streams, stream, have - 1) ? 1 : 0;
+  if (Team::lane() == 0) {
+    if (have + need > streams.max_pages) there = 0;
+    if (there != 0 && !take_pages<Team>(stack, need, streams.table(stream) + have)) there = 0;
+    if (there == 0) Team::add(stack.refused, closing);
   }
-  for (int n = 0; n < need; ++n) streams.table(stream)[have + n] = stack.ids[--left];
-  return true;
+  return Team::of_first(there) != 0;
 }
 
 // Writes the slot that is closed before `token`, if one is. `visible` and the pages are there.

@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kThreads)
 void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step,
                    Stream stream) {
   DMC_CHECK(vocab <= kMostSampledTokens);
-  launch("launching the choice of tokens", choose_kernel,
-         {static_cast<unsigned>(batch), kThreads}, stream, logits, vocab, step);
+  launch("launching the choice of tokens", choose_kernel, {static_cast<unsigned>(batch), kThreads},
+         stream, logits, vocab, step);
 }
 
 }  // namespace dmc::kernels::cuda

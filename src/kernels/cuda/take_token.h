@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/cuda/device_cache.h"
+#include "kernels/cuda/pages.h"
 
 namespace dmc::kernels::cuda {
 
@@ -51,44 +51,29 @@ DMC_DEVICE void write_slot(const PagePool& pool, int32_t page, int row, int head
                          scales + pool.page_slots);
 }
 
-// A page from the stack, or -1 if none is left.
-template <class Team>
-DMC_DEVICE int32_t take_page(const PageStack& stack) {
-  int32_t page = -1;
-  if (Team::lane() == 0) {
-    const int32_t left = Team::add(stack.left, -1);
-    if (left > 0) {
-      page = stack.ids[left - 1];
-    } else {
-      Team::add(stack.left, 1);
-    }
-  }
-  return Team::of_first(page);
-}
-
 // Writes a closed slot behind the others. Without a page the slot is dropped and counted: the host
 // keeps enough pages free that this does not happen, and gives the step up if it does.
 template <DType kType, class Team>
 DMC_DEVICE void append_closed(const PagePool& pool, const PageStack& stack, const Streams& streams,
                               int64_t stream, int head_dim, const float* key, const float* value) {
   const int32_t closed = streams.closed[stream];
-  const int row = closed % pool.page_slots;
-  int32_t* const entry = streams.table(stream) + closed / pool.page_slots;
-  int32_t page = -1;
+  const int row = closed % pool.page_slots, number = closed / pool.page_slots;
+  int32_t* const entry = streams.table(stream) + number;
+  int32_t there = 1;  // a page for it
   if (row != 0) {
-    page = *entry;
-  } else if (closed / pool.page_slots < streams.max_pages) {
-    page = take_page<Team>(stack);
+    there = own_page<Team>(pool, stack, streams, stream, number) ? 1 : 0;
+  } else if (Team::lane() == 0) {
+    there = number < streams.max_pages && take_pages<Team>(stack, 1, entry) ? 1 : 0;
   }
-  if (page >= 0) write_slot<kType, Team>(pool, page, row, head_dim, key, value);
+  there = Team::of_first(there);
+  if (there != 0) write_slot<kType, Team>(pool, *entry, row, head_dim, key, value);
   Team::sync();  // everybody has read `closed`
   if (Team::lane() != 0) return;
-  if (page < 0) {
+  if (there == 0) {
     Team::add(stack.refused, 1);
-    return;
+  } else {
+    streams.closed[stream] = closed + 1;
   }
-  *entry = page;
-  streams.closed[stream] = closed + 1;
 }
 
 // What a stream is given: its token's raw key (before rotary, decision channel zeroed) and value,
@@ -173,23 +158,6 @@ DMC_DEVICE void take_token(const PagePool& pool, const PageStack& stack, const S
   }
   const int count = push_entry<Team>(streams, stream, head_dim, empty || !token.merge, token);
   pool_entries<Team>(streams, stream, head_dim, count, token.cos, token.sin);
-}
-
-// Gives a stream's pages back and empties it.
-template <class Team>
-DMC_DEVICE void release_stream(const PagePool& pool, const PageStack& stack, const Streams& streams,
-                               int64_t stream) {
-  const int pages = (streams.closed[stream] + pool.page_slots - 1) / pool.page_slots;
-  const int32_t* const table = streams.table(stream);
-  int32_t first = 0;
-  if (Team::lane() == 0) first = Team::add(stack.left, pages);
-  first = Team::of_first(first);
-  for (int n = Team::lane(); n < pages; n += Team::size()) stack.ids[first + n] = table[n];
-  Team::sync();
-  if (Team::lane() != 0) return;
-  streams.closed[stream] = 0;
-  streams.open_count[stream] = 0;
-  streams.open_head[stream] = 0;
 }
 
 }  // namespace dmc::kernels::cuda

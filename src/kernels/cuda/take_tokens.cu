@@ -1,4 +1,5 @@
 // One warp for each stream: what it does is a few hundred bytes of work, and streams are many.
+#include "kernels/cuda/block_team.cuh"
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/take_token.h"
@@ -47,6 +48,13 @@ __global__ void release_kernel(const __grid_constant__ Cache cache) {
                            cache.batch.stream(static_cast<int>(blockIdx.y), item));
 }
 
+constexpr int kCollectThreads = 1024;
+
+__global__ void __launch_bounds__(kCollectThreads)
+    collect_kernel(const __grid_constant__ PageStack stack) {
+  collect_pages<BlockTeam<kCollectThreads>>(stack);
+}
+
 using TakeKernel = void (*)(Cache, int, int, StepTokens, RopeView);
 
 TakeKernel take_kernel_for(DType type) {
@@ -77,6 +85,10 @@ void take_tokens(const DecodeShape& shape, const PagePool& pool, const PageStack
   launch("launching append or merge", take_kernel_for(shape.slot_type),
          {blocks_for(batch), kWarps * kLanes}, stream, Cache{pool, stack, streams, batch}, layer,
          shape.head_dim, tokens, rope);
+}
+
+void collect_pages(const PageStack& stack, Stream stream) {
+  launch("launching the return of pages", collect_kernel, {1, kCollectThreads}, stream, stack);
 }
 
 void release_rows(const PagePool& pool, const PageStack& stack, const Streams& streams,

@@ -18,6 +18,8 @@ struct SoloTeam {
   static float max(float x) { return x; }
   static int32_t of_first(int32_t x) { return x; }
   static void sync() {}
+  // What this lane has read and written comes before its next add() for the whole device.
+  static void fence() {}
   // *counter += by; returns what it was.
   static int32_t add(int32_t* counter, int32_t by) {
     const int32_t before = *counter;

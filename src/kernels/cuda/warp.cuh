@@ -29,6 +29,7 @@ struct WarpTeam {
     return __shfl_sync(0xffffffffu, x, 0);
   }
   DMC_DEVICE static void sync() { __syncwarp(); }
+  DMC_DEVICE static void fence() { __threadfence(); }
   DMC_DEVICE static int32_t add(int32_t* counter, int32_t by) { return atomicAdd(counter, by); }
   template <class T>
   DMC_DEVICE static T load_once(const T* from) {

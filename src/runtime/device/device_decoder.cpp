@@ -198,6 +198,7 @@ void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> 
   }
   tokens_.upload(tokens);
   positions_.upload(positions);
+  device_.collect_pages(table_.view().stack);
   pass(count, [&](int layer) { attend_prompt(layer, row, position, static_cast<int>(count)); });
 }
 
@@ -219,6 +220,7 @@ void DeviceDecoder::attend_step(int layer, const gpu::Batch& batch) {
 void DeviceDecoder::step(int batch) {
   const gpu::Batch of{rows_.get(), batch, static_cast<int>(config_.num_kv_heads),
                       table_.shape().rows};
+  device_.collect_pages(table_.view().stack);
   device_.plan_decode(table_.view(), of, workspace_);
   pass(batch, [&](int layer) { attend_step(layer, of); });
   logits(0, batch);

@@ -34,6 +34,7 @@ class DeviceRunner : public Runner {
   int64_t max_positions() const override { return max_positions_; }
   engine::SequenceId add_sequence() override { return table_.add(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return table_.fork(parent); }
+  engine::SequenceId copy(engine::SequenceId parent) { return table_.copy(parent); }
   void release(engine::SequenceId sequence) override { table_.release(sequence); }
   // When the pages run out (here or in decode), Error(kInternal): the sequences of that call are
   // then good for release() alone.

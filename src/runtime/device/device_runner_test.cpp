@@ -280,6 +280,66 @@ TEST(DeviceRunner, AForkGoesItsOwnWay) {
   expect_near(pair.device.decode({&b2, 1}, last), pair.cpu.decode({&a2, 1}, last), 1e-3);
 }
 
+// Forks of forks, decoded together and alone, taking prompts in, released in any order. In the end
+// every page is free again.
+TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
+  constexpr int kRows = 6;
+  const auto model = random_model(dmc_config(), DType::kF32, 85);
+  Pair pair(model, {}, {.sequences = kRows});
+  std::vector<SequenceId> a = {pair.cpu.add_sequence()}, b = {pair.device.add_sequence()};
+  const std::vector<int32_t> prompt = random_text(*model, 120, 86);
+  pair.cpu.prefill(a[0], prompt);
+  pair.device.prefill(b[0], prompt);
+  const int64_t alone = pair.device.cache_bytes();
+  b.push_back(pair.device.fork(b[0]));
+  a.push_back(pair.cpu.fork(a[0]));
+  EXPECT_LT(pair.device.cache_bytes(), 2 * alone) << "pages are shared";
+  Rng rng(87);
+  for (int round = 0; round < 60; ++round) {
+    SCOPED_TRACE("round " + std::to_string(round));
+    const size_t which = rng.below(a.size());
+    if (rng.below(3) == 0 && a.size() < kRows) {
+      a.push_back(pair.cpu.fork(a[which]));
+      b.push_back(pair.device.fork(b[which]));
+    } else if (rng.below(4) == 0 && a.size() > 1) {
+      pair.cpu.release(a[which]);
+      pair.device.release(b[which]);
+      a.erase(a.begin() + static_cast<long>(which));
+      b.erase(b.begin() + static_cast<long>(which));
+    } else if (rng.below(4) == 0) {
+      const auto more = random_text(*model, 1 + static_cast<int64_t>(rng.below(20)), 500 + round);
+      if (pair.cpu.length(a[which]) + 30 > pair.cpu.max_positions()) continue;
+      expect_near(pair.device.prefill(b[which], more), pair.cpu.prefill(a[which], more), 1e-3);
+    } else {
+      const auto tokens = random_text(*model, static_cast<int64_t>(a.size()), 600 + round);
+      expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
+    }
+    if (HasFatalFailure()) return;
+  }
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));
+  for (const SequenceId id : b) pair.device.release(id);
+  EXPECT_EQ(pair.device.cache_bytes(), 0);
+}
+
+// A fork takes no page; what it writes then does.
+TEST(DeviceRunner, ForksThatFindNoPageToWriteOnFailAlone) {
+  const auto model = random_model(small_config(), DType::kF32, 88);
+  Pair pair(model, {}, {.sequences = 3, .pages = 4 * 2});
+  const std::vector<int32_t> prompt =
+      random_text(*model, 24, 89);  // 2 pages a stream, one not full
+  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
+  pair.cpu.prefill(a, prompt);
+  pair.device.prefill(b, prompt);
+  const SequenceId fork = pair.device.fork(b);
+  EXPECT_THROW(pair.device.decode({&fork, 1}, {prompt.data(), 1}), Error);
+  EXPECT_THROW(pair.device.copy(b), Error);
+  pair.device.release(fork);
+  for (int step = 0; step < 6; ++step) {
+    const auto next = random_text(*model, 1, 700 + step);
+    expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
+  }
+}
+
 TEST(DeviceRunner, WithoutPagesACallFailsAndOthersGoOn) {
   const auto model = random_model(small_config(), DType::kF32, 90);
   Pair pair(model, {}, {.sequences = 3, .pages = 4 * 5});  // 5 pages for each of 4 streams
@@ -298,7 +358,7 @@ TEST(DeviceRunner, WithoutPagesACallFailsAndOthersGoOn) {
     for (int step = 0; step < 20; ++step) pair.device.decode({&slow, 1}, token);
   };
   EXPECT_THROW(go_on(), Error);
-  EXPECT_THROW(pair.device.fork(b), Error);
+  EXPECT_THROW(pair.device.copy(b), Error);
   pair.device.release(slow);
 
   for (int step = 0; step < 30; ++step) {

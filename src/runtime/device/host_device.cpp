@@ -323,13 +323,17 @@ void HostDevice::release_rows(const gpu::CacheView& cache, const gpu::Batch& bat
   }
 }
 
+void HostDevice::collect_pages(const gpu::PageStack& stack) {
+  gpu::collect_pages<gpu::SoloTeam>(stack);
+}
+
 void HostDevice::copy_row(const gpu::CacheView& cache, const gpu::Batch& two_rows, int layers,
-                          int head_dim) {
+                          int head_dim, bool share) {
   for (int layer = 0; layer < layers; ++layer) {
     for (int head = 0; head < two_rows.kv_heads; ++head) {
       gpu::copy_stream<gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, head_dim,
                                       two_rows.stream(layer, head),
-                                      two_rows.stream(layer, two_rows.kv_heads + head));
+                                      two_rows.stream(layer, two_rows.kv_heads + head), share);
     }
   }
 }

@@ -58,8 +58,9 @@ class HostDevice : public kernels::cuda::Device {
                          float* out) override;
   void release_rows(const kernels::cuda::CacheView& cache, const kernels::cuda::Batch& batch,
                     int layers) override;
+  void collect_pages(const kernels::cuda::PageStack& stack) override;
   void copy_row(const kernels::cuda::CacheView& cache, const kernels::cuda::Batch& two_rows,
-                int layers, int head_dim) override;
+                int layers, int head_dim, bool share) override;
 
   int64_t waits() const { return waits_; }            // calls of wait()
   int64_t recordings() const { return recordings_; }  // calls of record()

@@ -30,7 +30,7 @@ SequenceTable::SequenceTable(gpu::Device& device, const SequenceTableShape& shap
       tables_(device, streams() * max_pages_),
       open_count_(device, streams()),
       open_head_(device, streams()),
-      counters_(device, 2),
+      counters_(device, 3),
       some_rows_(device, 2) {
   const int64_t capacity = std::max(1, shape.window);
   open_weights_ = Buffer<float>(device, streams() * capacity);
@@ -40,6 +40,8 @@ SequenceTable::SequenceTable(gpu::Device& device, const SequenceTableShape& shap
   std::vector<int32_t> ids(static_cast<size_t>(pages));
   std::iota(ids.rbegin(), ids.rend(), 0);  // so that page 0 is taken first
   free_ = Buffer<int32_t>(device, std::span<const int32_t>(ids));
+  references_ = Buffer<int32_t>(device, pages);
+  returned_ = Buffer<int32_t>(device, pages);
   memory_ = Buffer<std::byte>(device, pages * page_bytes);
   counters_.upload(std::array{static_cast<int32_t>(pages)});
   for (int row = shape.rows - 1; row >= 0; --row) free_rows_.push_back(row);
@@ -50,7 +52,8 @@ int64_t SequenceTable::pages_that_fit(int64_t page_bytes) const {
       std::min<int64_t>(streams() * max_pages_, std::numeric_limits<int32_t>::max());
   const auto room =
       static_cast<int64_t>(kShareOfMemory * static_cast<double>(device_.bytes_left())) /
-      (page_bytes + static_cast<int64_t>(sizeof(int32_t)));
+      (page_bytes +
+       int64_t{3 * sizeof(int32_t)});  // and its places in free_, references_, returned_
   const int64_t least = int64_t{shape_.layers} * shape_.kv_heads;
   if (room < least) {
     throw internal_error("the device has " +
@@ -82,11 +85,18 @@ gpu::Batch SequenceTable::batch_of(std::span<const int32_t> rows) {
   return {some_rows_.get(), static_cast<int>(rows.size()), shape_.kv_heads, shape_.rows};
 }
 
-cache::SequenceId SequenceTable::fork(cache::SequenceId parent) {
+cache::SequenceId SequenceTable::add_copy(cache::SequenceId parent, bool share) {
   const cache::SequenceId child = add();
   sequences_[child].length = find(parent).length;
   device_.copy_row(view(), batch_of(std::array{row(parent), row(child)}), shape_.layers,
-                   shape_.head_dim);
+                   shape_.head_dim, share);
+  return child;
+}
+
+cache::SequenceId SequenceTable::fork(cache::SequenceId parent) { return add_copy(parent, true); }
+
+cache::SequenceId SequenceTable::copy(cache::SequenceId parent) {
+  const cache::SequenceId child = add_copy(parent, false);
   try {
     require_no_refusal();
   } catch (...) {
@@ -99,6 +109,7 @@ cache::SequenceId SequenceTable::fork(cache::SequenceId parent) {
 void SequenceTable::release(cache::SequenceId sequence) {
   const int row = find(sequence).row;
   device_.release_rows(view(), batch_of(std::array{row}), shape_.layers);
+  device_.collect_pages(view().stack);
   free_rows_.push_back(row);
   sequences_.erase(sequence);
 }
@@ -122,7 +133,8 @@ std::vector<int64_t> SequenceTable::slots(cache::SequenceId sequence) const {
 }
 
 int64_t SequenceTable::bytes() const {
-  const int64_t in_use = pages() - counters_.download()[0];
+  const std::vector<int32_t> counters = counters_.download();
+  const int64_t in_use = pages() - counters[0] - counters[2];
   const auto active = static_cast<int64_t>(sequences_.size());
   const int64_t state = open_weights_.size() + open_pairs_.size() + tables_.size();
   return in_use * page_format(shape_).bytes() + 4 * state / shape_.rows * active;
@@ -138,7 +150,7 @@ void SequenceTable::require_no_refusal() {
 gpu::CacheView SequenceTable::view() const {
   int32_t* const counters = counters_.get();
   return {{memory_.get(), page_format(shape_).bytes(), kPageSlots},
-          {free_.get(), counters, counters + 1},
+          {free_.get(), counters, counters + 1, references_.get(), returned_.get(), counters + 2},
           {closed_.get(), tables_.get(), open_count_.get(), open_head_.get(), open_weights_.get(),
            open_pairs_.get(), max_pages_, shape_.window}};
 }

@@ -25,8 +25,11 @@ class SequenceTable {
   // stream of one sequence.
   SequenceTable(kernels::cuda::Device& device, const SequenceTableShape& shape);
 
-  cache::SequenceId add();                           // Error(kUsage) if all rows are taken
-  cache::SequenceId fork(cache::SequenceId parent);  // Error(kInternal) if there are too few pages
+  cache::SequenceId add();  // Error(kUsage) if all rows are taken
+  // A copy that shares the parent's pages: which are full for good, the others until either writes.
+  cache::SequenceId fork(cache::SequenceId parent);
+  // A copy that shares nothing, to measure with. Error(kInternal) if there are too few pages.
+  cache::SequenceId copy(cache::SequenceId parent);
   void release(cache::SequenceId sequence);
 
   int row(cache::SequenceId sequence) const { return find(sequence).row; }
@@ -34,7 +37,8 @@ class SequenceTable {
   void advance(cache::SequenceId sequence, int64_t tokens);
   // Slots of every stream [layers * kv_heads], the open one included. Waits for the device.
   std::vector<int64_t> slots(cache::SequenceId sequence) const;
-  int64_t bytes() const;  // of pages in use, open slots and tables of all sequences; waits
+  // Of pages in use (shared ones once), open slots and tables of all sequences; waits.
+  int64_t bytes() const;
   // Error(kInternal) if slots were dropped for want of a page since the last call; the sequences of
   // that call are then good for release() alone. Waits.
   void require_no_refusal();
@@ -53,6 +57,7 @@ class SequenceTable {
   int64_t streams() const { return int64_t{shape_.layers} * shape_.rows * shape_.kv_heads; }
   int64_t pages_that_fit(int64_t page_bytes) const;
   kernels::cuda::Batch batch_of(std::span<const int32_t> rows);
+  cache::SequenceId add_copy(cache::SequenceId parent, bool share);
 
   kernels::cuda::Device& device_;
   SequenceTableShape shape_;
@@ -63,9 +68,9 @@ class SequenceTable {
 
   Buffer<int32_t> closed_, tables_, open_count_, open_head_;
   Buffer<float> open_weights_, open_pairs_;
-  Buffer<int32_t> counters_;  // pages left, slots refused
+  Buffer<int32_t> counters_;  // pages left, slots refused, pages waiting
   Buffer<int32_t> some_rows_;
-  Buffer<int32_t> free_;
+  Buffer<int32_t> free_, references_, returned_;
   Buffer<std::byte> memory_;
 };
 
