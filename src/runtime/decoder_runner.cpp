@@ -8,14 +8,6 @@
 namespace dmc::runtime {
 namespace {
 
-// Tokens of a prompt taken in at once. While a ratio is held the bias is looked at anew for every
-// few tokens.
-int64_t choose_chunk(const PolicyChoice& choice, int64_t wanted) {
-  constexpr int64_t kHoldingChunk = 16;
-  return std::max<int64_t>(1,
-                           choice.knobs.held_cr > 0.0 ? std::min(wanted, kHoldingChunk) : wanted);
-}
-
 cache::CacheConfig cache_config(const io::ModelConfig& config, const PolicyChoice& choice,
                                 DType slot_type, const kernels::RopeTable* rope) {
   cache::CacheConfig result;
@@ -39,7 +31,7 @@ cache::CacheConfig cache_config(const io::ModelConfig& config, const PolicyChoic
 DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options)
     : model_(std::move(model)),
       choice_(choose_policy(model_->config, options.compression)),
-      chunk_(choose_chunk(choice_, options.chunk)),
+      chunk_(prompt_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(model_->config, options.max_positions)),
       rope_(make_rope(model_->config, max_positions_)),
       cache_(cache_config(model_->config, choice_, options.kv, rope_.get())),

@@ -1,5 +1,7 @@
 #include "runtime/policy_choice.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/join.h"
 
@@ -63,6 +65,12 @@ void check_options(const policy::Policy& policy, const PolicyOptions& options) {
 }
 
 }  // namespace
+
+int64_t prompt_chunk(const PolicyChoice& choice, int64_t wanted) {
+  constexpr int64_t kHoldingChunk = 16;
+  return std::max<int64_t>(1,
+                           choice.knobs.held_cr > 0.0 ? std::min(wanted, kHoldingChunk) : wanted);
+}
 
 PolicyChoice choose_policy(const io::ModelConfig& config, const PolicyOptions& options) {
   const policy::Policy& policy = named_policy(config, options);

@@ -33,6 +33,10 @@ struct PolicyChoice {
   bool mass_term;
 };
 
+// Tokens of a prompt to take in at once, of `wanted` at most. While a ratio is held the bias is
+// looked at anew for every few tokens.
+int64_t prompt_chunk(const PolicyChoice& choice, int64_t wanted);
+
 // Error(kUsage) for an unknown policy, one the model was not trained for, or options that the
 // policy has no use for.
 PolicyChoice choose_policy(const io::ModelConfig& config, const PolicyOptions& options);

@@ -101,6 +101,7 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   expect_same_runs(biased, DType::kF32, {.chunk = 16});
   expect_same_runs(normed, DType::kF32, {});
   expect_same_runs(dense, DType::kF32, {.compression = {.forced_cr = 3.0}});
+  expect_same_runs(config_for_gpu(), DType::kF32, {.compression = {.cr = 2.0}});
   // A decision could fall the other way where numbers are rounded, so there are none.
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kBF16, no_merging);

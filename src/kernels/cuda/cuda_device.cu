@@ -129,6 +129,11 @@ class CudaDevice : public Device {
     cuda::choose_tokens(logits, batch, vocab, step, stream_);
   }
 
+  void hold_ratio(const HoldingSpec& spec, const CacheView& cache, const Batch& batch,
+                  const int32_t* tokens, float* biases) override {
+    cuda::hold_ratio(spec, cache.streams, batch, tokens, biases, stream_);
+  }
+
   int decode_workers(const DecodeShape& shape) override { return cuda::decode_workers(shape); }
   void plan_decode(const CacheView& cache, const Batch& batch,
                    const DecodeWorkspace& workspace) override {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include "kernels/cuda/holding.h"
 #include "kernels/cuda/prefill.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sample.h"
@@ -80,6 +81,10 @@ class Device {
   // [batch][vocab]; at most kMostSampledTokens.
   virtual void choose_tokens(const float* logits, int batch, int32_t vocab,
                              const StepRows& step) = 0;
+
+  // biases[b] of each active row of the batch, which has seen tokens[b] tokens (holding.h).
+  virtual void hold_ratio(const HoldingSpec& spec, const CacheView& cache, const Batch& batch,
+                          const int32_t* tokens, float* biases) = 0;
 
   // As decode.h and prefill.h.
   virtual int decode_workers(const DecodeShape& shape) = 0;

@@ -19,12 +19,18 @@ struct HeadsSpec {
   float offset;                  // c (docs/algorithm.md)
   const float *q_norm, *k_norm;  // RMS norm of each head, [head_dim]; null: none
   float norm_eps;
-  float bias = 0.0f;         // of decisions: above 0, more tokens merge
+  float bias = 0.0f;  // of decisions: above 0, more tokens merge
+  // Biases of the rows in its place, `bias_stride` apart (0: one for all rows); null: none.
+  const float* biases = nullptr;
+  int bias_stride = 0;
   float epsilon = 0x1p-23f;  // added to the importance, so that no token weighs nothing
   // [kv_heads], policy::forced_opening_share(first_stream + head): merge by chance instead.
   const double* opening_shares = nullptr;
   int64_t first_stream = 0;
 
+  DMC_HOST_DEVICE float bias_of(int64_t row) const {
+    return biases != nullptr ? biases[row * bias_stride] : bias;
+  }
   DMC_HOST_DEVICE int64_t row_width() const { return int64_t{kv_heads} * (group + 2) * head_dim; }
 };
 
@@ -90,7 +96,7 @@ DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64
   }
   if (Team::lane() != 0) return;
   const float logit = channel_sum / static_cast<float>(spec.group) + spec.offset;
-  const float key_logit = value(key, factor, spec.k_norm, last) - spec.offset + spec.bias;
+  const float key_logit = value(key, factor, spec.k_norm, last) - spec.offset + spec.bias_of(row);
   const int64_t scalar = row * spec.kv_heads + head;
   io.merge[scalar] = spec.opening_shares != nullptr
                          ? policy::forced_merge(spec.opening_shares[head], spec.first_stream + head,

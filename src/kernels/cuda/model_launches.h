@@ -16,6 +16,8 @@ void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream 
 void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream);
 void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step,
                    Stream stream);
+void hold_ratio(const HoldingSpec& spec, const Streams& streams, const Batch& batch,
+                const int32_t* tokens, float* biases, Stream stream);
 void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim, bool share,
               Stream stream);
 

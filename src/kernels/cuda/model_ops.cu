@@ -39,6 +39,17 @@ __global__ void spread_kernel(const float* bias, int64_t count, int64_t outputs,
   if (i < count) y[i] = bias[i % outputs];
 }
 
+// A warp has a sequence.
+__global__ void hold_kernel(const __grid_constant__ HoldingSpec spec,
+                            const __grid_constant__ Streams streams,
+                            const __grid_constant__ Batch batch, const int32_t* tokens,
+                            float* biases) {
+  const int row = static_cast<int>(blockIdx.x);
+  if (batch.rows[row] < 0) return;
+  const float bias = held_bias<WarpTeam>(spec, streams, batch, row, tokens[row]);
+  if (WarpTeam::lane() == 0) biases[row] = bias;
+}
+
 // A warp has a stream.
 __global__ void copy_kernel(const __grid_constant__ CacheView cache,
                             const __grid_constant__ Batch two_rows, int head_dim, bool share) {
@@ -70,6 +81,13 @@ void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream strea
   launch("launching the rounding of activations", round_kernel,
          {blocks_for(count, kThreads), kThreads}, stream, from, count,
          reinterpret_cast<__nv_bfloat16*>(to));
+}
+
+void hold_ratio(const HoldingSpec& spec, const Streams& streams, const Batch& batch,
+                const int32_t* tokens, float* biases, Stream stream) {
+  launch("launching the holding of a ratio", hold_kernel,
+         {static_cast<unsigned>(batch.batch), kLanes}, stream, spec, streams, batch, tokens,
+         biases);
 }
 
 void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim, bool share,

@@ -14,7 +14,10 @@ namespace dmc::kernels::cuda {
 struct SoloTeam {
   static int lane() { return 0; }
   static int size() { return 1; }
-  static float sum(float x) { return x; }
+  template <class T>
+  static T sum(T x) {
+    return x;
+  }
   static float max(float x) { return x; }
   static int32_t of_first(int32_t x) { return x; }
   static void sync() {}

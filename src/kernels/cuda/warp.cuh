@@ -13,9 +13,10 @@ namespace dmc::kernels::cuda {
 struct WarpTeam {
   DMC_DEVICE static int lane() { return static_cast<int>(threadIdx.x % kLanes); }
   DMC_DEVICE static int size() { return kLanes; }
-  DMC_DEVICE static float sum(float x) {
+  template <class T>
+  DMC_DEVICE static T sum(T x) {
     DMC_UNROLL
-    for (int apart = 1; apart < kLanes; apart *= 2) x += DeviceWarp::exchange(x, apart);
+    for (int apart = 1; apart < kLanes; apart *= 2) x += __shfl_xor_sync(0xffffffffu, x, apart);
     return x;
   }
   DMC_DEVICE static float max(float x) {

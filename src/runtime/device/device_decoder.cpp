@@ -22,10 +22,6 @@ bool decides(const PolicyChoice& choice) {
     throw usage_error("--policy: " + name +
                       " runs on the CPU only; the GPU has dense, dmc and forced");
   }
-  if (choice.knobs.held_cr > 0.0) {
-    throw usage_error(
-        "--cr: the GPU does not hold a ratio; give --decision-bias, or run on the CPU");
-  }
   if (choice.mass_term) {
     throw usage_error("--mass-term: the GPU's attention has no such term; run on the CPU");
   }
@@ -51,6 +47,7 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
       table_(table),
       decides_(decides(choice)),
       bias_(static_cast<float>(choice.knobs.bias)),
+      held_cr_(choice.knobs.held_cr),
       scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
       shape_{table.shape().slot_type, static_cast<int>(config.head_dim),
              static_cast<int>(config.group_size())} {
@@ -61,6 +58,7 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
     const std::vector<double> shares = opening_shares(config, choice.knobs.forced_cr);
     opening_shares_ = Buffer<double>(device, std::span(shares));
   }
+  if (held_cr_ > 0.0) biases_ = Buffer<float>(device, limits.batch);
   const int64_t rows = std::max<int64_t>(limits.chunk, limits.batch), D = config.hidden_size;
   const int64_t queries = rows * config.num_heads * config.head_dim;
   const int64_t scalars = rows * config.num_kv_heads, pairs = scalars * config.head_dim;
@@ -122,7 +120,7 @@ void DeviceDecoder::multiply(const DeviceLinear& linear, const gpu::Numbers& x, 
   device_.linear(linear.matrix.view(), linear.bias.get(), x, rows, y);
 }
 
-void DeviceDecoder::split_heads(int layer, int64_t rows) {
+void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
   const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
   gpu::HeadsSpec spec{static_cast<int>(config_.num_kv_heads),
                       shape_.group,
@@ -138,6 +136,8 @@ void DeviceDecoder::split_heads(int layer, int64_t rows) {
     spec.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
   }
   spec.bias = bias_;
+  spec.biases = biases_.get();
+  spec.bias_stride = of == Rows::kOfBatch ? 1 : 0;
   spec.first_stream = layer * config_.num_kv_heads;
   if (opening_shares_.size() > 0) {
     spec.opening_shares = opening_shares_.get() + spec.first_stream;
@@ -148,7 +148,7 @@ void DeviceDecoder::split_heads(int layer, int64_t rows) {
                       rows);
 }
 
-void DeviceDecoder::pass(int64_t rows, const std::function<void(int)>& attend) {
+void DeviceDecoder::pass(int64_t rows, Rows of, const std::function<void(int)>& attend) {
   const int64_t width = config_.intermediate_size;
   device_.embed(weights_.embedding.view(), tokens_.get(), rows, x_.get());
   const float* added = nullptr;
@@ -156,7 +156,7 @@ void DeviceDecoder::pass(int64_t rows, const std::function<void(int)>& attend) {
     const DeviceLayer& w = weights_.layers[layer];
     norm(w.attention_norm, added, rows);
     multiply(w.qkv, numbers(normed_), rows, projected_.get());
-    split_heads(static_cast<int>(layer), rows);
+    split_heads(static_cast<int>(layer), rows, of);
     attend(static_cast<int>(layer));
     multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());
     norm(w.mlp_norm, delta_.get(), rows);
@@ -166,6 +166,17 @@ void DeviceDecoder::pass(int64_t rows, const std::function<void(int)>& attend) {
     added = delta_.get();
   }
   norm(weights_.final_norm, added, rows);
+}
+
+gpu::Batch DeviceDecoder::batch_of(int batch) const {
+  return {rows_.get(), batch, static_cast<int>(config_.num_kv_heads), table_.shape().rows};
+}
+
+void DeviceDecoder::set_biases(const gpu::Batch& batch) {
+  if (held_cr_ == 0.0) return;
+  const gpu::HoldingSpec spec{static_cast<int>(config_.num_layers), held_cr_, bias_};
+  // A row's first position is the number of tokens that its sequence has seen.
+  device_.hold_ratio(spec, table_.view(), batch, positions_.get(), biases_.get());
 }
 
 void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int tokens) {
@@ -198,8 +209,11 @@ void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> 
   }
   tokens_.upload(tokens);
   positions_.upload(positions);
+  rows_.upload(std::array{row});
   device_.collect_pages(table_.view().stack);
-  pass(count, [&](int layer) { attend_prompt(layer, row, position, static_cast<int>(count)); });
+  set_biases(batch_of(1));
+  pass(count, Rows::kOfOneSequence,
+       [&](int layer) { attend_prompt(layer, row, position, static_cast<int>(count)); });
 }
 
 void DeviceDecoder::set_step(const StepInput& input) {
@@ -218,11 +232,11 @@ void DeviceDecoder::attend_step(int layer, const gpu::Batch& batch) {
 }
 
 void DeviceDecoder::step(int batch) {
-  const gpu::Batch of{rows_.get(), batch, static_cast<int>(config_.num_kv_heads),
-                      table_.shape().rows};
+  const gpu::Batch of = batch_of(batch);
   device_.collect_pages(table_.view().stack);
   device_.plan_decode(table_.view(), of, workspace_);
-  pass(batch, [&](int layer) { attend_step(layer, of); });
+  set_biases(of);
+  pass(batch, Rows::kOfBatch, [&](int layer) { attend_step(layer, of); });
   logits(0, batch);
   device_.choose_tokens(logits_.get(), batch, static_cast<int32_t>(config_.vocab_size),
                         {rows_.get(), tokens_.get(), positions_.get(), sampling_.get()});

@@ -50,12 +50,17 @@ class DeviceDecoder {
   const int32_t* step_tokens() const { return tokens_.get(); }
 
  private:
+  // Whose tokens a pass brings: one of each of a batch's sequences, or all of one.
+  enum class Rows { kOfBatch, kOfOneSequence };
   // The layers; attend(layer) takes k and v in and fills mixed_.
-  void pass(int64_t rows, const std::function<void(int layer)>& attend);
+  void pass(int64_t rows, Rows of, const std::function<void(int layer)>& attend);
+  // Sets what of a ratio that is held depends on the cache. Before the pass it is for.
+  void set_biases(const kernels::cuda::Batch& batch);
+  kernels::cuda::Batch batch_of(int batch) const;  // the first rows of rows_
   void norm(const DeviceNorm& norm, const float* added, int64_t rows);
   void multiply(const DeviceLinear& linear, const kernels::cuda::Numbers& x, int64_t rows,
                 float* y);
-  void split_heads(int layer, int64_t rows);
+  void split_heads(int layer, int64_t rows, Rows of);
   void attend_prompt(int layer, int row, int64_t position, int tokens);
   void attend_step(int layer, const kernels::cuda::Batch& batch);
   kernels::cuda::Numbers rounded(const float* x, int64_t count);
@@ -68,10 +73,12 @@ class DeviceDecoder {
   SequenceTable& table_;
   const bool decides_;
   const float bias_;
+  const double held_cr_;  // 0: none is held
   const float scale_;
   const kernels::cuda::DecodeShape shape_;
 
   Buffer<float> cos_, sin_;        // [max_positions][head_dim / 2]
+  Buffer<float> biases_;           // [batch]; empty: no ratio is held
   Buffer<double> opening_shares_;  // [layers][kv_heads]; empty: nothing is forced
   Buffer<int32_t> rows_, tokens_, positions_;
   Buffer<kernels::cuda::SamplingRow> sampling_;

@@ -55,7 +55,7 @@ DeviceRunner::DeviceRunner(const DeviceModel& on, const RunnerOptions& options,
                            const DeviceRoom& room)
     : on_(on),
       choice_(choose_policy(on.model->config, options.compression)),
-      chunk_(std::max<int64_t>(1, options.chunk)),
+      chunk_(prompt_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(on.model->config, options.max_positions)),
       sequences_(room.sequences),
       table_(*on.device, table_shape(on.model->config, options, room, max_positions_)),

@@ -102,6 +102,8 @@ std::vector<Variant> variants() {
   add("f16 slots", dmc_config(), {.kv = DType::kF16});
   add("dense on dmc", dmc_config(), {.compression = {.policy = "dense"}});
   add("decision bias", dmc_config(), {.compression = {.decision_bias = 0.3}});
+  add("a held ratio", dmc_config(), {.compression = {.cr = 2.5}});
+  add("a held ratio and a bias", dmc_config(), {.compression = {.cr = 1.5, .decision_bias = 0.1}});
   add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
   add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
   return all;
@@ -280,6 +282,26 @@ TEST(DeviceRunner, AForkGoesItsOwnWay) {
   expect_near(pair.device.decode({&b2, 1}, last), pair.cpu.decode({&a2, 1}, last), 1e-3);
 }
 
+// Each sequence by its own length and slots.
+TEST(DeviceRunner, EverySequenceOfABatchHoldsTheRatio) {
+  const auto model = random_model(dmc_config(), DType::kF32, 83);
+  Pair pair(model, {.compression = {.cr = 2.0}});
+  std::vector<SequenceId> a, b;
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<int32_t> prompt = random_text(*model, 30 + 50 * i, 84 + i);
+    a.push_back(pair.cpu.add_sequence());
+    b.push_back(pair.device.add_sequence());
+    expect_near(pair.device.prefill(b.back(), prompt), pair.cpu.prefill(a.back(), prompt), 1e-3);
+  }
+  for (int step = 0; step < 100; ++step) {
+    const auto tokens = random_text(*model, 3, 800 + step);
+    expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
+    if (HasFatalFailure()) return;
+  }
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));
+  EXPECT_NEAR(pair.device.compression_ratio(b[2]), 2.0, 0.5);
+}
+
 // Forks of forks, decoded together and alone, taking prompts in, released in any order. In the end
 // every page is free again.
 TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
@@ -406,7 +428,6 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
   EXPECT_EQ(usage(adapted, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
             ErrorKind::kUsage);
-  EXPECT_EQ(usage(dmc_config(), {.compression = {.cr = 2.0}}), ErrorKind::kUsage);
   EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {}, DType::kI8), ErrorKind::kUsage);
 }

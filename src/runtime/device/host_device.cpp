@@ -224,6 +224,14 @@ void HostDevice::choose_tokens(const float* logits, int batch, int32_t vocab,
   }
 }
 
+void HostDevice::hold_ratio(const gpu::HoldingSpec& spec, const gpu::CacheView& cache,
+                            const gpu::Batch& batch, const int32_t* tokens, float* biases) {
+  for (int row = 0; row < batch.batch; ++row) {
+    if (batch.rows[row] < 0) continue;
+    biases[row] = gpu::held_bias<gpu::SoloTeam>(spec, cache.streams, batch, row, tokens[row]);
+  }
+}
+
 void HostDevice::take_tokens(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
                              const gpu::Batch& batch, int layer, const gpu::StepTokens& tokens,
                              const gpu::RopeView& rope) {

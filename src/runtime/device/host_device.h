@@ -38,6 +38,9 @@ class HostDevice : public kernels::cuda::Device {
   void choose_tokens(const float* logits, int batch, int32_t vocab,
                      const kernels::cuda::StepRows& step) override;
 
+  void hold_ratio(const kernels::cuda::HoldingSpec& spec, const kernels::cuda::CacheView& cache,
+                  const kernels::cuda::Batch& batch, const int32_t* tokens, float* biases) override;
+
   int decode_workers(const kernels::cuda::DecodeShape&) override { return 1; }
   // The CPU's attention needs no plan.
   void plan_decode(const kernels::cuda::CacheView&, const kernels::cuda::Batch&,
