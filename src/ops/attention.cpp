@@ -16,6 +16,8 @@
 
 #include "base/error.h"
 #include "kernels/training_attention.h"
+#include "ops/precision.h"
+#include "ops/split_attention.h"
 
 namespace dmc::ops {
 namespace {
@@ -94,11 +96,33 @@ struct BiasedAttention : torch::autograd::Function<BiasedAttention> {
   }
 };
 
+// Our own kernel computes in f32 and f64.
+at::Tensor on_cpu(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd, const at::Tensor& v_BTKd,
+                  const std::optional<at::Tensor>& bias_BTK, int64_t delay) {
+  return BiasedAttention::apply(at_least_f32(q_BTHd), at_least_f32(k_BTKd), at_least_f32(v_BTKd),
+                                bias_BTK, delay)
+      .to(q_BTHd.scalar_type());
+}
+
+// LibTorch's kernels know 16-bit types alone.
+at::Tensor on_gpu(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd, const at::Tensor& v_BTKd,
+                  const std::optional<at::Tensor>& bias_BTK, int64_t delay) {
+  const bool narrow = q_BTHd.element_size() == 2;
+  return split_attention(narrow ? flash_pair() : plain_pair(), q_BTHd, k_BTKd, v_BTKd,
+                         bias_BTK.value_or(at::Tensor()), delay);
+}
+
+at::Tensor attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd, const at::Tensor& v_BTKd,
+                     const std::optional<at::Tensor>& bias_BTK, int64_t delay) {
+  const auto implementation = q_BTHd.is_cpu() ? on_cpu : on_gpu;
+  return implementation(q_BTHd, k_BTKd, v_BTKd, bias_BTK, delay);
+}
+
 }  // namespace
 
 at::Tensor causal_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                             const at::Tensor& v_BTKd) {
-  return BiasedAttention::apply(q_BTHd, k_BTKd, v_BTKd, std::optional<at::Tensor>(), int64_t{0});
+  return attention(q_BTHd, k_BTKd, v_BTKd, std::nullopt, 0);
 }
 
 at::Tensor decision_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
@@ -107,10 +131,9 @@ at::Tensor decision_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd
   DMC_CHECK(q_BTHd.dim() == 4 && k_BTKd.sizes() == v_BTKd.sizes());
   DMC_CHECK(q_BTHd.size(2) % k_BTKd.size(2) == 0);
   DMC_CHECK(logit_BTK.sizes() == k_BTKd.sizes().slice(0, 3));
-  DMC_CHECK(logit_BTK.scalar_type() == q_BTHd.scalar_type());
+  DMC_CHECK(logit_BTK.scalar_type() == at_least_f32(q_BTHd).scalar_type());
   DMC_CHECK(delay >= 0);
-  return BiasedAttention::apply(q_BTHd, k_BTKd, v_BTKd,
-                                std::optional<at::Tensor>(bias_of(logit_BTK)), delay);
+  return attention(q_BTHd, k_BTKd, v_BTKd, bias_of(logit_BTK), delay);
 }
 
 at::Tensor decision_attention_literal(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
@@ -120,7 +143,7 @@ at::Tensor decision_attention_literal(const at::Tensor& q_BTHd, const at::Tensor
   const auto by_head = [&](const at::Tensor& x) { return repeat_heads(x, groups).transpose(1, 2); };
   const at::Tensor q = q_BTHd.transpose(1, 2), k = by_head(k_BTKd), v = by_head(v_BTKd);
   const at::Tensor bias_BH1T = by_head(bias_of(logit_BTK)).unsqueeze(2);
-  const at::Tensor position = at::arange(T, at::kLong);
+  const at::Tensor position = at::arange(T, q.options().dtype(at::kLong));
   const at::Tensor age_TT = position.unsqueeze(1) - position.unsqueeze(0);  // of key for query
   const at::Tensor future = age_TT < 0, near = age_TT <= delay;
   const at::Tensor scores =
