@@ -59,13 +59,14 @@ void bench_decode() {
   // The targets' cases (docs/performance.md), then sweeps. Ratios log-uniform from 1 to 8 leave 42%
   // of the slots, so ragged streams of up to 4,867 have the bytes of uniform ones of 2,048.
   const SceneSpec cases[] = {
-      {"G1", kBF16, 32, 1, 16, 2048, false}, {"G2", kBF16, 32, 1, 16, 4867, true},
-      {"G3", kBF16, 32, 1, 4, 4096, true},   {"G4", kBF16, 32, 1, 1, 4096, true},
-      {"G5", kBF16, 8, 4, 64, 2048, false},  {"G5", kBF16, 8, 4, 64, 4867, true},
-      {"G5", kBF16, 8, 8, 64, 2048, false},  {"G5", kBF16, 8, 8, 64, 4867, true},
-      {"G6", kI8, 32, 1, 16, 2048, false},   {"G6", kI8, 32, 1, 16, 4867, true},
-      {"G6", kI8, 8, 4, 64, 4867, true},     {"f16", kF16, 32, 1, 16, 2048, false},
-      {"f32", kF32, 32, 1, 16, 2048, false},
+      {"G1", kBF16, 32, 1, 16, 2048, false},  {"G2", kBF16, 32, 1, 16, 4867, true},
+      {"G3", kBF16, 32, 1, 4, 4096, true},    {"G4", kBF16, 32, 1, 1, 4096, true},
+      {"G5", kBF16, 8, 4, 64, 2048, false},   {"G5", kBF16, 8, 4, 64, 4867, true},
+      {"G5", kBF16, 8, 8, 64, 2048, false},   {"G5", kBF16, 8, 8, 64, 4867, true},
+      {"G6", kI8, 32, 1, 16, 2048, false},    {"G6", kI8, 32, 1, 16, 4867, true},
+      {"G6", kI8, 8, 4, 64, 4867, true},      {"G6", kF8E4M3, 32, 1, 16, 2048, false},
+      {"G6", kF8E4M3, 32, 1, 16, 4867, true}, {"G6", kF8E4M3, 8, 4, 64, 4867, true},
+      {"f16", kF16, 32, 1, 16, 2048, false},  {"f32", kF32, 32, 1, 16, 2048, false},
   };
   for (const SceneSpec& spec : cases) bench_attention(spec);
   for (int batch = 1; batch <= 256; batch *= 4) {

@@ -48,6 +48,10 @@ constexpr Case kCases[] = {
     {"int8/MHA/page64", DType::kI8, 1, 64, Pages::kScattered, false},
     {"int8/GQA4/page16runs", DType::kI8, 4, 16, Pages::kRuns, false},
     {"int8/GQA4/page64", DType::kI8, 4, 64, Pages::kScattered, false},
+    {"fp8/MHA/page16runs", DType::kF8E4M3, 1, 16, Pages::kRuns, false},
+    {"fp8/MHA/page64", DType::kF8E4M3, 1, 64, Pages::kScattered, false},
+    {"fp8/GQA4/page16runs", DType::kF8E4M3, 4, 16, Pages::kRuns, false},
+    {"fp8/GQA4/page64", DType::kF8E4M3, 4, 64, Pages::kScattered, false},
 };
 
 // Streams whose slots together take kBytes.

@@ -1,5 +1,6 @@
 #include "base/dtype.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -15,9 +16,10 @@ struct Entry {
   size_t size;
 };
 constexpr std::array kTypes = {
-    Entry{DType::kF32, "F32", 4}, Entry{DType::kF16, "F16", 2}, Entry{DType::kBF16, "BF16", 2},
-    Entry{DType::kI64, "I64", 8}, Entry{DType::kI32, "I32", 4}, Entry{DType::kI8, "I8", 1},
-    Entry{DType::kU8, "U8", 1},
+    Entry{DType::kF32, "F32", 4},   Entry{DType::kF16, "F16", 2},
+    Entry{DType::kBF16, "BF16", 2}, Entry{DType::kI64, "I64", 8},
+    Entry{DType::kI32, "I32", 4},   Entry{DType::kI8, "I8", 1},
+    Entry{DType::kU8, "U8", 1},     Entry{DType::kF8E4M3, "F8_E4M3", 1},
 };
 
 }  // namespace
@@ -61,6 +63,29 @@ uint16_t f32_to_f16(float value) {
   }
   const uint32_t rounded = (bits & 0x7fffffff) + 0xfff + ((bits >> 13) & 1);
   return sign | static_cast<uint16_t>((rounded - (112u << 23)) >> 13);
+}
+
+float f8_to_f32(uint8_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80) << 24;
+  const uint32_t magnitude = bits & 0x7f;
+  if (magnitude == 0x7f) return std::bit_cast<float>(sign | 0x7fc00000u);
+  if (magnitude < 8) {  // zero and subnormals: multiples of 2^-9
+    return std::copysign(std::ldexp(static_cast<float>(magnitude), -9), sign != 0 ? -1.0f : 1.0f);
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 20) + (120u << 23)));
+}
+
+uint8_t f32_to_f8(float value) {
+  constexpr float kLargest = 448.0f;
+  const uint8_t sign = std::signbit(value) ? 0x80 : 0;
+  if (std::isnan(value)) return sign | 0x7f;
+  const float magnitude = std::min(std::fabs(value), kLargest);
+  if (magnitude < 0x1.0p-6f) {  // subnormal: multiples of 2^-9
+    return sign | static_cast<uint8_t>(std::nearbyint(std::ldexp(magnitude, 9)));
+  }
+  const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
+  const uint32_t rounded = bits + 0x7ffff + ((bits >> 20) & 1);
+  return sign | static_cast<uint8_t>((rounded - (120u << 23)) >> 20);
 }
 
 }  // namespace dmc

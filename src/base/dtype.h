@@ -8,15 +8,22 @@
 
 namespace dmc {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI64, kI32, kI8, kU8 };
+// kF8E4M3: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, NaN but no infinity (OCP
+// 8-bit floating point, "e4m3fn").
+enum class DType : uint8_t { kF32, kF16, kBF16, kI64, kI32, kI8, kU8, kF8E4M3 };
 
 size_t dtype_size(DType dtype);            // bytes of one element
 std::string_view dtype_name(DType dtype);  // safetensors' spelling: "F32", "BF16", ...
 std::optional<DType> dtype_from_name(std::string_view);  // the same spelling
 
+// Whether rows of slots and weights in this type have a scale beside them (kernels/rounding.h).
+constexpr bool is_scaled(DType dtype) { return dtype == DType::kI8 || dtype == DType::kF8E4M3; }
+
 float f16_to_f32(uint16_t bits);
 float bf16_to_f32(uint16_t bits);
+float f8_to_f32(uint8_t bits);      // kF8E4M3
 uint16_t f32_to_f16(float value);   // round to nearest even
 uint16_t f32_to_bf16(float value);  // round to nearest even, NaN stays NaN
+uint8_t f32_to_f8(float value);     // the same; what is beyond the range becomes its largest
 
 }  // namespace dmc

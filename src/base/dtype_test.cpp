@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 namespace dmc {
 namespace {
 
 TEST(DType, NamesRoundTrip) {
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kU8}) {
+  for (DType dtype :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kU8, DType::kF8E4M3}) {
     EXPECT_EQ(dtype_from_name(dtype_name(dtype)), dtype);
   }
   EXPECT_EQ(dtype_from_name("F7"), std::nullopt);
@@ -25,6 +27,36 @@ TEST(DType, HalfPrecisionRoundTripsExhaustively) {
       ASSERT_EQ(f32_to_bf16(bf16_to_f32(pattern)), pattern);
     }
   }
+}
+
+// Every number of e4m3fn survives it, and what lies between two of them goes to the nearer one, in
+// the middle to the one with the even mantissa.
+TEST(DType, EightBitFloatsRoundTripExhaustively) {
+  for (int bits = 0; bits < 0x7f; ++bits) {
+    const auto low = static_cast<uint8_t>(bits), high = static_cast<uint8_t>(bits + 1);
+    ASSERT_EQ(f32_to_f8(f8_to_f32(low)), low);
+    ASSERT_EQ(f32_to_f8(-f8_to_f32(low)), low | 0x80);
+    ASSERT_EQ(f8_to_f32(low | 0x80), -f8_to_f32(low));
+    if (high == 0x7f) break;  // 448 is the largest
+    ASSERT_LT(f8_to_f32(low), f8_to_f32(high));
+    const float middle = (f8_to_f32(low) + f8_to_f32(high)) / 2;
+    ASSERT_EQ(f32_to_f8(std::nextafter(middle, 0.0f)), low);
+    ASSERT_EQ(f32_to_f8(std::nextafter(middle, 1e9f)), high);
+    ASSERT_EQ(f32_to_f8(middle), bits % 2 == 0 ? low : high);
+  }
+}
+
+TEST(DType, EightBitFloatsEnd) {
+  EXPECT_EQ(f8_to_f32(0x01), 0x1.0p-9f);
+  EXPECT_EQ(f8_to_f32(0x08), 0x1.0p-6f);
+  EXPECT_EQ(f8_to_f32(0x7e), 448.0f);
+  EXPECT_TRUE(std::signbit(f8_to_f32(0x80)));
+  for (float beyond : {449.0f, 1e30f, std::numeric_limits<float>::infinity()}) {
+    EXPECT_EQ(f32_to_f8(beyond), 0x7e);
+    EXPECT_EQ(f32_to_f8(-beyond), 0xfe);
+  }
+  for (uint8_t nan : {0x7f, 0xff}) EXPECT_TRUE(std::isnan(f8_to_f32(nan)));
+  EXPECT_TRUE(std::isnan(f8_to_f32(f32_to_f8(NAN))));
 }
 
 TEST(DType, RoundsToNearestEven) {

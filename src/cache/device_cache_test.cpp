@@ -136,6 +136,7 @@ TEST(DeviceCache, DecodingGivesWhatTheCacheOfTheCpuGives) {
   expect_same<DType::kBF16>({DType::kBF16, 3, 4, 16, 12, 2, 150, 0.8, 3});
   expect_same<DType::kF16>({DType::kF16, 3, 1, 16, 1, 3, 100, 0.5, 4});  // newest token only
   expect_same<DType::kI8>({DType::kI8, 3, 4, 64, 4, 2, 150, 0.7, 5});
+  expect_same<DType::kF8E4M3>({DType::kF8E4M3, 3, 4, 64, 4, 2, 150, 0.7, 5});
   expect_same<DType::kF32>({DType::kF32, 1, 1, 16, 12, 1, 300, 0.0, 6});  // dense
 }
 

@@ -26,7 +26,7 @@ struct CacheConfig {
   int head_dim = 0;
   int window = 12;                // tokens of a segment its slot averages; 0: all of them
   int page_slots = 16;            // slots in a page
-  DType slot_type = DType::kF32;  // of closed slots: kF32, kBF16, kF16 or kI8; open ones stay f32
+  DType slot_type = DType::kF32;  // of closed slots, as PageFormat's; open ones stay f32
   // Null: decisions are all there is. Else a policy that may drop slots:
   const policy::Policy* policy = nullptr;
   // with a budget: slots that a stream may hold, the open one included, at least its least_budget;

@@ -169,7 +169,7 @@ TEST(KvCache, OutputsDoNotDependOnPageIds) {
 }
 
 TEST(KvCache, BytesOfAStreamAreKnownBeforehand) {
-  for (DType type : {DType::kF32, DType::kBF16, DType::kI8}) {
+  for (DType type : {DType::kF32, DType::kBF16, DType::kI8, DType::kF8E4M3}) {
     for (int64_t tokens : {1, 8, 9, 50}) {
       CacheConfig config = small_config(12, 8);
       config.slot_type = type;

@@ -130,7 +130,7 @@ std::function<int()> setup_plan(CLI::App& app) {
       ->capture_default_str();
   add_precision(app, "--weights", command->weights, "type of the weights when served")
       ->capture_default_str();
-  add_precision(app, "--kv", command->slots, "type of the cache's slots")->capture_default_str();
+  add_slot_precision(app, command->slots, "type of the cache's slots")->capture_default_str();
   app.add_option("--train", command->training,
                  "type that training computes in; bf16 keeps a copy in f32 beside")
       ->check(CLI::IsMember({"f32", "bf16"}))

@@ -285,7 +285,7 @@ std::function<int()> setup_sweep(CLI::App& app) {
       ->capture_default_str();
   list("--tasks", command->tasks, "text, speed, and those of dmc eval")->capture_default_str();
   list("--kv", command->kvs, "precisions of the cache's closed slots")
-      ->check(precision_problem)
+      ->check(slot_precision_problem)
       ->capture_default_str();
   add_precision(app, "--weights", command->options.weights,
                 "precision of the weights in memory (default: the checkpoint's)");

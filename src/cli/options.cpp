@@ -13,31 +13,50 @@ namespace dmc::cli {
 namespace fs = std::filesystem;
 namespace {
 
-const std::map<std::string, DType> kPrecisions = {
+using Precisions = std::map<std::string, DType>;
+const Precisions kPrecisions = {
     {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
+const Precisions kSlotPrecisions = [] {
+  Precisions all = kPrecisions;
+  all.emplace("fp8", DType::kF8E4M3);
+  return all;
+}();
 
 std::string device_problem(const std::string& name) {
   return name == "cpu" || name == "cuda" ? "" : "\"" + name + "\" is not one of cpu,cuda";
 }
 
-std::string precision_names() {
-  return join(kPrecisions, ",", [](const auto& entry) { return entry.first; });
+std::string names_of(const Precisions& precisions) {
+  return join(precisions, ",", [](const auto& entry) { return entry.first; });
+}
+
+std::string problem_in(const Precisions& precisions, const std::string& name) {
+  if (precisions.contains(name)) return "";
+  return "\"" + name + "\" is not one of " + names_of(precisions);
+}
+
+CLI::Option* add_one_of(const Precisions& precisions, CLI::App& app, const char* flag,
+                        std::string& name, const char* what) {
+  return app.add_option(flag, name, what)
+      ->type_name("{" + names_of(precisions) + "}")
+      ->check([&precisions](const std::string& given) { return problem_in(precisions, given); });
 }
 
 }  // namespace
 
-std::string precision_problem(const std::string& name) {
-  if (kPrecisions.contains(name)) return "";
-  return "\"" + name + "\" is not one of " + precision_names();
-}
-
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what) {
-  return app.add_option(flag, name, what)
-      ->type_name("{" + precision_names() + "}")
-      ->check(precision_problem);
+  return add_one_of(kPrecisions, app, flag, name, what);
 }
 
-DType precision(const std::string& name) { return kPrecisions.at(name); }
+CLI::Option* add_slot_precision(CLI::App& app, std::string& name, const char* what) {
+  return add_one_of(kSlotPrecisions, app, "--kv", name, what);
+}
+
+std::string slot_precision_problem(const std::string& name) {
+  return problem_in(kSlotPrecisions, name);
+}
+
+DType precision(const std::string& name) { return kSlotPrecisions.at(name); }
 
 fs::path shipped_model(const std::string& name) {
   const fs::path here = fs::path("models") / name;
@@ -94,7 +113,7 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
       ->check(CLI::ExistingFile);
   add_precision(app, "--weights", options.weights,
                 "precision of the weights in memory (default: the checkpoint's)");
-  add_precision(app, "--kv", options.kv, "precision of the cache's closed slots")
+  add_slot_precision(app, options.kv, "precision of the cache's closed slots")
       ->capture_default_str();
 }
 

@@ -35,9 +35,10 @@ inline constexpr const char* kForceCrHelp =
     "merge tokens at random to this compression ratio: shows its speed on any model, not its "
     "quality";
 
-// A flag that takes f32, f16, bf16 or int8, and what its name means.
+// A flag that takes f32, f16, bf16 or int8; --kv, which takes fp8 too; and what such a name means.
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what);
-std::string precision_problem(const std::string& name);  // a sentence; empty: it is one of them
+CLI::Option* add_slot_precision(CLI::App& app, std::string& name, const char* what);
+std::string slot_precision_problem(const std::string& name);  // a sentence; empty: it is one
 DType precision(const std::string& name);
 
 // The model directory models/NAME that comes with the program: under the working directory, or

@@ -89,7 +89,7 @@ TrainingPlan training(const io::ModelConfig& config, double parameters,
 Plan plan(const io::ModelConfig& config, double parameters, const PlanRequest& request) {
   DMC_CHECK(request.batch > 0 && request.context > 0 && request.cr >= 1.0);
   const double layers_heads = static_cast<double>(config.num_layers * config.num_kv_heads);
-  const double scales = request.slots == DType::kI8 ? bytes_of(DType::kF32) : 0.0;
+  const double scales = is_scaled(request.slots) ? bytes_of(DType::kF32) : 0.0;
   const double row = static_cast<double>(config.head_dim) * bytes_of(request.slots) + scales;
   return {2.0 * layers_heads * row, serving(config, parameters, request),
           training(config, parameters, request)};

@@ -30,9 +30,11 @@ PlanRequest request(int64_t batch, int64_t context, double cr) {
 
 TEST(Plan, AKnownCache) {  // Llama 2 7B: 512 KiB a token in bf16; 8 bits and their scales: 264
   EXPECT_EQ(plan(llama_2_7b(), kParameters, request(1, 4096, 1)).token_bytes, 512 * 1024);
-  PlanRequest eight_bit = request(1, 4096, 1);
-  eight_bit.slots = DType::kI8;
-  EXPECT_EQ(plan(llama_2_7b(), kParameters, eight_bit).token_bytes, 264 * 1024);
+  for (DType type : {DType::kI8, DType::kF8E4M3}) {
+    PlanRequest eight_bit = request(1, 4096, 1);
+    eight_bit.slots = type;
+    EXPECT_EQ(plan(llama_2_7b(), kParameters, eight_bit).token_bytes, 264 * 1024);
+  }
 }
 
 TEST(Plan, TheCacheShrinksByTheRatioButForPagesAndWindow) {

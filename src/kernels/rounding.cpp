@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 
 namespace dmc::kernels {
 namespace {
 
-constexpr float kLargestF16 = 65504.0f;
+constexpr float kLargestF16 = 65504.0f, kLargestI8 = 127.0f, kLargestF8 = 448.0f;
 
 template <float (*kWiden)(uint16_t)>
 void widen_halves(const std::byte* from, int64_t n, float* to) {
@@ -20,12 +21,24 @@ void widen_halves(const std::byte* from, int64_t n, float* to) {
   }
 }
 
-void round_to_i8(const float* from, int64_t n, int8_t* to, float* scale) {
+int8_t to_i8(float x) { return static_cast<int8_t>(std::lrint(x)); }
+
+// The largest magnitude; NaN if not all are finite.
+float largest_of(const float* from, int64_t n) {
   float largest = 0.0f;
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(from[i]));
-  *scale = largest / 127.0f;
-  const float factor = largest > 0.0f ? 127.0f / largest : 0.0f;
-  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<int8_t>(std::lrint(from[i] * factor));
+  for (int64_t i = 0; i < n; ++i) {
+    if (!std::isfinite(from[i])) return std::numeric_limits<float>::quiet_NaN();
+    largest = std::max(largest, std::abs(from[i]));
+  }
+  return largest;
+}
+
+template <auto kRound, class T>
+void round_scaled(const float* from, int64_t n, float largest_number, T* to, float* scale) {
+  const float largest = largest_of(from, n);
+  *scale = largest / largest_number;
+  const float factor = largest > 0.0f ? largest_number / largest : 0.0f;
+  for (int64_t i = 0; i < n; ++i) to[i] = factor > 0.0f ? kRound(from[i] * factor) : T{0};
 }
 
 }  // namespace
@@ -45,8 +58,9 @@ void round_row(const float* from, int64_t n, DType type, std::byte* to, float* s
       }
       return;
     case DType::kI8:
-      round_to_i8(from, n, reinterpret_cast<int8_t*>(to), scale);
-      return;
+      return round_scaled<to_i8>(from, n, kLargestI8, reinterpret_cast<int8_t*>(to), scale);
+    case DType::kF8E4M3:
+      return round_scaled<f32_to_f8>(from, n, kLargestF8, reinterpret_cast<uint8_t*>(to), scale);
     default:
       DMC_CHECK(!"a type that slots and weights have");
   }
@@ -65,6 +79,9 @@ void widen_row(const std::byte* from, int64_t n, DType type, const float* scale,
       for (int64_t i = 0; i < n; ++i) {
         to[i] = *scale * static_cast<float>(static_cast<int8_t>(from[i]));
       }
+      return;
+    case DType::kF8E4M3:
+      for (int64_t i = 0; i < n; ++i) to[i] = *scale * f8_to_f32(static_cast<uint8_t>(from[i]));
       return;
     default:
       DMC_CHECK(!"a type that slots and weights have");

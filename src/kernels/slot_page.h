@@ -14,12 +14,11 @@ namespace dmc::kernels {
 struct PageFormat {
   int page_slots = 0;
   int head_dim = 0;
-  // kF32, kBF16, kF16, or kI8: round(x / scale) with scale = max|x| / 127 per slot, keys and
-  // values apart.
+  // kF32, kBF16, kF16, or, with a scale per slot, keys and values apart, kI8 or kF8E4M3.
   DType type = DType::kF32;
   bool masses = false;  // each slot has a number that is added to its scores
 
-  bool scaled() const { return type == DType::kI8; }
+  bool scaled() const { return is_scaled(type); }
   int64_t row_bytes() const { return head_dim * static_cast<int64_t>(dtype_size(type)); }
   int64_t bytes() const {  // of a page
     constexpr int64_t kFloat = sizeof(float);

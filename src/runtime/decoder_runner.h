@@ -15,7 +15,7 @@ struct RunnerOptions {
   PolicyOptions compression;
   int64_t chunk = 1024;       // tokens of a prompt taken in at once
   int64_t max_positions = 0;  // 0: the model's own context
-  DType kv = DType::kF32;     // of closed slots: kF32, kBF16, kF16, kI8
+  DType kv = DType::kF32;     // of closed slots, as kernels::PageFormat's
 };
 
 class DecoderRunner : public Runner {

@@ -115,6 +115,8 @@ TEST(DecoderRunner, LowerPrecisionStaysClose) {
   EXPECT_LT(error(DType::kF32, DType::kF16), 8 * 0x1p-11);
   EXPECT_LT(error(DType::kF32, DType::kBF16), 8 * 0x1p-8);
   EXPECT_LT(error(DType::kF32, DType::kI8), 8 / 127.0);
+  EXPECT_LT(error(DType::kF32, DType::kF8E4M3), 8 * 0x1p-4);
+  EXPECT_GT(error(DType::kF32, DType::kF8E4M3), 0.0);
   EXPECT_LT(error(DType::kF16, DType::kF32), 8 * 0x1p-11);
   EXPECT_LT(error(DType::kBF16, DType::kF32), 8 * 0x1p-8);
   EXPECT_LT(error(DType::kI8, DType::kF32), 8 / 127.0);

@@ -145,7 +145,7 @@ def test_sweep_refuses_before_it_measures(dmc, tmp_path):
     refused(dmc("sweep", "--policies", "h3o", "-o", out), USAGE, "h3o", "h2o")
     refused(dmc("sweep", "--tasks", "humaneval", "-o", out), USAGE, "dmc eval --allow-code")
     refused(dmc("sweep", "--tasks", "piqa", "--data-dir", tmp_path, "-o", out), USAGE, "piqa")
-    refused(dmc("sweep", "--kv", "f31", "-o", out), USAGE, "f31", "int8")
+    refused(dmc("sweep", "--kv", "f31", "-o", out), USAGE, "f31", "fp8", "int8")
     out.mkdir(exist_ok=True)
     (out / "sweep.jsonl").write_text("{}\n")
     refused(dmc("sweep", "-o", out), DATA, "sweep.jsonl line 1")
@@ -159,6 +159,13 @@ def test_ratios_reach_policies_by_budget_or_threshold(dmc):
     refused(dmc("eval", "-m", DENSE, "--policy", "h2o"), USAGE, "--budget", "--cr")
     refused(dmc("eval", "-m", DENSE, "--cr", 2), USAGE, "dense", "--policy")
     refused(dmc("eval", "-m", DMC_4X, "--policy", "dms"), USAGE, "retrofitted for dmc")
+
+
+def test_eight_bit_floats_are_for_slots_alone(dmc):
+    f32, fp8 = (json.loads(dmc("eval", "-m", DMC_4X, "--windows", 1, "--kv", kv, "--json").stdout)
+                for kv in ("f32", "fp8"))
+    assert f32["loss"] != fp8["loss"] and abs(f32["loss"] - fp8["loss"]) < 0.02
+    refused(dmc("eval", "-m", DENSE, "--weights", "fp8"), USAGE, "--weights", "int8")
 
 
 def test_eval_scores_the_built_in_held_out_set(dmc):

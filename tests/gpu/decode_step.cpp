@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/slot_types.h"
 #include "kernels/cuda/team.h"
 #include "kernels/ref/attention_ref.h"
 
@@ -87,19 +88,9 @@ void Step::fill(int64_t stream, const PoolView& view, Rng& rng) {
 }
 
 void Step::take(int64_t stream, const TokenPair& token) {
-  const auto take = [&]<DType kType>() {
+  with_slot_type(c.type, [&]<DType kType>() {
     take_token<kType, SoloTeam>(cache.pool, cache.stack, cache.streams, stream, c.head_dim, token);
-  };
-  switch (c.type) {
-    case DType::kF32:
-      return take.operator()<DType::kF32>();
-    case DType::kBF16:
-      return take.operator()<DType::kBF16>();
-    case DType::kF16:
-      return take.operator()<DType::kF16>();
-    default:
-      return take.operator()<DType::kI8>();
-  }
+  });
 }
 
 std::vector<float> Step::run_on_host(int layer, float scale) {

@@ -388,7 +388,7 @@ HWY_NOINLINE void attend_slots_of(const PoolView& pool, const SlotRange& slots, 
 
 void AttendSlots(const PoolView& pool, const SlotRange& slots, const float* q, int group,
                  float scale, AttnState* states, float* out) {
-  with_element_type(pool.format.type, [&](auto element) HWY_ATTR {
+  with_slot_element_type(pool.format.type, [&](auto element) HWY_ATTR {
     using T = decltype(element);
     switch (pool.format.head_dim) {  // the common ones: constant strides, unrolled loops
       case 64:

@@ -92,7 +92,7 @@ HWY_NOINLINE void attend_rows_of(const PoolView& pool, const SlotRange& slots, c
 
 void AttendRows(const PoolView& pool, const SlotRange& slots, const float* q, int64_t rows,
                 const int64_t* visible, float scale, AttnState* states, float* out) {
-  with_element_type(pool.format.type, [&](auto element) HWY_ATTR {
+  with_slot_element_type(pool.format.type, [&](auto element) HWY_ATTR {
     attend_rows_of<decltype(element)>(pool, slots, q, rows, visible, scale, states, out);
   });
 }

@@ -41,6 +41,19 @@ HWY_INLINE Vec load(const int8_t* from) {
   const hn::RebindToSigned<Tag> integers;
   return hn::ConvertTo(Tag(), hn::PromoteTo(integers, hn::LoadU(hn::Rebind<int8_t, Tag>(), from)));
 }
+// A kF8E4M3, of which slots hold finite ones only: a row with others has a scale that says so.
+struct F8 {
+  uint8_t bits;
+};
+// Its fields moved to where an f16 has them are 2^-8 of the number, subnormals too.
+HWY_INLINE Vec load(const F8* from) {
+  const hn::Rebind<int16_t, Tag> bits_tag;
+  const auto bytes = hn::LoadU(hn::Rebind<int8_t, Tag>(), reinterpret_cast<const int8_t*>(from));
+  const auto fields = hn::AndNot(hn::Set(bits_tag, int16_t{0x4000}),  // a copy of the sign
+                                 hn::ShiftLeft<7>(hn::PromoteTo(bits_tag, bytes)));
+  const auto halves = hn::BitCast(hn::Rebind<hwy::float16_t, Tag>(), fields);
+  return hn::Mul(hn::Set(Tag(), 0x1.0p8f), hn::PromoteTo(Tag(), halves));
+}
 
 // The same for one element: the tail of a row that is no multiple of a vector.
 HWY_INLINE float load_one(const float* from) { return *from; }
@@ -56,8 +69,9 @@ HWY_INLINE float load_one(const hwy::bfloat16_t* from) {
   return bf16_to_f32(bits);
 }
 HWY_INLINE float load_one(const int8_t* from) { return static_cast<float>(*from); }
+HWY_INLINE float load_one(const F8* from) { return f8_to_f32(from->bits); }
 
-// Calls fn with a value of the C++ type that a page's (or a weight's) elements have.
+// Calls fn with a value of the C++ type that a weight's elements have.
 template <class Fn>
 HWY_INLINE void with_element_type(DType type, Fn&& fn) {
   switch (type) {
@@ -70,6 +84,13 @@ HWY_INLINE void with_element_type(DType type, Fn&& fn) {
     default:
       return fn(float());
   }
+}
+
+// The same for a page's elements.
+template <class Fn>
+HWY_INLINE void with_slot_element_type(DType type, Fn&& fn) {
+  if (type == DType::kF8E4M3) return fn(F8());
+  with_element_type(type, fn);
 }
 
 // sums[i] = sum of the lanes of vectors[i], for as many vectors as one has lanes: a tree of

@@ -195,7 +195,7 @@ class Accumulator {
   DMC_DEVICE static float value_scale(const Stage& stage, int lane, int half) {
     constexpr float kLeast = 0x1p-60f;
     const float scale = stage.scales[2 + half][lane];
-    return scale > kLeast ? scale : kLeast;
+    return scale < kLeast ? kLeast : scale;  // NaN stays NaN
   }
 
   // Raises the maximum, scales down what is there and turns scores into fragment B of the weights.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/cuda/host_warp.h"
@@ -138,6 +139,10 @@ TEST(CudaAccumulator, AgreesWithRefForEveryTypeAndHeadSize) {
   expect_ref_of_dim<DType::kI8, 64>(seed);
   expect_ref_of_dim<DType::kI8, 96>(seed);
   expect_ref_of_dim<DType::kI8, 128>(seed);
+  expect_ref_of_dim<DType::kF8E4M3, 32>(seed);
+  expect_ref_of_dim<DType::kF8E4M3, 64>(seed);
+  expect_ref_of_dim<DType::kF8E4M3, 96>(seed);
+  expect_ref_of_dim<DType::kF8E4M3, 128>(seed);
   expect_ref_of_dim<DType::kF32, 48>(seed);
   expect_ref_of_dim<DType::kF32, 64>(seed);
   expect_ref_of_dim<DType::kF32, 128>(seed);
@@ -147,6 +152,50 @@ TEST(CudaAccumulator, AgreesWithRefForEveryTypeAndHeadSize) {
 TEST(CudaAccumulator, TinyAndHugeEightBitValuesKeepTheirPrecision) {
   expect_ref<DType::kI8, 64, 1>(32, 1e-7f, 101);
   expect_ref<DType::kI8, 64, 1>(32, 1e7f, 102);
+  expect_ref<DType::kF8E4M3, 64, 1>(32, 1e-7f, 103);
+  expect_ref<DType::kF8E4M3, 64, 1>(32, 1e7f, 104);
+}
+
+TEST(CudaAccumulator, EightBitFloatsAreWidenedByMovingTheirBits) {
+  for (uint32_t byte = 0; byte < 0x100; ++byte) {
+    if ((byte & 0x7f) == 0x7f) continue;
+    const uint32_t bytes = byte | (byte ^ 0x80) << 8 | 0x380000 | byte << 24;
+    uint32_t moved[2], wanted[2];
+    widen_f8_by_moves<HostWarp>(bytes, moved[0], moved[1]);
+    HostWarp::widen_bytes<DType::kF8E4M3>(bytes, wanted[0], wanted[1]);
+    ASSERT_EQ(moved[0], wanted[0]) << byte;
+    ASSERT_EQ(moved[1], wanted[1]) << byte;
+  }
+}
+
+// A value that is not finite must not vanish among those that are: its row's scale is NaN.
+template <DType kType>
+void expect_nan_of_a_value() {
+  Rng rng(8);
+  RandomPage page({16, 64, kType}, 1.0f, rng);
+  const auto q = random_floats(64, rng);
+  std::vector<float> value(64, 1.0f);
+  value[3] = std::numeric_limits<float>::infinity();
+  write_slot(page.host, 0, 5, q.data(), value.data());
+  Accumulator<HostWarp, kType, 64, 1> warp;
+  warp.set_queries([&](int n) { return n == 0 ? q.data() : nullptr; });
+  warp.clear();
+  TileStage<kType, 64> stage;
+  const auto rows = tile_rows<kType, 64>(page.device, 0, 0, 16);
+  HostWarp::each([&](int lane) {
+    copy_keys<HostWarp>(rows, lane, stage);
+    copy_values<HostWarp>(rows, lane, stage);
+  });
+  warp.absorb(stage, 1.0f, [](int) { return 16; });
+  warp.finish();
+  warp.each_out([&](int query, int, float sum, float out) {
+    EXPECT_TRUE(query != 0 || std::isnan(out / sum));
+  });
+}
+
+TEST(CudaAccumulator, AnEightBitValueThatIsNotFiniteIsSeen) {
+  expect_nan_of_a_value<DType::kI8>();
+  expect_nan_of_a_value<DType::kF8E4M3>();
 }
 
 // Rows behind the last slot hold whatever was in memory.

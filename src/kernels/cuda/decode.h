@@ -23,7 +23,7 @@ using Stream = CUstream_st*;
 constexpr int kMaxGroup = 8;
 
 struct DecodeShape {
-  DType slot_type;  // kF32, kBF16, kF16 or kI8
+  DType slot_type;  // as kernels::PageFormat's
   int head_dim;
   int group;  // query heads of a KV head
 };

@@ -17,8 +17,10 @@ namespace dmc::kernels::cuda {
 constexpr int kTileSlots = 16;
 
 constexpr int slot_number_bytes(DType type) {
-  return type == DType::kF32 ? 4 : type == DType::kI8 ? 1 : 2;
+  return type == DType::kF32 ? 4 : is_scaled(type) ? 1 : 2;
 }
+// What the largest number of a row becomes in a type whose rows have scales.
+constexpr float largest_scaled(DType type) { return type == DType::kI8 ? 127.0f : 448.0f; }
 
 // Page `id` starts at memory + id * page_bytes; inside it is as slot_page.h says.
 struct PagePool {

@@ -3,6 +3,7 @@
 // where kernels are emulated, another file takes its place (tests/gpu/emulator).
 #pragma once
 
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -94,9 +95,33 @@ struct DeviceWarp {
   DMC_DEVICE static uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t order) {
     return __byte_perm(low, high, order);
   }
+  DMC_DEVICE static uint8_t to_f8(float x) {
+    return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+  }
+  DMC_DEVICE static uint32_t multiply_f16(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+  }
+  // Four numbers of one byte as f16: the first two, the others.
+  template <DType kType>
+  DMC_DEVICE static void widen_bytes(uint32_t bytes, uint32_t& first, uint32_t& second) {
+    if constexpr (kType == DType::kI8) {
+      widen_i8(bytes, first, second);
+    } else {
+#if __CUDA_ARCH__ >= 890
+      asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2;"
+          "  cvt.rn.f16x2.e4m3x2 %0, low; cvt.rn.f16x2.e4m3x2 %1, high; }"
+          : "=r"(first), "=r"(second)
+          : "r"(bytes));
+#else
+      widen_f8_by_moves<DeviceWarp>(bytes, first, second);
+#endif
+    }
+  }
   // The f16 with bits 0x6400 + b is 1024 + b, so a byte becomes a number by putting 0x64 in front;
   // flipping the sign bit first makes signed bytes 0..255, and 1024 + 128 is taken off again.
-  DMC_DEVICE static void widen_bytes(uint32_t bytes, uint32_t& first, uint32_t& second) {
+  DMC_DEVICE static void widen_i8(uint32_t bytes, uint32_t& first, uint32_t& second) {
     constexpr uint32_t kThousands = 0x64646464u, kOffset = 0x64806480u;
     const uint32_t shifted = bytes ^ 0x80808080u;
     first = subtract_f16(__byte_perm(shifted, kThousands, 0x4140), kOffset);

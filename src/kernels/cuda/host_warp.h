@@ -61,10 +61,20 @@ struct HostWarp {
     }
     return picked;
   }
-  // Four signed bytes as f16: the first two, the others.
+  static uint8_t to_f8(float x) { return f32_to_f8(x); }
+  static uint32_t multiply_f16(uint32_t a, uint32_t b) {
+    const auto product = [&](int shift) {
+      const auto x = static_cast<uint16_t>(a >> shift), y = static_cast<uint16_t>(b >> shift);
+      return f16_to_f32(x) * f16_to_f32(y);
+    };
+    return pack_f16(product(0), product(16));
+  }
+  // Four numbers of one byte as f16: the first two, the others.
+  template <DType kType>
   static void widen_bytes(uint32_t bytes, uint32_t& first, uint32_t& second) {
     const auto at = [&](int i) {
-      return static_cast<float>(static_cast<int8_t>(bytes >> (8 * i) & 0xff));
+      const auto byte = static_cast<uint8_t>(bytes >> (8 * i));
+      return kType == DType::kI8 ? static_cast<float>(static_cast<int8_t>(byte)) : f8_to_f32(byte);
     };
     first = pack_f16(at(0), at(1));
     second = pack_f16(at(2), at(3));

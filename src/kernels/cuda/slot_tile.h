@@ -42,7 +42,7 @@ template <DType kType, int kDim>
 struct TileLayout {
   static_assert(kDim % 16 == 0, "an mma takes 16 channels");
   static constexpr int kNumber = slot_number_bytes(kType);
-  static constexpr bool kScaled = kType == DType::kI8;
+  static constexpr bool kScaled = is_scaled(kType);
   static constexpr int64_t kRowBytes = int64_t{kDim} * kNumber;
 
   // Keys: lane (g, t) has rows g and g + 8, its chunk b starting at channel (4 b + t) kKeyChannels.
@@ -188,6 +188,19 @@ DMC_DEVICE void pack(float first, float second, Place&& place) {
   }
 }
 
+// Four kF8E4M3 as f16, where there is no instruction for it (before sm_89). Moved to where an f16
+// has its fields, they are 2^-8 of the number, subnormals too. (NaN becomes 480; slots hold none:
+// the scale of such a row says it.)
+template <class Warp>
+DMC_DEVICE void widen_f8_by_moves(uint32_t bytes, uint32_t& first, uint32_t& second) {
+  const auto number = [](uint32_t high_bytes) {
+    constexpr uint32_t k256 = 0x5c005c00u;
+    return Warp::multiply_f16((high_bytes & 0x80008000u) | (high_bytes >> 1 & 0x3f803f80u), k256);
+  };
+  first = number(Warp::pick_bytes(bytes, 0, 0x1404));
+  second = number(Warp::pick_bytes(bytes, 0, 0x3424));
+}
+
 // A lane's chunk `chunk` of the keys of its 2 rows, and of the values of its 4. They are read once,
 // for all the fragments that are made of them.
 template <DType kType, int kDim>
@@ -236,8 +249,8 @@ DMC_DEVICE FragmentsA<kType> key_fragments(const KeyChunks<kType, kDim>& keys, i
       const uint32_t* const at = words + 4 * part;
       pack<Warp, kType>(Warp::float_of(at[0]), Warp::float_of(at[1]), first);
       pack<Warp, kType>(Warp::float_of(at[2]), Warp::float_of(at[3]), second);
-    } else if constexpr (kType == DType::kI8) {
-      Warp::widen_bytes(words[part], first(0), second(0));
+    } else if constexpr (is_scaled(kType)) {
+      Warp::template widen_bytes<kType>(words[part], first(0), second(0));
     } else {
       first(0) = words[2 * part];
       second(0) = words[2 * part + 1];
@@ -261,11 +274,11 @@ DMC_DEVICE FragmentsA<kType> value_fragments(const ValueChunks<kType, kDim>& val
       const int at = 2 * part;
       pack<Warp, kType>(Warp::float_of(even[at]), Warp::float_of(odd[at]), first);
       pack<Warp, kType>(Warp::float_of(even[at + 1]), Warp::float_of(odd[at + 1]), second);
-    } else if constexpr (kType == DType::kI8) {
+    } else if constexpr (is_scaled(kType)) {
       // Bytes (even c, odd c, even c + 1, odd c + 1).
       const uint32_t order = part % 2 == 0 ? 0x5140u : 0x7362u;
-      Warp::widen_bytes(Warp::pick_bytes(even[part / 2], odd[part / 2], order), first(0),
-                        second(0));
+      Warp::template widen_bytes<kType>(Warp::pick_bytes(even[part / 2], odd[part / 2], order),
+                                        first(0), second(0));
     } else {
       first(0) = Warp::pick_bytes(even[part], odd[part], 0x5410);
       second(0) = Warp::pick_bytes(even[part], odd[part], 0x7632);

@@ -9,21 +9,33 @@
 
 namespace dmc::kernels::cuda {
 
+// kernels::round_row for the types with a scale, on device.
+template <DType kType, class Team>
+DMC_DEVICE void round_scaled(const float* from, int dim, uint8_t* to, float* scale) {
+  float largest = 0.0f;
+  for (int i = Team::lane(); i < dim; i += Team::size()) {
+    const float x = fabsf(from[i]);
+    largest = fmaxf(largest, x < INFINITY ? x : INFINITY);  // NaN too
+  }
+  largest = Team::max(largest);
+  const bool finite = largest < INFINITY;
+  if (Team::lane() == 0) *scale = finite ? largest / largest_scaled(kType) : NAN;
+  const float factor = finite && largest > 0.0f ? largest_scaled(kType) / largest : 0.0f;
+  for (int i = Team::lane(); i < dim; i += Team::size()) {
+    const float x = factor > 0.0f ? from[i] * factor : 0.0f;
+    if constexpr (kType == DType::kI8) {
+      to[i] = static_cast<uint8_t>(static_cast<int8_t>(rintf(x)));
+    } else {
+      to[i] = Team::to_f8(x);
+    }
+  }
+}
+
 // kernels::round_row, on device.
 template <DType kType, class Team>
 DMC_DEVICE void round_row(const float* from, int dim, std::byte* to, float* scale) {
-  if constexpr (kType == DType::kI8) {
-    float largest = 0.0f;
-    for (int i = Team::lane(); i < dim; i += Team::size()) {
-      largest = fmaxf(largest, fabsf(from[i]));
-    }
-    largest = Team::max(largest);
-    if (Team::lane() == 0) *scale = largest / 127.0f;
-    const float factor = largest > 0.0f ? 127.0f / largest : 0.0f;
-    auto* const bytes = reinterpret_cast<int8_t*>(to);
-    for (int i = Team::lane(); i < dim; i += Team::size()) {
-      bytes[i] = static_cast<int8_t>(rintf(from[i] * factor));
-    }
+  if constexpr (is_scaled(kType)) {
+    round_scaled<kType, Team>(from, dim, reinterpret_cast<uint8_t*>(to), scale);
   } else {
     for (int i = Team::lane(); i < dim; i += Team::size()) {
       if constexpr (kType == DType::kF32) {

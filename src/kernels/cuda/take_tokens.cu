@@ -2,6 +2,7 @@
 #include "kernels/cuda/block_team.cuh"
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/slot_types.h"
 #include "kernels/cuda/take_token.h"
 #include "kernels/cuda/warp.cuh"
 
@@ -58,19 +59,7 @@ __global__ void __launch_bounds__(kCollectThreads)
 using TakeKernel = void (*)(Cache, int, int, StepTokens, RopeView);
 
 TakeKernel take_kernel_for(DType type) {
-  switch (type) {
-    case DType::kF32:
-      return take_kernel<DType::kF32>;
-    case DType::kBF16:
-      return take_kernel<DType::kBF16>;
-    case DType::kF16:
-      return take_kernel<DType::kF16>;
-    case DType::kI8:
-      return take_kernel<DType::kI8>;
-    default:
-      throw usage_error("slots of type " + std::string(dtype_name(type)) +
-                        " are not known on CUDA");
-  }
+  return with_slot_type(type, []<DType kType>() -> TakeKernel { return take_kernel<kType>; });
 }
 
 unsigned blocks_for(const Batch& batch) {

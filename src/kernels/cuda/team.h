@@ -41,6 +41,7 @@ struct SoloTeam {
   }
   static uint16_t to_bf16(float x) { return f32_to_bf16(x); }
   static uint16_t to_f16(float x) { return f32_to_f16(x); }
+  static uint8_t to_f8(float x) { return f32_to_f8(x); }
 };
 
 }  // namespace dmc::kernels::cuda

@@ -46,6 +46,7 @@ struct WarpTeam {
   DMC_DEVICE static uint16_t to_f16(float x) {
     return static_cast<uint16_t>(DeviceWarp::pack_f16(x, 0.0f));
   }
+  DMC_DEVICE static uint8_t to_f8(float x) { return DeviceWarp::to_f8(x); }
 };
 
 }  // namespace dmc::kernels::cuda

@@ -99,6 +99,7 @@ std::vector<Variant> variants() {
   add("newest token only", alone);
   add("short chunks", dmc_config(), {.chunk = 7});
   add("int8 slots", dmc_config(), {.kv = DType::kI8});
+  add("fp8 slots", dmc_config(), {.kv = DType::kF8E4M3});
   add("f16 slots", dmc_config(), {.kv = DType::kF16});
   add("dense on dmc", dmc_config(), {.compression = {.policy = "dense"}});
   add("decision bias", dmc_config(), {.compression = {.decision_bias = 0.3}});

@@ -12,6 +12,7 @@
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/prompt.h"
+#include "kernels/cuda/slot_types.h"
 #include "kernels/cuda/take_token.h"
 #include "kernels/cuda/team.h"
 
@@ -40,22 +41,6 @@ void with_numbers(const gpu::Numbers& to, Fn&& fn) {
   if (to.type == DType::kBF16) return fn(reinterpret_cast<Bf16*>(to.data));
   DMC_CHECK(to.type == DType::kF32);
   fn(reinterpret_cast<float*>(to.data));
-}
-
-// fn() with the slot type as a template argument.
-template <class Fn>
-void with_slot_type(DType type, Fn&& fn) {
-  switch (type) {
-    case DType::kF32:
-      return fn.template operator()<DType::kF32>();
-    case DType::kBF16:
-      return fn.template operator()<DType::kBF16>();
-    case DType::kF16:
-      return fn.template operator()<DType::kF16>();
-    default:
-      DMC_CHECK(type == DType::kI8);
-      return fn.template operator()<DType::kI8>();
-  }
 }
 
 template <DType kType>
@@ -235,7 +220,7 @@ void HostDevice::hold_ratio(const gpu::HoldingSpec& spec, const gpu::CacheView& 
 void HostDevice::take_tokens(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
                              const gpu::Batch& batch, int layer, const gpu::StepTokens& tokens,
                              const gpu::RopeView& rope) {
-  with_slot_type(shape.slot_type, [&]<DType kType>() {
+  gpu::with_slot_type(shape.slot_type, [&]<DType kType>() {
     for (int item = 0; item < batch.items(); ++item) {
       if (!batch.active(item)) continue;
       const int64_t at = int64_t{item} * shape.head_dim;
@@ -284,7 +269,7 @@ void HostDevice::take_prompt(const gpu::DecodeShape& shape, const gpu::CacheView
       seen += chunk.closes(cache.streams, t, head) ? 1 : 0;
       chunk.visible[chunk.row(t, head)] = enough ? seen : 0;
     }
-    with_slot_type(shape.slot_type, [&]<DType kType>() {
+    gpu::with_slot_type(shape.slot_type, [&]<DType kType>() {
       for (int t = 0; t < chunk.tokens; ++t) {
         gpu::write_closed<kType, gpu::SoloTeam>(cache.pool, cache.streams, chunk, t, head);
       }

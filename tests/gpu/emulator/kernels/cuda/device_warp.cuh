@@ -45,8 +45,10 @@ struct DeviceWarp {
   static uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t order) {
     return HostWarp::pick_bytes(low, high, order);
   }
+  static uint8_t to_f8(float x) { return HostWarp::to_f8(x); }
+  template <DType kType>
   static void widen_bytes(uint32_t bytes, uint32_t& first, uint32_t& second) {
-    HostWarp::widen_bytes(bytes, first, second);
+    HostWarp::widen_bytes<kType>(bytes, first, second);
   }
 
   template <DType kType>
