@@ -1,252 +1,274 @@
-// bench_model SHAPE [--host]: what a whole model gives through the real runtime, with random
-// weights and forced ratios: the protocol of the DMC paper's figure 5. For each context N and
-// ratio: a prompt of N, decoding at 1.5 N (the middle of a generation of as many), with as many
-// sequences as fit at 2 N, and with fewer. One line of JSON a result, printed at once. --host: on
-// the CPU in the GPU's place, to see that the program works; its times mean nothing.
+// bench_model SHAPE [PART...] [--kv TYPE] [--host]: what a whole model gives through the real
+// runtime, with random weights and forced ratios. SHAPE: a name that `dmc plan` knows, or "tiny".
+// Parts (default: all):
+//   throughput   for each context N and ratio: a prompt of N, decoding at 1.5 N (the middle of a
+//                generation of as many), with as many sequences as fit at 2 N, and with fewer (the
+//                protocol of the DMC paper's figure 5)
+//   latency      the same place: the time between two tokens when the host waits for each, as a
+//                server that streams does, of 1, 8, 32 and as many sequences as fit
+//   ttft         the time a prompt takes until its first token can be chosen
+// One line of JSON a result, printed at once. --host: on the CPU in the GPU's place, to see that
+// the program works; its times mean nothing.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
-#include "base/rng.h"
+#include "base/named.h"
 #include "base/stopwatch.h"
-#include "policy/forced.h"
-#include "runtime/device/device_runner.h"
+#include "families/published.h"
+#include "random_model.h"
 #include "runtime/device/host_device.h"
 
 namespace dmc::bench {
 namespace {
 
 using nlohmann::ordered_json;
-using runtime::DeviceMatrix;
 
-struct Shape {
-  const char* name;
-  int64_t layers, hidden, mlp, heads, kv_heads, vocab;
-  std::vector<int64_t> contexts;
-};
+constexpr double kRatios[] = {kDense, 2.0, 4.0, 8.0};
+// At 1 all is done that compression takes, for nothing.
+constexpr double kPromptRatios[] = {kDense, 1.0, 2.0, 4.0, 8.0};
+constexpr int kMostSequences = 1024;
+constexpr int64_t kWarmUpSteps = 8, kTimedSteps = 64, kWaitedSteps = 200;
+constexpr int kPromptRounds = 5;
 
-const Shape kShapes[] = {
-    {"llama-2-7b", 32, 4096, 11008, 32, 32, 32000, {2048, 4096, 8192}},
-    {"llama-2-13b", 40, 5120, 13824, 40, 40, 32000, {2048, 4096, 8192}},
-    {"tiny", 2, 128, 96, 2, 2, 100, {512}},
-};
-
-constexpr int kWindow = 12;
-constexpr double kRatios[] = {1.0, 2.0, 4.0, 8.0};
-constexpr double kShareOfMemory = 0.9;             // for the cache, of what weights leave
-constexpr int64_t kOtherBytes = int64_t{1} << 30;  // activations and the kernels' workspace
-constexpr int64_t kWarmUpSteps = 8, kTimedSteps = 64;
-
-io::ModelConfig config_of(const Shape& shape, int64_t positions, bool compresses) {
+struct Bench {
+  std::string name;
   io::ModelConfig config;
-  config.vocab_size = shape.vocab;
-  config.hidden_size = shape.hidden;
-  config.intermediate_size = shape.mlp;
-  config.num_layers = shape.layers;
-  config.num_heads = shape.heads;
-  config.num_kv_heads = shape.kv_heads;
-  config.head_dim = shape.hidden / shape.heads;
-  config.max_positions = positions;
-  if (compresses) config.dmc = io::DmcConfig{.window = kWindow};  // so that its state is there
+  std::vector<int64_t> contexts, prompts;  // tokens
+  DType kv = DType::kBF16;
+  std::shared_ptr<kernels::cuda::Device> device;
+  RandomWeights weights;
+};
+
+io::ModelConfig tiny_config() {
+  io::ModelConfig config;
+  config.vocab_size = 100;
+  config.hidden_size = 128;
+  config.intermediate_size = 96;
+  config.num_layers = config.num_heads = config.num_kv_heads = 2;
+  config.head_dim = 64;
   return config;
 }
 
-// Weights in bf16, the same random block over and over.
-class RandomWeights {
- public:
-  explicit RandomWeights(kernels::cuda::Device& device) : device_(device) {
-    Rng rng(1);
-    for (int64_t i = 0; i < kBlock; ++i) {
-      const uint16_t bits = f32_to_bf16(static_cast<float>(0.04 * (rng.uniform() - 0.5)));
-      const auto* const bytes = reinterpret_cast<const std::byte*>(&bits);
-      block_.insert(block_.end(), bytes, bytes + sizeof(bits));
+Bench bench_of(const std::string& name) {
+  if (name == "tiny") return {name, tiny_config(), {512}, {64, 256}};
+  const auto config = families::published_model(name);
+  if (!config) {
+    throw usage_error("there is no shape " + name + "; there are tiny, " +
+                      families::published_names());
+  }
+  return {name, *config, {2048, 4096, 8192}, {512, 2048, 8192, 32768}};
+}
+
+// What every line of a part begins with.
+ordered_json line_of(const Bench& bench, const char* part, double cr) {
+  ordered_json line = {{"name", bench.name}, {"part", part}, {"kv", dtype_name(bench.kv)}};
+  line["policy"] = cr == kDense ? "dense" : "forced";
+  if (cr != kDense) line["forced_cr"] = cr;
+  return line;
+}
+
+void print(const ordered_json& line) {
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+}
+
+// A runner and as many sequences as fit at 2 contexts: one of 1.5 and its copies, which share
+// nothing.
+struct Crowd {
+  Crowd(const Bench& bench, int64_t context, double cr)
+      : runner(make_runner(bench.device, bench.weights,
+                           {bench.config, bench.kv, cr, 2 * context, kMostSequences}, &most)) {
+    ids = {runner->add_sequence()};
+    runner->prefill(ids[0], random_prompt(bench.config, context + context / 2));
+    while (static_cast<int>(ids.size()) < most) ids.push_back(runner->copy(ids[0]));
+  }
+
+  // Batches of these sizes, as far as there are as many, and of all.
+  std::set<int> batches(std::initializer_list<int> sizes) const {
+    std::set<int> result = {most};
+    for (int size : sizes) result.insert(std::min(size, most));
+    return result;
+  }
+  // `steps` likeliest tokens of the first `batch` sequences.
+  void write(int batch, int64_t steps) const {
+    std::vector<engine::Writing> texts;
+    for (engine::SequenceId id : std::span(ids).first(static_cast<size_t>(batch))) {
+      texts.push_back({id, /*token=*/1, runner->length(id) + 1, {.temperature = 0.0}, {}});
     }
+    runner->write_batch(texts, steps);
   }
 
-  std::shared_ptr<const runtime::DeviceWeights> make(const io::ModelConfig& c) {
-    auto weights = std::make_shared<runtime::DeviceWeights>();
-    weights->type = DType::kBF16;
-    weights->embedding = matrix(c.vocab_size, c.hidden_size);
-    const int64_t queries = c.num_heads * c.head_dim, keys = c.num_kv_heads * c.head_dim;
-    for (int64_t layer = 0; layer < c.num_layers; ++layer) {
-      weights->layers.push_back({ones(c.hidden_size),
-                                 ones(c.hidden_size),
-                                 {},
-                                 {},
-                                 {matrix(queries + 2 * keys, c.hidden_size), {}},
-                                 {matrix(c.hidden_size, queries), {}},
-                                 {matrix(2 * c.intermediate_size, c.hidden_size), {}},
-                                 {matrix(c.hidden_size, c.intermediate_size), {}}});
-    }
-    weights->final_norm = ones(c.hidden_size);
-    weights->head.matrix = matrix(c.vocab_size, c.hidden_size);
-    return weights;
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  static constexpr int64_t kBlock = int64_t{1} << 22;  // numbers
-
-  DeviceMatrix matrix(int64_t outputs, int64_t inputs) {
-    const int64_t bytes = outputs * inputs * 2, block = static_cast<int64_t>(block_.size());
-    DeviceMatrix to{{device_, bytes}, outputs, inputs, DType::kBF16};
-    for (int64_t at = 0; at < bytes; at += block) {
-      const auto part = static_cast<size_t>(std::min(block, bytes - at));
-      to.data.upload(std::span(block_).first(part), at);
-    }
-    bytes_ += bytes;
-    return to;
-  }
-  runtime::DeviceNorm ones(int64_t width) {
-    return {{device_, std::vector<float>(static_cast<size_t>(width), 1.0f)}, {}};
-  }
-
-  kernels::cuda::Device& device_;
-  std::vector<std::byte> block_;
-  int64_t bytes_ = 0;
+  int most = 0;
+  std::unique_ptr<runtime::DeviceRunner> runner;
+  std::vector<engine::SequenceId> ids;
 };
 
-struct Point {
-  const Shape& shape;
-  int64_t context;
-  double cr;
-};
-
-// Pages that a sequence of `tokens` takes, with chance's excess over what is expected.
-int64_t pages_of(const Point& point, int64_t tokens) {
-  int64_t pages = 0;
-  for (int64_t stream = 0; stream < point.shape.layers * point.shape.kv_heads; ++stream) {
-    const double share = policy::forced_opening_share(stream, point.cr);
-    const auto expected = share * static_cast<double>(tokens);
-    const double slots = expected + 5.0 * std::sqrt(expected);
-    pages += static_cast<int64_t>(std::min(slots, static_cast<double>(tokens))) /
-                 kernels::cuda::kTileSlots +
-             1;
-  }
-  return pages;
+// The number below which `share` of the sorted numbers lie.
+double quantile(const std::vector<double>& sorted, double share) {
+  return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1) + 0.5)];
 }
 
-// Bytes of a sequence beside its pages: open slots and tables.
-int64_t state_bytes(const Point& point, int64_t tokens) {
-  const int64_t window = point.cr > 1.0 ? kWindow : 1;
-  const int64_t head_dim = point.shape.hidden / point.shape.heads;
-  const int64_t numbers =
-      window + (window + 1) * 2 * head_dim + tokens / kernels::cuda::kTileSlots + 4;
-  return 4 * numbers * point.shape.layers * point.shape.kv_heads;
-}
-
-runtime::DeviceRoom room_for(const Point& point, int64_t tokens, int64_t bytes_left) {
-  const int64_t page_bytes =
-      kernels::cuda::kTileSlots * 4 * point.shape.hidden / point.shape.heads + 4;
-  const int64_t pages = pages_of(point, tokens);
-  const int64_t sequence = pages * page_bytes + state_bytes(point, tokens);
-  const double budget =
-      kShareOfMemory * static_cast<double>(bytes_left) - static_cast<double>(kOtherBytes);
-  const int64_t fit = static_cast<int64_t>(budget) / sequence;
-  if (fit < 1) throw internal_error("not one sequence fits into the device's memory");
-  const auto sequences = static_cast<int>(std::min<int64_t>(fit, 1024));
-  return {.sequences = sequences, .pages = sequences * pages};
-}
-
-// A sequence of 1.5 contexts and its copies, which share nothing; *prompt_seconds: of one context.
-std::vector<engine::SequenceId> fill(runtime::DeviceRunner& runner, const Point& point,
-                                     int sequences, double* prompt_seconds) {
-  std::vector<int32_t> prompt(static_cast<size_t>(point.context));
-  Rng rng(2);
-  for (int32_t& token : prompt) {
-    token = static_cast<int32_t>(rng.below(static_cast<uint64_t>(point.shape.vocab)));
-  }
-  const engine::SequenceId warm_up = runner.add_sequence();
-  runner.prefill(warm_up, prompt);
-  runner.release(warm_up);
-  std::vector<engine::SequenceId> ids = {runner.add_sequence()};
-  const Stopwatch watch;
-  runner.prefill(ids[0], prompt);
-  *prompt_seconds = watch.seconds();
-  runner.prefill(ids[0], std::span(prompt).first(prompt.size() / 2));
-  while (static_cast<int>(ids.size()) < sequences) ids.push_back(runner.copy(ids[0]));
-  return ids;
-}
-
-// Steps that choose the likeliest tokens.
-void run_steps(runtime::DeviceRunner& runner, std::span<const engine::SequenceId> sequences,
-               int64_t steps) {
-  std::vector<engine::Writing> texts;
-  for (const engine::SequenceId id : sequences) {
-    texts.push_back({id, /*token=*/1, runner.length(id) + 1, {.temperature = 0.0}, {}});
-  }
-  runner.write_batch(texts, steps);
-}
-
-void bench_point(const runtime::DeviceModel& on, int64_t weight_bytes, const Point& point) {
-  const int64_t longest = 2 * point.context;
-  const runtime::DeviceRoom room = room_for(point, longest, on.device->bytes_left());
-  runtime::RunnerOptions options{.max_positions = longest, .kv = DType::kBF16};
-  options.compression.forced_cr = point.cr;
-  if (point.cr == 1.0) options.compression.policy = "dense";
-  runtime::DeviceRunner runner(on, options, room);
-  double prompt_seconds = 0.0;
-  const auto ids = fill(runner, point, room.sequences, &prompt_seconds);
-  for (int batch : std::set<int>{1, std::min(16, room.sequences), room.sequences}) {
-    const auto some = std::span(ids).first(static_cast<size_t>(batch));
-    run_steps(runner, some, kWarmUpSteps);
-    const Stopwatch watch;
-    run_steps(runner, some, kTimedSteps);
-    const double step = watch.seconds() / static_cast<double>(kTimedSteps);
-    const ordered_json line = {{"name", point.shape.name},
-                               {"context", point.context},
-                               {"forced_cr", point.cr},
-                               {"measured_cr", runner.compression_ratio(ids[0])},
-                               {"batch", batch},
-                               {"largest_batch", batch == room.sequences},
-                               {"step_ms", 1e3 * step},
-                               {"tokens_per_second", batch / step},
-                               {"weights_GB/s", 1e-9 * static_cast<double>(weight_bytes) / step},
-                               {"cache_GB", 1e-9 * static_cast<double>(runner.cache_bytes())},
-                               {"prompt_ms", 1e3 * prompt_seconds}};
-    std::printf("%s\n", line.dump().c_str());
-    std::fflush(stdout);
-  }
-}
-
-void bench(const Shape& shape, const std::shared_ptr<kernels::cuda::Device>& device) {
-  RandomWeights random(*device);
-  const auto weights = random.make(config_of(shape, 0, false));
-  for (int64_t context : shape.contexts) {
+void bench_throughput(const Bench& bench) {
+  for (int64_t context : bench.contexts) {
     for (double cr : kRatios) {
-      const auto model = std::make_shared<runtime::Model>();
-      model->config = config_of(shape, 2 * context, cr > 1.0);
-      bench_point({device, model, weights}, random.bytes(), {shape, context, cr});
+      const Crowd crowd(bench, context, cr);
+      for (int batch : crowd.batches({1, 16})) {
+        crowd.write(batch, kWarmUpSteps);
+        const Stopwatch watch;
+        crowd.write(batch, kTimedSteps);
+        const double step = watch.seconds() / static_cast<double>(kTimedSteps);
+        ordered_json line = line_of(bench, "throughput", cr);
+        line["context"] = context;
+        line["measured_cr"] = crowd.runner->compression_ratio(crowd.ids[0]);
+        line["batch"] = batch;
+        line["largest_batch"] = batch == crowd.most;
+        line["step_ms"] = 1e3 * step;
+        line["tokens_per_second"] = batch / step;
+        line["weights_GB/s"] = 1e-9 * static_cast<double>(bench.weights.bytes) / step;
+        line["cache_GB"] = 1e-9 * static_cast<double>(crowd.runner->cache_bytes());
+        print(line);
+      }
     }
   }
 }
 
-const Shape& find_shape(const char* name) {
-  for (const Shape& shape : kShapes) {
-    if (std::strcmp(shape.name, name) == 0) return shape;
+// Seconds between tokens, sorted: the host waits for the tokens of each step before it asks for the
+// next one.
+std::vector<double> waited_steps(const Crowd& crowd, int batch, int64_t steps) {
+  std::vector<double> seconds;
+  for (int64_t step = 0; step < kWarmUpSteps + steps; ++step) {
+    const Stopwatch watch;
+    crowd.write(batch, 1);
+    if (step >= kWarmUpSteps) seconds.push_back(watch.seconds());
   }
-  throw usage_error(std::string("there is no shape ") + name +
-                    "; there are llama-2-7b, llama-2-13b and tiny");
+  std::ranges::sort(seconds);
+  return seconds;
+}
+
+void bench_latency(const Bench& bench) {
+  const int64_t context = bench.contexts[bench.contexts.size() / 2];
+  for (double cr : kRatios) {
+    const Crowd crowd(bench, context, cr);
+    const std::set<int> batches = crowd.batches({1, 8, 32});
+    // All go on from 1.5 contexts, and sequence 0 is in each batch.
+    const int64_t room = context / 2 / static_cast<int64_t>(batches.size()) - kWarmUpSteps;
+    for (int batch : batches) {
+      const auto seconds = waited_steps(crowd, batch, std::min(kWaitedSteps, room));
+      ordered_json line = line_of(bench, "latency", cr);
+      line["context"] = context;
+      line["batch"] = batch;
+      line["largest_batch"] = batch == crowd.most;
+      line["steps"] = seconds.size();
+      line["p50_ms"] = 1e3 * quantile(seconds, 0.5);
+      line["p95_ms"] = 1e3 * quantile(seconds, 0.95);
+      line["p99_ms"] = 1e3 * quantile(seconds, 0.99);
+      print(line);
+    }
+  }
+}
+
+void bench_ttft(const Bench& bench) {
+  for (int64_t length : bench.prompts) {
+    const std::vector<int32_t> prompt = random_prompt(bench.config, length);
+    for (double cr : kPromptRatios) {
+      int sequences = 0;
+      const auto runner = make_runner(bench.device, bench.weights,
+                                      {bench.config, bench.kv, cr, length, 1}, &sequences);
+      std::vector<double> seconds;
+      double measured_cr = 1.0;
+      for (int round = 0; round <= kPromptRounds; ++round) {  // the first one warms up
+        const engine::SequenceId id = runner->add_sequence();
+        const Stopwatch watch;
+        runner->prefill(id, prompt);
+        if (round > 0) seconds.push_back(watch.seconds());
+        measured_cr = runner->compression_ratio(id);
+        runner->release(id);
+      }
+      std::ranges::sort(seconds);
+      ordered_json line = line_of(bench, "ttft", cr);
+      line["prompt"] = length;
+      line["measured_cr"] = measured_cr;
+      line["ttft_ms"] = 1e3 * quantile(seconds, 0.5);
+      line["slowest_ms"] = 1e3 * seconds.back();
+      print(line);
+    }
+  }
+}
+
+struct Part {
+  std::string_view name, summary;
+  void (*run)(const Bench&);
+};
+constexpr Part kParts[] = {
+    {"throughput", "tokens a second with as many sequences as fit", bench_throughput},
+    {"latency", "the time between two tokens", bench_latency},
+    {"ttft", "the time until the first", bench_ttft}};
+
+struct SlotType {
+  std::string_view name;
+  DType type;
+};
+constexpr SlotType kSlotTypes[] = {
+    {"bf16", DType::kBF16}, {"f16", DType::kF16}, {"int8", DType::kI8}, {"fp8", DType::kF8E4M3}};
+
+struct Arguments {
+  std::string shape;
+  std::vector<const Part*> parts;
+  DType kv = DType::kBF16;
+  bool host = false;
+};
+
+Arguments parse(std::span<char*> words) {
+  Arguments result;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string word = words[i];
+    if (word == "--host") {
+      result.host = true;
+    } else if (word == "--kv") {
+      const SlotType* const slot =
+          i + 1 < words.size() ? find_named(kSlotTypes, words[++i]) : nullptr;
+      if (slot == nullptr) throw usage_error("--kv: expected bf16, f16, int8 or fp8");
+      result.kv = slot->type;
+    } else if (result.shape.empty()) {
+      result.shape = word;
+    } else if (const Part* const part = find_named(kParts, word)) {
+      result.parts.push_back(part);
+    } else {
+      throw usage_error("there is no part " + word + "; there are " + names_explained(kParts));
+    }
+  }
+  if (result.shape.empty())
+    throw usage_error("expected bench_model SHAPE [PART...] [--kv TYPE] [--host]");
+  if (result.parts.empty()) {
+    for (const Part& part : kParts) result.parts.push_back(&part);
+  }
+  return result;
+}
+
+void run(const Arguments& arguments) {
+  constexpr int64_t kHostBytes = int64_t{1224} << 20;  // a few sequences of the tiny shape
+  Bench bench = bench_of(arguments.shape);
+  bench.kv = arguments.kv;
+  if (arguments.host) {
+    bench.device = std::make_shared<runtime::HostDevice>(kHostBytes);
+  } else {
+    bench.device = kernels::cuda::open_cuda_device();
+  }
+  bench.weights = random_weights(*bench.device, bench.config);
+  for (const Part* part : arguments.parts) part->run(bench);
 }
 
 }  // namespace
 }  // namespace dmc::bench
 
 int main(int argc, char** argv) {
-  using namespace dmc;
   try {
-    if (argc < 2) throw usage_error("expected bench_model SHAPE [--host]");
-    const bool host = argc > 2 && std::strcmp(argv[2], "--host") == 0;
-    const bench::Shape& shape = bench::find_shape(argv[1]);
-    constexpr int64_t kHostBytes = int64_t{1224} << 20;  // a few sequences beside kOtherBytes
-    std::shared_ptr<kernels::cuda::Device> device;
-    if (host) device = std::make_shared<runtime::HostDevice>(kHostBytes);
-    bench::bench(shape, host ? device : kernels::cuda::open_cuda_device());
-  } catch (const Error& error) {
+    dmc::bench::run(dmc::bench::parse(std::span(argv + 1, static_cast<size_t>(argc - 1))));
+  } catch (const dmc::Error& error) {
     std::fprintf(stderr, "bench_model: %s\n", error.what());
     return error.exit_code();
   }
