@@ -92,7 +92,10 @@ void expect_same_runs(const io::ModelConfig& config, DType weights, const Runner
 
 TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
-  io::ModelConfig biased = config_for_gpu(), normed = config_for_gpu(), dense = config_for_gpu();
+  io::ModelConfig biased = config_for_gpu(), normed = config_for_gpu(), dense = config_for_gpu(),
+                  late = config_for_gpu();
+  late.dmc->method = "dms";
+  late.dmc->window = 9;
   biased.attention_bias = true;
   normed.qk_norm = true;
   dense.dmc.reset();
@@ -102,6 +105,7 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   expect_same_runs(normed, DType::kF32, {});
   expect_same_runs(dense, DType::kF32, {.compression = {.forced_cr = 3.0}});
   expect_same_runs(config_for_gpu(), DType::kF32, {.compression = {.cr = 2.0}});
+  expect_same_runs(late, DType::kF32, {.chunk = 50});
   // A decision could fall the other way where numbers are rounded, so there are none.
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kBF16, no_merging);

@@ -85,16 +85,15 @@ class Accumulator {
     });
   }
 
-  // Takes in a tile. Query n sees the tile's slots 0..visible(n)-1; scale is in log2 units.
-  template <class Visible>
-  DMC_DEVICE void absorb(const Stage& stage, float scale, Visible&& visible) {
+  // Takes in a tile. Query n sees slot i of it if sees(n, i); scale is in log2 units.
+  template <class Sees>
+  DMC_DEVICE void absorb(const Stage& stage, float scale, Sees&& sees) {
     Lanes<FragmentC> scores[kGroups];
     multiply_keys(stage, scores);
     Lanes<FragmentsB<kType>> weights[kGroups];
     DMC_UNROLL
     for (int n = 0; n < kGroups; ++n) {
-      Warp::each(
-          [&](int lane) { mask_and_scale(stage, scale, visible, n, lane, scores[n][lane]); });
+      Warp::each([&](int lane) { mask_and_scale(stage, scale, sees, n, lane, scores[n][lane]); });
       to_weights(stage, n, scores[n], weights[n]);
     }
     multiply_values(stage, weights);
@@ -177,9 +176,9 @@ class Accumulator {
 
   // Scores in log2 units, of 8-bit slots with the logarithm of the value's scale; -inf where
   // unseen.
-  template <class Visible>
-  DMC_DEVICE static void mask_and_scale(const Stage& stage, float scale, Visible&& visible,
-                                        int group, int lane, FragmentC& scores) {
+  template <class Sees>
+  DMC_DEVICE static void mask_and_scale(const Stage& stage, float scale, Sees&& sees, int group,
+                                        int lane, FragmentC& scores) {
     DMC_UNROLL
     for (int i = 0; i < 4; ++i) {
       const int slot = lane / 4 + 8 * (i / 2);
@@ -187,7 +186,7 @@ class Accumulator {
       if constexpr (kScaled) {
         score = score * stage.scales[i / 2][lane] + Warp::log2(value_scale(stage, lane, i / 2));
       }
-      scores.numbers[i] = slot < visible(query_of(lane, group, i % 2)) ? score : Warp::kNever;
+      scores.numbers[i] = sees(query_of(lane, group, i % 2), slot) ? score : Warp::kNever;
     }
   }
 

@@ -88,7 +88,7 @@ void expect_ref(int page_slots, float value_size, uint64_t seed) {
       copy_values<HostWarp>(rows, lane, stage);
     });
     warp.absorb(stage, kScale * kLog2e,
-                [&](int n) { return static_cast<int>(visible[static_cast<size_t>(n)]) - slot; });
+                [&](int n, int i) { return slot + i < visible[static_cast<size_t>(n)]; });
   }
   warp.finish();
 
@@ -214,7 +214,7 @@ TEST(CudaAccumulator, RowsThatWereNotWrittenAreNotSeen) {
     copy_keys<HostWarp>(rows, lane, stage);
     copy_values<HostWarp>(rows, lane, stage);
   });
-  warp.absorb(stage, 1.0f, [](int) { return 3; });
+  warp.absorb(stage, 1.0f, [](int, int i) { return i < 3; });
   warp.finish();
   warp.each_out([&](int query, int, float sum, float out) {
     EXPECT_TRUE(query != 0 || std::isfinite(out / sum));

@@ -41,7 +41,14 @@ DMC_DEVICE void copy_stream(const PagePool& pool, const PageStack& stack, const 
   for (int64_t i = Team::lane(); i < pairs; i += Team::size()) {
     streams.open_pairs[to * pairs + i] = streams.open_pairs[from * pairs + i];
   }
+  for (int n = Team::lane(); n < streams.marked(from); n += Team::size()) {
+    *(streams.marks + to * streams.mark_capacity() + n) = *streams.mark(from, n);
+  }
   if (Team::lane() != 0) return;
+  if (streams.late()) {
+    streams.mark_count[to] = streams.mark_count[from];
+    streams.mark_head[to] = 0;
+  }
   streams.open_count[to] = streams.open_count[from];
   streams.open_head[to] = streams.open_head[from];
   streams.closed[to] = closed;

@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kDecodeWarps* kLanes, 2)
       ahead.copy_next(shared.stages[warp][free]);
       DeviceWarp::commit_copies();
       state.absorb(shared.stages[warp][now], args.scale,
-                   [&](int) { return closed - tile * kTileSlots; });
+                   [&](int, int i) { return tile * kTileSlots + i < closed; });
       now = now == kStages - 1 ? 0 : now + 1;
     }
     state.finish();

@@ -41,6 +41,11 @@ struct PageStack {
   int32_t* waiting;
 };
 
+// A closed slot that will go, and the position of its token.
+struct Mark {
+  int32_t position, slot;
+};
+
 // The state of every (layer, cache row, KV head), a *stream*. A cache row is the place that a
 // sequence has in the cache for its lifetime; streams are numbered [layer][row][head].
 struct Streams {
@@ -53,6 +58,19 @@ struct Streams {
                         // ring's raw ones
   int64_t max_pages;
   int window;  // 0: all tokens of a segment in one running mean
+  // Only with a policy that evicts late (late.h): a query sees a token that will go for `delay`
+  // tokens more. Rings of marks, the oldest at mark_head.
+  int delay = -1;                                       // -1: no slot goes
+  int32_t *mark_count = nullptr, *mark_head = nullptr;  // [streams]
+  Mark* marks = nullptr;                                // [streams][mark_capacity]
+
+  DMC_HOST_DEVICE bool late() const { return delay >= 0; }
+  DMC_HOST_DEVICE int mark_capacity() const { return delay + 2; }
+  DMC_HOST_DEVICE int32_t marked(int64_t stream) const { return late() ? mark_count[stream] : 0; }
+  // The nth oldest; n = marked(): the place of the next.
+  DMC_HOST_DEVICE Mark* mark(int64_t stream, int n) const {
+    return marks + stream * mark_capacity() + (mark_head[stream] + n) % mark_capacity();
+  }
 
   DMC_HOST_DEVICE int capacity() const { return window > 1 ? window : 1; }
   DMC_HOST_DEVICE int32_t* table(int64_t stream) const { return pages + stream * max_pages; }

@@ -24,7 +24,9 @@ DMC_DEVICE float held_bias(const HoldingSpec& spec, const Streams& streams, cons
   for (int n = Team::lane(); n < count; n += Team::size()) {
     const int item = row * batch.kv_heads + n % batch.kv_heads;
     const int64_t stream = batch.stream(n / batch.kv_heads, item);
-    slots += streams.closed[stream] + (streams.open_count[stream] > 0 ? 1 : 0);
+    // Slots that are marked count as gone: their delay must not make the control swing.
+    slots += streams.closed[stream] - streams.marked(stream);
+    slots += streams.open_count[stream] > 0 ? 1 : 0;
   }
   const double mean = static_cast<double>(Team::sum(slots)) / count;
   return spec.bias + static_cast<float>(policy::holding_bias(tokens, mean, spec.cr));

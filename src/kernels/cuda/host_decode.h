@@ -95,7 +95,7 @@ class HostDecode {
         copy_keys<HostWarp>(tile_of_page, lane, stage);
         copy_values<HostWarp>(tile_of_page, lane, stage);
       });
-      state.absorb(stage, scale_, [&](int) { return closed - slot; });
+      state.absorb(stage, scale_, [&](int, int i) { return slot + i < closed; });
     }
     state.finish();
     std::vector<Row> rows(8);

@@ -93,6 +93,7 @@ DMC_DEVICE void release_stream(const PagePool& pool, const PageStack& stack, con
   streams.closed[stream] = 0;
   streams.open_count[stream] = 0;
   streams.open_head[stream] = 0;
+  if (streams.late()) streams.mark_count[stream] = 0;
 }
 
 }  // namespace dmc::kernels::cuda

@@ -9,6 +9,23 @@
 
 namespace dmc::kernels::cuda {
 
+// Tokens of a prompt that will go (late.h), where the queries that still see them find them: in the
+// order of their positions, in pages of a memory of their own.
+struct PassingTokens {
+  PagePool pool;       // of the cache's format; head h's pages are h * pages and so on
+  int32_t pages;       // of a head
+  int32_t *from, *to;  // [tokens][kv_heads]: a token sees those of from..to-1
+  int32_t* lifted;     // [kv_heads]: how many of them came in with earlier chunks
+  int32_t* positions;  // [kv_heads][capacity()]
+
+  DMC_HOST_DEVICE int64_t capacity() const { return int64_t{pages} * pool.page_slots; }
+  DMC_HOST_DEVICE std::byte* page(int head, int n) const {
+    return pool.memory + (int64_t{head} * pages + n) * pool.page_bytes;
+  }
+  // How many a token at `row` still sees.
+  DMC_HOST_DEVICE int32_t left(int64_t row) const { return to[row] - from[row]; }
+};
+
 // A chunk of one sequence's prompt at one layer. Streams of the layer: first_stream + head.
 struct PromptChunk {
   int tokens, kv_heads, head_dim;
@@ -20,6 +37,9 @@ struct PromptChunk {
   // Results: every token's partial mean (keys rotated) and how many closed slots it sees.
   float *own_key, *own_value;  // [tokens][kv_heads][head_dim]
   int32_t* visible;            // [tokens][kv_heads]
+  // Only with a policy that evicts late:
+  int32_t position = 0;  // of the first token
+  PassingTokens passing = {};
 
   DMC_HOST_DEVICE int64_t row(int token, int head) const {
     return int64_t{token} * kv_heads + head;
@@ -27,6 +47,11 @@ struct PromptChunk {
   // Whether a slot is closed right before the token: that of the segment before it.
   DMC_HOST_DEVICE bool closes(const Streams& streams, int token, int head) const {
     return merge[row(token, head)] == 0 &&
+           (token > 0 || streams.open_count[first_stream + head] > 0);
+  }
+  // Whether the token says of the one before it that it will go.
+  DMC_HOST_DEVICE bool marks(const Streams& streams, int token, int head) const {
+    return merge[row(token, head)] != 0 &&
            (token > 0 || streams.open_count[first_stream + head] > 0);
   }
 };
@@ -97,19 +122,29 @@ DMC_DEVICE bool reserve_pages(const PagePool& pool, const PageStack& stack, cons
   return Team::of_first(there) != 0;
 }
 
+// The pair that the token before `token` left: what is closed there.
+struct ClosedPair {
+  const float *key, *value;
+};
+DMC_HOST_DEVICE ClosedPair pair_before(const Streams& streams, const PromptChunk& chunk, int token,
+                                       int head) {
+  const int64_t stream = chunk.first_stream + head;
+  if (token == 0) {
+    return {streams.open_key(stream, chunk.head_dim), streams.open_value(stream, chunk.head_dim)};
+  }
+  const int64_t before = chunk.row(token - 1, head) * chunk.head_dim;
+  return {chunk.own_key + before, chunk.own_value + before};
+}
+
 // Writes the slot that is closed before `token`, if one is. `visible` and the pages are there.
 template <DType kType, class Team>
 DMC_DEVICE void write_closed(const PagePool& pool, const Streams& streams, const PromptChunk& chunk,
                              int token, int head) {
   const int slot = chunk.visible[chunk.row(token, head)] - 1;
   if (slot < 0 || !chunk.closes(streams, token, head)) return;
-  const int64_t stream = chunk.first_stream + head;
-  const int dim = chunk.head_dim;
-  const int64_t before = chunk.row(token - 1, head) * dim;
-  write_slot<kType, Team>(pool, streams.table(stream)[slot / pool.page_slots],
-                          slot % pool.page_slots, dim,
-                          token > 0 ? chunk.own_key + before : streams.open_key(stream, dim),
-                          token > 0 ? chunk.own_value + before : streams.open_value(stream, dim));
+  const ClosedPair pair = pair_before(streams, chunk, token, head);
+  write_slot<kType, Team>(pool, streams.table(chunk.first_stream + head)[slot / pool.page_slots],
+                          slot % pool.page_slots, chunk.head_dim, pair.key, pair.value);
 }
 
 // Leaves the stream as after the chunk's last token: `closed` slots and the open one.

@@ -8,8 +8,8 @@
 namespace dmc::kernels::cuda {
 
 // The sum of x over all threads before this one; *total: over all. For all kThreads of a block,
-// once a kernel.
-template <int kThreads>
+// once a kernel for each kUse.
+template <int kThreads, int kUse = 0>
 __device__ int32_t sum_before(int32_t x, int32_t* total) {
   constexpr int kWarps = kThreads / kLanes;
   __shared__ int32_t warp_sums[kWarps];

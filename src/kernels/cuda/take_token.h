@@ -63,10 +63,11 @@ DMC_DEVICE void write_slot(const PagePool& pool, int32_t page, int row, int head
                          scales + pool.page_slots);
 }
 
-// Writes a closed slot behind the others. Without a page the slot is dropped and counted: the host
-// keeps enough pages free that this does not happen, and gives the step up if it does.
+// Writes a closed slot behind the others; returns whether there was a page for it. Without a page
+// the slot is dropped and counted: the host keeps enough pages free that this does not happen, and
+// gives the step up if it does.
 template <DType kType, class Team>
-DMC_DEVICE void append_closed(const PagePool& pool, const PageStack& stack, const Streams& streams,
+DMC_DEVICE bool append_closed(const PagePool& pool, const PageStack& stack, const Streams& streams,
                               int64_t stream, int head_dim, const float* key, const float* value) {
   const int32_t closed = streams.closed[stream];
   const int row = closed % pool.page_slots, number = closed / pool.page_slots;
@@ -80,12 +81,14 @@ DMC_DEVICE void append_closed(const PagePool& pool, const PageStack& stack, cons
   there = Team::of_first(there);
   if (there != 0) write_slot<kType, Team>(pool, *entry, row, head_dim, key, value);
   Team::sync();  // everybody has read `closed`
-  if (Team::lane() != 0) return;
-  if (there == 0) {
-    Team::add(stack.refused, 1);
-  } else {
-    streams.closed[stream] = closed + 1;
+  if (Team::lane() == 0) {
+    if (there == 0) {
+      Team::add(stack.refused, 1);
+    } else {
+      streams.closed[stream] = closed + 1;
+    }
   }
+  return there != 0;
 }
 
 // What a stream is given: its token's raw key (before rotary, decision channel zeroed) and value,
@@ -95,6 +98,7 @@ struct TokenPair {
   float weight;
   bool merge;
   const float *cos, *sin;  // of the token's position, [head_dim / 2]; null: not rotated
+  int32_t position = 0;    // only for policies that evict late
 };
 
 // Puts the token into the ring (window > 0) or the running mean of its segment (window 0), as

@@ -16,16 +16,16 @@ constexpr int64_t kLogitRows = 64;  // at least: of a text that is scored
 
 // Whether the policy takes its decisions from the model.
 bool decides(const PolicyChoice& choice) {
-  constexpr std::array kKnown = {"dense", "dmc", "forced"};
+  constexpr std::array kKnown = {"dense", "dmc", "dms", "forced"};
   const std::string name(choice.policy.name);
   if (std::ranges::find(kKnown, name) == kKnown.end()) {
     throw usage_error("--policy: " + name +
-                      " runs on the CPU only; the GPU has dense, dmc and forced");
+                      " runs on the CPU only; the GPU has dense, dmc, dms and forced");
   }
   if (choice.mass_term) {
     throw usage_error("--mass-term: the GPU's attention has no such term; run on the CPU");
   }
-  return name == "dmc";
+  return choice.policy.needs_dmc_config;
 }
 
 std::vector<double> opening_shares(const io::ModelConfig& config, double cr) {
@@ -81,6 +81,7 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
   visible_ = Buffer<int32_t>(device, scalars);
   logits_ = Buffer<float>(device, std::max<int64_t>(kLogitRows, limits.batch) * config.vocab_size);
 
+  if (table.shape().delay >= 0) passing_ = PassingBuffers(device, table, limits.chunk);
   workspace_ = {nullptr,
                 static_cast<int>(config.num_layers),
                 limits.batch * static_cast<int>(config.num_kv_heads),
@@ -194,7 +195,9 @@ void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int toke
                                sin_.get() + angle,
                                own_key_.get(),
                                own_value_.get(),
-                               visible_.get()};
+                               visible_.get(),
+                               static_cast<int32_t>(position),
+                               passing_.view(table_.view().pool)};
   device_.take_prompt(shape_, table_.view(), chunk);
   device_.prefill_attention(shape_, table_.view(), chunk, q_.get(), scale_, mixed_.get());
 }

@@ -7,6 +7,7 @@
 #include "io/model_config.h"
 #include "kernels/rope.h"
 #include "runtime/device/device_weights.h"
+#include "runtime/device/passing_buffers.h"
 #include "runtime/device/sequence_table.h"
 #include "runtime/policy_choice.h"
 
@@ -88,6 +89,7 @@ class DeviceDecoder {
   Buffer<uint8_t> merge_;
   Buffer<float> importance_, logits_;
   Buffer<int32_t> visible_;
+  PassingBuffers passing_;
   Buffer<std::byte> workspace_memory_;
   kernels::cuda::DecodeWorkspace workspace_;
 };

@@ -10,8 +10,14 @@ namespace {
 
 constexpr int64_t kStepsAtOnce = 256;  // that run before the host looks at what was chosen
 
+// How long the policy lets a query see a token that will go; -1: none does.
+int delay_of(const io::ModelConfig& config, const policy::Policy& policy, int64_t positions) {
+  return policy.late ? static_cast<int>(std::min(config.dmc->window, positions)) : -1;
+}
+
 SequenceTableShape table_shape(const io::ModelConfig& config, const RunnerOptions& options,
-                               const DeviceRoom& room, int64_t positions) {
+                               const policy::Policy& policy, const DeviceRoom& room,
+                               int64_t positions) {
   return {.layers = static_cast<int>(config.num_layers),
           .kv_heads = static_cast<int>(config.num_kv_heads),
           .head_dim = static_cast<int>(config.head_dim),
@@ -19,6 +25,7 @@ SequenceTableShape table_shape(const io::ModelConfig& config, const RunnerOption
           .slot_type = options.kv,
           .rows = room.sequences,
           .max_positions = positions,
+          .delay = delay_of(config, policy, positions),
           .pages = room.pages};
 }
 
@@ -58,7 +65,8 @@ DeviceRunner::DeviceRunner(const DeviceModel& on, const RunnerOptions& options,
       chunk_(prompt_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(on.model->config, options.max_positions)),
       sequences_(room.sequences),
-      table_(*on.device, table_shape(on.model->config, options, room, max_positions_)),
+      table_(*on.device,
+             table_shape(on.model->config, options, choice_.policy, room, max_positions_)),
       decoder_(*on.device, on.model->config, *on.weights, choice_, table_,
                {chunk_, room.sequences, max_positions_}),
       staging_(*on.device) {}

@@ -23,6 +23,12 @@ io::ModelConfig dmc_config(int64_t window = 12) {
   return config;
 }
 
+io::ModelConfig dms_config(int64_t delay) {
+  io::ModelConfig config = dmc_config(delay);
+  config.dmc->method = "dms";
+  return config;
+}
+
 // A model's two runners.
 struct Pair {
   explicit Pair(const std::shared_ptr<const Model>& model, const RunnerOptions& options = {},
@@ -105,6 +111,12 @@ std::vector<Variant> variants() {
   add("decision bias", dmc_config(), {.compression = {.decision_bias = 0.3}});
   add("a held ratio", dmc_config(), {.compression = {.cr = 2.5}});
   add("a held ratio and a bias", dmc_config(), {.compression = {.cr = 1.5, .decision_bias = 0.1}});
+  for (const int64_t delay : {0, 1, 5, 16, 200}) {
+    add("dms", dms_config(delay));
+    add("dms, short chunks", dms_config(delay), {.chunk = 7});
+  }
+  add("dms in int8", dms_config(5), {.kv = DType::kI8});
+  add("dms at a held ratio", dms_config(20), {.compression = {.cr = 2.0}});
   add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
   add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
   return all;
@@ -305,9 +317,10 @@ TEST(DeviceRunner, EverySequenceOfABatchHoldsTheRatio) {
 
 // Forks of forks, decoded together and alone, taking prompts in, released in any order. In the end
 // every page is free again.
-TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
+void expect_same_forks(const io::ModelConfig& config, uint64_t seed) {
+  SCOPED_TRACE(config.dmc->method + ", seed " + std::to_string(seed));
   constexpr int kRows = 6;
-  const auto model = random_model(dmc_config(), DType::kF32, 85);
+  const auto model = random_model(config, DType::kF32, seed);
   Pair pair(model, {}, {.sequences = kRows});
   std::vector<SequenceId> a = {pair.cpu.add_sequence()}, b = {pair.device.add_sequence()};
   const std::vector<int32_t> prompt = random_text(*model, 120, 86);
@@ -317,7 +330,7 @@ TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
   b.push_back(pair.device.fork(b[0]));
   a.push_back(pair.cpu.fork(a[0]));
   EXPECT_LT(pair.device.cache_bytes(), 2 * alone) << "pages are shared";
-  Rng rng(87);
+  Rng rng(seed);
   for (int round = 0; round < 60; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
     const size_t which = rng.below(a.size());
@@ -337,11 +350,37 @@ TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
       const auto tokens = random_text(*model, static_cast<int64_t>(a.size()), 600 + round);
       expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
     }
-    if (HasFatalFailure()) return;
+    if (testing::Test::HasFatalFailure()) return;
   }
   for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));
   for (const SequenceId id : b) pair.device.release(id);
   EXPECT_EQ(pair.device.cache_bytes(), 0);
+}
+
+TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
+  for (const uint64_t seed : {85, 185, 285}) expect_same_forks(dmc_config(), seed);
+}
+
+TEST(DeviceRunner, ForksDropSlotsOfSharedPagesAlone) {
+  for (const uint64_t seed : {86, 186, 286}) expect_same_forks(dms_config(11), seed);
+}
+
+TEST(DeviceRunner, PagesOfDroppedSlotsComeBackWhileTheTextRuns) {
+  const auto model = random_model(dms_config(8), DType::kF32, 180);
+  Pair pair(model, {}, {.sequences = 1});
+  const SequenceId id = pair.device.add_sequence();
+  const int64_t empty = pair.device.cache_bytes();
+  pair.device.prefill(id, random_text(*model, 10, 181));
+  for (int step = 0; step < 250; ++step) {
+    const auto token = random_text(*model, 1, 900 + step);
+    pair.device.decode({&id, 1}, token);
+  }
+  const std::vector<int64_t> slots = pair.device.slots(id);
+  int64_t pages = 0;
+  for (const int64_t count : slots) pages += (count - 1 + 15) / 16;
+  EXPECT_GT(pair.device.compression_ratio(id), 1.3) << "these models do drop tokens";
+  const int64_t page_bytes = 16 * 2 * model->config.head_dim * 4;
+  EXPECT_EQ(pair.device.cache_bytes() - empty, pages * page_bytes) << "none is held for nothing";
 }
 
 // A fork takes no page; what it writes then does.
@@ -420,12 +459,10 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
                         DType type = DType::kF32) {
     return kind_of([&] { Pair(random_model(config, type, 1), options); });
   };
-  io::ModelConfig other = small_config(), late = dmc_config(), adapted = dmc_config();
+  io::ModelConfig other = small_config(), adapted = dmc_config();
   other.learned_positions = true;
-  late.dmc->method = "dms";
   adapted.dmc->decision_source = "adapter";
   EXPECT_EQ(usage(other, {}), ErrorKind::kUsage);
-  EXPECT_EQ(usage(late, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(adapted, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
             ErrorKind::kUsage);

@@ -9,11 +9,10 @@
 #include "kernels/attention.h"
 #include "kernels/cuda/copy_stream.h"
 #include "kernels/cuda/few_rows.h"
+#include "kernels/cuda/late_prompt.h"
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/norm.h"
-#include "kernels/cuda/prompt.h"
 #include "kernels/cuda/slot_types.h"
-#include "kernels/cuda/take_token.h"
 #include "kernels/cuda/team.h"
 
 namespace dmc::runtime {
@@ -63,13 +62,22 @@ class Pages {
     for (int64_t id = 0; id <= highest_page; ++id) {
       pages_.push_back(cache.pool.memory + id * cache.pool.page_bytes);
     }
-    view_ = {pages_.data(), {cache.pool.page_slots, shape.head_dim, shape.slot_type}};
+    format_ = {cache.pool.page_slots, shape.head_dim, shape.slot_type};
   }
-  const kernels::PoolView& view() const { return view_; }
+  // Those of a head's passing tokens too; returns their numbers.
+  std::vector<int32_t> add(const gpu::PassingTokens& passing, int head) {
+    std::vector<int32_t> ids;
+    for (int32_t n = 0; n < passing.pages; ++n) {
+      ids.push_back(static_cast<int32_t>(pages_.size()));
+      pages_.push_back(passing.page(head, n));
+    }
+    return ids;
+  }
+  kernels::PoolView view() const { return {pages_.data(), format_}; }
 
  private:
   std::vector<std::byte*> pages_;
-  kernels::PoolView view_;
+  kernels::PageFormat format_;
 };
 
 int32_t highest_page(const gpu::CacheView& cache, int64_t stream) {
@@ -78,6 +86,58 @@ int32_t highest_page(const gpu::CacheView& cache, int64_t stream) {
   int32_t highest = -1;
   for (int32_t n = 0; n < pages; ++n) highest = std::max(highest, cache.streams.table(stream)[n]);
   return highest;
+}
+
+// What a chunk says of one head, token by token.
+struct PromptOfHead {
+  std::vector<int64_t> visible, from, to;
+  std::vector<float> own_key, own_value;
+
+  PromptOfHead(const gpu::PromptChunk& chunk, int head) {
+    const int64_t dim = chunk.head_dim;
+    for (int t = 0; t < chunk.tokens; ++t) {
+      const int64_t row = chunk.row(t, head), at = row * dim;
+      visible.push_back(chunk.visible[row]);
+      own_key.insert(own_key.end(), chunk.own_key + at, chunk.own_key + at + dim);
+      own_value.insert(own_value.end(), chunk.own_value + at, chunk.own_value + at + dim);
+      if (chunk.passing.from == nullptr) continue;
+      from.push_back(chunk.passing.from[row]);
+      to.push_back(chunk.passing.to[row]);
+    }
+  }
+};
+
+// One head's tokens of a prompt, in the order of the kernels of prefill.cu.
+template <DType kType>
+void take_prompt_of(const gpu::CacheView& cache, const gpu::PromptChunk& chunk, int head) {
+  using Team = gpu::SoloTeam;
+  const gpu::Streams& streams = cache.streams;
+  const int64_t stream = chunk.first_stream + head;
+  if (streams.late()) gpu::lift_marked<kType, Team>(cache.pool, cache.stack, streams, chunk, head);
+  for (int t = 0; t < chunk.tokens; ++t) gpu::pool_prompt_token<Team>(streams, chunk, t, head);
+  int32_t seen = streams.closed[stream], closing = 0;
+  for (int t = 0; t < chunk.tokens; ++t) {
+    closing += chunk.closes(streams, t, head) ? 1 : 0;
+    chunk.visible[chunk.row(t, head)] = seen + closing;
+  }
+  if (streams.late()) {
+    int32_t passing = chunk.passing.lifted[head];
+    for (int t = 0; t < chunk.tokens; ++t) {
+      passing += chunk.marks(streams, t, head) ? 1 : 0;
+      chunk.passing.to[chunk.row(t, head)] = passing;
+      chunk.passing.from[chunk.row(t, head)] = gpu::passed_by(streams, chunk, t, head);
+    }
+    closing += chunk.passing.left(chunk.row(chunk.tokens - 1, head));
+  }
+  if (!gpu::reserve_pages<Team>(cache.pool, cache.stack, streams, stream, closing)) {
+    for (int t = 0; t < chunk.tokens; ++t) gpu::see_nothing(chunk, t, head);
+  }
+  for (int t = 0; t < chunk.tokens; ++t) {
+    gpu::write_closed<kType, Team>(cache.pool, streams, chunk, t, head);
+    if (streams.late()) gpu::write_passing<kType, Team>(streams, chunk, t, head);
+  }
+  gpu::finish_prompt<Team>(streams, chunk, head);
+  if (streams.late()) gpu::return_marked<kType, Team>(cache.pool, streams, chunk, head);
 }
 
 class Replay : public gpu::Recording {
@@ -223,16 +283,23 @@ void HostDevice::take_tokens(const gpu::DecodeShape& shape, const gpu::CacheView
   gpu::with_slot_type(shape.slot_type, [&]<DType kType>() {
     for (int item = 0; item < batch.items(); ++item) {
       if (!batch.active(item)) continue;
-      const int64_t at = int64_t{item} * shape.head_dim;
-      const int64_t angle = int64_t{tokens.positions[item / batch.kv_heads]} * shape.head_dim / 2;
+      const int64_t at = int64_t{item} * shape.head_dim, stream = batch.stream(layer, item);
+      const int32_t position = tokens.positions[item / batch.kv_heads];
+      const int64_t angle = int64_t{position} * shape.head_dim / 2;
       const gpu::TokenPair token{tokens.k + at,
                                  tokens.v + at,
                                  tokens.importance[item],
                                  tokens.merge[item] != 0,
                                  rope.cos == nullptr ? nullptr : rope.cos + angle,
-                                 rope.sin == nullptr ? nullptr : rope.sin + angle};
-      gpu::take_token<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams,
-                                            batch.stream(layer, item), shape.head_dim, token);
+                                 rope.sin == nullptr ? nullptr : rope.sin + angle,
+                                 position};
+      if (cache.streams.late()) {
+        gpu::take_token_late<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, stream,
+                                                   shape.head_dim, token);
+      } else {
+        gpu::take_token<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, stream,
+                                              shape.head_dim, token);
+      }
     }
   });
 }
@@ -256,26 +323,9 @@ void HostDevice::decode_attention(const gpu::DecodeShape& shape, const gpu::Cach
 
 void HostDevice::take_prompt(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
                              const gpu::PromptChunk& chunk) {
-  for (int head = 0; head < chunk.kv_heads; ++head) {
-    const int64_t stream = chunk.first_stream + head;
-    int32_t seen = cache.streams.closed[stream], closing = 0;
-    for (int t = 0; t < chunk.tokens; ++t) {
-      gpu::pool_prompt_token<gpu::SoloTeam>(cache.streams, chunk, t, head);
-      closing += chunk.closes(cache.streams, t, head) ? 1 : 0;
-    }
-    const bool enough =
-        gpu::reserve_pages<gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, stream, closing);
-    for (int t = 0; t < chunk.tokens; ++t) {
-      seen += chunk.closes(cache.streams, t, head) ? 1 : 0;
-      chunk.visible[chunk.row(t, head)] = enough ? seen : 0;
-    }
-    gpu::with_slot_type(shape.slot_type, [&]<DType kType>() {
-      for (int t = 0; t < chunk.tokens; ++t) {
-        gpu::write_closed<kType, gpu::SoloTeam>(cache.pool, cache.streams, chunk, t, head);
-      }
-    });
-    gpu::finish_prompt<gpu::SoloTeam>(cache.streams, chunk, head);
-  }
+  gpu::with_slot_type(shape.slot_type, [&]<DType kType>() {
+    for (int head = 0; head < chunk.kv_heads; ++head) take_prompt_of<kType>(cache, chunk, head);
+  });
 }
 
 void HostDevice::prefill_attention(const gpu::DecodeShape& shape, const gpu::CacheView& cache,
@@ -283,26 +333,18 @@ void HostDevice::prefill_attention(const gpu::DecodeShape& shape, const gpu::Cac
                                    float* out) {
   const int64_t dim = chunk.head_dim, width = chunk.kv_heads * dim;
   for (int head = 0; head < chunk.kv_heads; ++head) {
-    const int64_t stream = chunk.first_stream + head;
-    std::vector<int64_t> visible;
-    std::vector<float> own_key, own_value;  // of this head, token by token
-    for (int t = 0; t < chunk.tokens; ++t) {
-      visible.push_back(chunk.visible[chunk.row(t, head)]);
-      const int64_t at = t * width + head * dim;
-      own_key.insert(own_key.end(), chunk.own_key + at, chunk.own_key + at + dim);
-      own_value.insert(own_value.end(), chunk.own_value + at, chunk.own_value + at + dim);
+    const int64_t stream = chunk.first_stream + head, queries = head * shape.group * dim;
+    const PromptOfHead of(chunk, head);
+    Pages pages(shape, cache, highest_page(cache, stream));
+    kernels::PrefillItem item{
+        cache.streams.table(stream), chunk.tokens, of.visible.data(), of.own_key.data(),
+        of.own_value.data(),         q + queries,  out + queries,     width * shape.group};
+    std::vector<int32_t> passing;
+    if (cache.streams.late()) {
+      passing = pages.add(chunk.passing, head);
+      item.passing = {passing.data(), of.from.data(), of.to.data()};
     }
-    const int64_t queries = head * shape.group * dim;
-    const kernels::PrefillItem item{cache.streams.table(stream),
-                                    chunk.tokens,
-                                    visible.data(),
-                                    own_key.data(),
-                                    own_value.data(),
-                                    q + queries,
-                                    out + queries,
-                                    width * shape.group};
-    kernels::prefill_attention(Pages(shape, cache, highest_page(cache, stream)).view(), {&item, 1},
-                               shape.group, scale);
+    kernels::prefill_attention(pages.view(), {&item, 1}, shape.group, scale);
   }
 }
 

@@ -35,6 +35,11 @@ SequenceTable::SequenceTable(gpu::Device& device, const SequenceTableShape& shap
   const int64_t capacity = std::max(1, shape.window);
   open_weights_ = Buffer<float>(device, streams() * capacity);
   open_pairs_ = Buffer<float>(device, streams() * (capacity + 1) * 2 * shape.head_dim);
+  if (shape.delay >= 0) {
+    mark_count_ = Buffer<int32_t>(device, streams());
+    mark_head_ = Buffer<int32_t>(device, streams());
+    marks_ = Buffer<gpu::Mark>(device, streams() * view().streams.mark_capacity());
+  }
   const int64_t page_bytes = page_format(shape).bytes();
   const int64_t pages = shape.pages > 0 ? shape.pages : pages_that_fit(page_bytes);
   std::vector<int32_t> ids(static_cast<size_t>(pages));
@@ -136,7 +141,8 @@ int64_t SequenceTable::bytes() const {
   const std::vector<int32_t> counters = counters_.download();
   const int64_t in_use = pages() - counters[0] - counters[2];
   const auto active = static_cast<int64_t>(sequences_.size());
-  const int64_t state = open_weights_.size() + open_pairs_.size() + tables_.size();
+  const int64_t state =
+      open_weights_.size() + open_pairs_.size() + tables_.size() + 2 * marks_.size();
   return in_use * page_format(shape_).bytes() + 4 * state / shape_.rows * active;
 }
 
@@ -152,7 +158,8 @@ gpu::CacheView SequenceTable::view() const {
   return {{memory_.get(), page_format(shape_).bytes(), kPageSlots},
           {free_.get(), counters, counters + 1, references_.get(), returned_.get(), counters + 2},
           {closed_.get(), tables_.get(), open_count_.get(), open_head_.get(), open_weights_.get(),
-           open_pairs_.get(), max_pages_, shape_.window}};
+           open_pairs_.get(), max_pages_, shape_.window, shape_.delay, mark_count_.get(),
+           mark_head_.get(), marks_.get()}};
 }
 
 }  // namespace dmc::runtime

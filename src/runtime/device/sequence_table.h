@@ -16,7 +16,9 @@ struct SequenceTableShape {
   DType slot_type;
   int rows;               // sequences at a time, at most
   int64_t max_positions;  // tokens of each
-  int64_t pages = 0;      // 0: for all rows at full length, as far as there is memory
+  // With a policy that evicts late: tokens that such a token is seen by; -1: no slot goes.
+  int delay = -1;
+  int64_t pages = 0;  // 0: for all rows at full length, as far as there is memory
 };
 
 class SequenceTable {
@@ -68,6 +70,8 @@ class SequenceTable {
 
   Buffer<int32_t> closed_, tables_, open_count_, open_head_;
   Buffer<float> open_weights_, open_pairs_;
+  Buffer<int32_t> mark_count_, mark_head_;  // empty: no slot goes
+  Buffer<kernels::cuda::Mark> marks_;
   Buffer<int32_t> counters_;  // pages left, slots refused, pages waiting
   Buffer<int32_t> some_rows_;
   Buffer<int32_t> free_, references_, returned_;
