@@ -116,9 +116,19 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
   app.add_flag("--resume", o.resume, "go on from the checkpoint in --out");
+  app.add_option("--device", o.device,
+                 "where to train: cpu or cuda, an NVIDIA GPU; --resume may change it")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--precision", o.precision,
+                 "of matrix products and attention; weights and optimizer always have f32 "
+                 "(default: f32 on the CPU, bf16 on CUDA)")
+      ->type_name("{f32,bf16}")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   add_threads(app, command.threads);
   app.add_flag("--fast-matmul", command.fast_matmul,
-               "let f32 matrix products round their inputs to bf16 where the CPU has bf16 units");
+               "let f32 matrix products round their inputs, to bf16 where the CPU has bf16 units, "
+               "to TF32 on CUDA");
   app.add_flag("--json", command.json, "print the last step's record as JSON");
 }
 

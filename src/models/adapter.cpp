@@ -16,10 +16,11 @@ Decoder with_adapter(const Decoder& base, const io::DmcConfig& dmc) {
   config.dmc->decision_source = "adapter";
   const families::DecoderLayout layout = families::decoder_layout(config);
   std::map<std::string, at::Tensor> parameters = base.parameters();
+  const at::Device device = parameters.begin()->second.device();
   for (const families::LayerLayout& layer : layout.layers) {
     const std::string &norm = layer.decision_norm.weight, &proj = layer.decision_proj.weight;
-    parameters[norm] = at::ones(layout.shapes.at(norm));
-    parameters[proj] = at::zeros(layout.shapes.at(proj));
+    parameters[norm] = at::ones(layout.shapes.at(norm), device);
+    parameters[proj] = at::zeros(layout.shapes.at(proj), device);
   }
   return Decoder(config, std::move(parameters));
 }
@@ -43,7 +44,7 @@ void scale_adapter(Decoder& model, double factor) {
 void save_adapter(const Decoder& model, const std::filesystem::path& path) {
   nn::TensorsByName tensors;
   for (const std::string& name : families::adapter_tensors(model.layout())) {
-    tensors[name] = model.parameter(name).detach();
+    tensors[name] = model.parameter(name).detach().cpu();
   }
   io::write_safetensors(path, nn::to_views(tensors),
                         families::AdapterFile::metadata(*model.config().dmc));

@@ -109,6 +109,11 @@ void Decoder::save(const std::filesystem::path& dir, const nn::WeightForm& form)
                  parameters_, form);
 }
 
+void Decoder::place(const nn::Placement& placement) {
+  for (auto& [name, parameter] : parameters_) parameter = parameter.to(placement.device);
+  products_ = placement.products;
+}
+
 int64_t Decoder::parameter_count() const {
   int64_t count = 0;
   for (const auto& [name, parameter] : parameters_) count += parameter.numel();
@@ -124,23 +129,28 @@ at::Tensor Decoder::bias(const LinearSource& source) const {
   return source.bias.empty() ? at::Tensor() : rows_of(parameters_.at(source.bias), source);
 }
 
+at::Tensor Decoder::operand(const at::Tensor& x) const {
+  return x.defined() && products_ ? x.to(*products_) : x;
+}
+
 at::Tensor Decoder::linear(const at::Tensor& x, const LinearSource& source) const {
-  return at::linear(x, weight(source), bias(source));
+  return at::linear(operand(x), operand(weight(source)), operand(bias(source)));
 }
 
 at::Tensor Decoder::norm(const at::Tensor& x, const NormSource& source) const {
   if (!source.present()) return x;
   const std::array<int64_t, 1> width = {x.size(-1)};
   const at::Tensor& scale = parameters_.at(source.weight);
-  if (config_.norm == io::NormKind::kRms) return at::rms_norm(x, width, scale, config_.norm_eps);
-  return at::layer_norm(x, width, scale, parameters_.at(source.bias), config_.norm_eps);
+  const at::Tensor wide = x.to(scale.scalar_type());
+  if (config_.norm == io::NormKind::kRms) return at::rms_norm(wide, width, scale, config_.norm_eps);
+  return at::layer_norm(wide, width, scale, parameters_.at(source.bias), config_.norm_eps);
 }
 
 at::Tensor Decoder::embed(const at::Tensor& tokens_BT, const at::Tensor& positions_BT) const {
   at::Tensor x_BTD = at::embedding(parameters_.at(layout_.token_embedding), tokens_BT);
   if (config_.learned_positions) {
     const at::Tensor positions =
-        positions_BT.defined() ? positions_BT : at::arange(tokens_BT.size(1), at::kLong);
+        positions_BT.defined() ? positions_BT : at::arange(tokens_BT.size(1), tokens_BT.options());
     x_BTD = x_BTD + at::embedding(parameters_.at(layout_.position_embedding), positions);
   }
   if (config_.token_types > 0) x_BTD = x_BTD + parameters_.at(layout_.token_type_embedding)[0];
@@ -150,8 +160,8 @@ at::Tensor Decoder::embed(const at::Tensor& tokens_BT, const at::Tensor& positio
 at::Tensor Decoder::decisions(const LayerLayout& layer, const at::Tensor& x_BTD) const {
   if (!layer.decision_proj.present()) return {};
   const at::Tensor& scale = parameters_.at(layer.decision_norm.weight);
-  return linear(at::rms_norm(x_BTD, {x_BTD.size(-1)}, scale, config_.norm_eps),
-                layer.decision_proj);
+  return at::linear(at::rms_norm(x_BTD, {x_BTD.size(-1)}, scale, config_.norm_eps),
+                    weight(layer.decision_proj));  // few outputs, in which digits count
 }
 
 at::Tensor Decoder::attention_block(int64_t layer, const at::Tensor& x_BTD,
@@ -162,8 +172,8 @@ at::Tensor Decoder::attention_block(int64_t layer, const at::Tensor& x_BTD,
     return linear(x_BTD, source).unflatten(-1, at::IntArrayRef{count, config_.head_dim});
   };
   const at::Tensor mixed_BTHd =
-      attention.attend(layer, {norm(heads(l.q, config_.num_heads), l.q_norm),
-                               norm(heads(l.k, config_.num_kv_heads), l.k_norm),
+      attention.attend(layer, {operand(norm(heads(l.q, config_.num_heads), l.q_norm)),
+                               operand(norm(heads(l.k, config_.num_kv_heads), l.k_norm)),
                                heads(l.v, config_.num_kv_heads), decisions_BTR});
   return linear(mixed_BTHd.flatten(2), l.o);
 }
@@ -183,7 +193,8 @@ at::Tensor Decoder::gelu(const at::Tensor& x) const {
 at::Tensor Decoder::hidden(const at::Tensor& tokens_BT, nn::AttentionStrategy& attention,
                            const at::Tensor& positions_BT) const {
   const auto residual = [&](const at::Tensor& x, const NormSource& source, const auto& block) {
-    return config_.post_norm ? norm(x + block(x), source) : x + block(norm(x, source));
+    return config_.post_norm ? norm(x + block(operand(x)), source)
+                             : x + block(operand(norm(x, source)));
   };
   at::Tensor x_BTD = embed(tokens_BT, positions_BT);
   for (int64_t i = 0; i < config_.num_layers; ++i) {

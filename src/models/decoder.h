@@ -11,6 +11,7 @@
 #include "families/family.h"
 #include "io/model_config.h"
 #include "nn/attention.h"
+#include "nn/placement.h"
 #include "nn/weights.h"
 
 namespace dmc::models {
@@ -24,6 +25,9 @@ class Decoder {
   static Decoder load(const std::filesystem::path& dir, at::ScalarType dtype = at::kFloat);
   // Fresh weights: normal(0, 0.02), output projections scaled down by sqrt(2 * layers).
   static Decoder create(const io::ModelConfig& config, uint64_t seed);
+
+  // Moves the parameters, and computes like that from then on.
+  void place(const nn::Placement& placement);
 
   // config.json and the weights (a tied head left out) into `dir`, see nn::save_model.
   void save(const std::filesystem::path& dir, const nn::WeightForm& form) const;
@@ -48,6 +52,8 @@ class Decoder {
   at::Tensor bias(const families::LinearSource& source) const;
 
  private:
+  // x in the dtype of products.
+  at::Tensor operand(const at::Tensor& x) const;
   at::Tensor linear(const at::Tensor& x, const families::LinearSource& source) const;
   at::Tensor norm(const at::Tensor& x, const families::NormSource& source) const;
   at::Tensor embed(const at::Tensor& tokens_BT, const at::Tensor& positions_BT) const;
@@ -62,6 +68,7 @@ class Decoder {
   io::ModelConfig config_;
   families::DecoderLayout layout_;
   std::map<std::string, at::Tensor> parameters_;
+  std::optional<at::ScalarType> products_;  // nn::Placement::products
 };
 
 }  // namespace dmc::models

@@ -12,9 +12,9 @@ namespace dmc::nn {
 class Rope {
  public:
   // frequencies: radians a position for each channel pair; none: apply() changes nothing, as
-  // families without rotary embedding want it.
-  Rope(int64_t positions, std::span<const double> frequencies);
-  // x_BTHd rotated with positions 0..T-1.
+  // families without rotary embedding want it. Angles lie on `device`, as what is rotated must.
+  Rope(int64_t positions, std::span<const double> frequencies, at::Device device = at::kCPU);
+  // x_BTHd rotated with positions 0..T-1, in f32 at least, and rounded to x's dtype at the end.
   at::Tensor apply(const at::Tensor& x_BTHd) const;
 
  private:

@@ -49,10 +49,10 @@ int64_t stored_bytes(const std::string& name, const at::Tensor& tensor, const We
 void add_stored(const std::string& name, const at::Tensor& tensor, const WeightForm& form,
                 TensorsByName* to) {
   if (!form.int8.contains(name)) {
-    (*to)[name] = tensor.to(form.dtype).contiguous();
+    (*to)[name] = tensor.to(at::kCPU, form.dtype).contiguous();
     return;
   }
-  const at::Tensor from = tensor.to(at::kFloat).contiguous();
+  const at::Tensor from = tensor.to(at::kCPU, at::kFloat).contiguous();
   const int64_t rows = from.size(0), columns = from.size(1);
   const at::Tensor rounded = at::empty({rows, columns}, at::kChar);
   const at::Tensor scales = at::empty({rows, 1}, at::kFloat);

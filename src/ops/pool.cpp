@@ -1,19 +1,21 @@
 #include "ops/pool.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
-#include "kernels/pooling.h"
+#include "ops/pool_backend.h"
+#include "ops/precision.h"
 
 namespace dmc::ops {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+const PoolBackend& backend_of(const at::Tensor& x) {
+  return x.is_cpu() ? cpu_pooling() : cuda_pooling();
+}
 
 kernels::PoolShape shape_of(const at::Tensor& k_BTKd, int64_t window) {
   return {k_BTKd.size(0), k_BTKd.size(1), k_BTKd.size(2), k_BTKd.size(3), static_cast<int>(window)};
@@ -24,41 +26,34 @@ struct Pool : torch::autograd::Function<Pool> {
                                const at::Tensor& v_BTKd, const at::Tensor& merge_logit_BTK,
                                const at::Tensor& importance_logit_BTK, int64_t window) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const at::Tensor k = k_BTKd.contiguous(), v = v_BTKd.contiguous();
-    const at::Tensor alpha = merge_logit_BTK.sigmoid().contiguous();
-    const at::Tensor omega = importance_logit_BTK.sigmoid().contiguous();
-    const at::Tensor k_out = at::empty_like(k), v_out = at::empty_like(v);
-    const at::Tensor total = at::empty_like(alpha);
-    AT_DISPATCH_FLOATING_TYPES(k.scalar_type(), "pool", [&] {
-      kernels::pool_forward<scalar_t>(
-          shape_of(k, window), k.const_data_ptr<scalar_t>(), v.const_data_ptr<scalar_t>(),
-          alpha.const_data_ptr<scalar_t>(), omega.const_data_ptr<scalar_t>(),
-          k_out.mutable_data_ptr<scalar_t>(), v_out.mutable_data_ptr<scalar_t>(),
-          total.mutable_data_ptr<scalar_t>());
-    });
-    context->save_for_backward({k, v, alpha, omega, k_out, v_out, total});
+    PoolForward x{shape_of(k_BTKd, window), k_BTKd.contiguous(), v_BTKd.contiguous()};
+    x.alpha = merge_logit_BTK.sigmoid().contiguous();
+    x.omega = importance_logit_BTK.sigmoid().contiguous();
+    x.k_out = at::empty_like(x.k);
+    x.v_out = at::empty_like(x.v);
+    x.total = at::empty_like(x.alpha);
+    backend_of(x.k).forward(x);
+    context->save_for_backward({x.k, x.v, x.alpha, x.omega, x.k_out, x.v_out, x.total});
     context->saved_data["window"] = window;
-    return {k_out, v_out};
+    return {x.k_out, x.v_out};
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &k = saved[0], &v = saved[1], &alpha = saved[2], &omega = saved[3];
-    const at::Tensor gk = gradients[0].contiguous(), gv = gradients[1].contiguous();
-    const at::Tensor dk = at::empty_like(k), dv = at::empty_like(v);
-    const at::Tensor dmerge = at::empty_like(alpha), dimportance = at::empty_like(omega);
-    AT_DISPATCH_FLOATING_TYPES(k.scalar_type(), "pool_backward", [&] {
-      kernels::pool_backward<scalar_t>(
-          shape_of(k, context->saved_data["window"].toInt()), k.const_data_ptr<scalar_t>(),
-          v.const_data_ptr<scalar_t>(), alpha.const_data_ptr<scalar_t>(),
-          omega.const_data_ptr<scalar_t>(), saved[4].const_data_ptr<scalar_t>(),
-          saved[5].const_data_ptr<scalar_t>(), saved[6].const_data_ptr<scalar_t>(),
-          gk.const_data_ptr<scalar_t>(), gv.const_data_ptr<scalar_t>(),
-          dk.mutable_data_ptr<scalar_t>(), dv.mutable_data_ptr<scalar_t>(),
-          dmerge.mutable_data_ptr<scalar_t>(), dimportance.mutable_data_ptr<scalar_t>());
-    });
-    return {dk, dv, dmerge, dimportance, at::Tensor()};
+    const PoolForward x{shape_of(saved[0], context->saved_data["window"].toInt()),
+                        saved[0],
+                        saved[1],
+                        saved[2],
+                        saved[3],
+                        saved[4],
+                        saved[5],
+                        saved[6]};
+    const PoolBackward y{gradients[0].contiguous(), gradients[1].contiguous(),
+                         at::empty_like(x.k),       at::empty_like(x.v),
+                         at::empty_like(x.alpha),   at::empty_like(x.omega)};
+    backend_of(x.k).backward(x, y);
+    return {y.dk, y.dv, y.dmerge_logit, y.dimportance_logit, at::Tensor()};
   }
 };
 
@@ -70,9 +65,10 @@ std::pair<at::Tensor, at::Tensor> pool(const at::Tensor& k_BTKd, const at::Tenso
   DMC_CHECK(k_BTKd.dim() == 4 && k_BTKd.sizes() == v_BTKd.sizes());
   DMC_CHECK(merge_logit_BTK.sizes() == k_BTKd.sizes().slice(0, 3));
   DMC_CHECK(importance_logit_BTK.sizes() == merge_logit_BTK.sizes());
-  const variable_list out =
-      Pool::apply(k_BTKd, v_BTKd, merge_logit_BTK, importance_logit_BTK, window);
-  return {out[0], out[1]};
+  const auto computed = [](const at::Tensor& x) { return x.is_cpu() ? at_least_f32(x) : x; };
+  const variable_list out = Pool::apply(computed(k_BTKd), computed(v_BTKd), merge_logit_BTK,
+                                        importance_logit_BTK, window);
+  return {out[0].to(k_BTKd.scalar_type()), out[1].to(v_BTKd.scalar_type())};
 }
 
 }  // namespace dmc::ops

@@ -4,6 +4,9 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/pooling.h"
+#include "ops/pool_backend.h"
+
 namespace dmc::ops {
 namespace {
 
@@ -50,6 +53,35 @@ TEST(Pool, EqualsLiteralTwinWithAllGradients) {
         EXPECT_LT(error, 1e-10 * std::max(1.0, slow[i].norm().item<double>()))
             << "result " << i << " window " << window << " seed " << seed - 1;
       }
+    }
+  }
+}
+
+// What is handed to the CUDA kernels, with the same kernels on one lane of the CPU in their place.
+TEST(Pool, CudaBackendGivesTheSame) {
+  if (kernels::cuda::has_pooling()) GTEST_SKIP() << "the GPU's kernels are linked";
+  const kernels::PoolShape shape{2, 40, 3, 16, 12};
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(uint64_t{5});
+    const auto wide = [&] { return at::randn({2, 40, 3, 16}, generator).to(type).to(at::kFloat); };
+    const at::Tensor k = wide(), v = wide(), gk = wide(), gv = wide();
+    const at::Tensor alpha = at::rand({2, 40, 3}, generator);
+    const at::Tensor omega = at::rand({2, 40, 3}, generator);
+    const auto run = [&](const PoolBackend& backend, at::ScalarType as) {
+      const auto in = [&](const at::Tensor& x) { return x.to(as); };
+      const auto room = [&] { return at::empty(k.sizes(), as); };
+      const PoolForward x{shape, in(k), in(v), alpha, omega, room(), room(), at::empty_like(alpha)};
+      const PoolBackward y{
+          in(gk), in(gv), room(), room(), at::empty_like(alpha), at::empty_like(omega)};
+      backend.forward(x);
+      backend.backward(x, y);
+      return std::vector{
+          x.k_out, x.v_out, x.total, y.dk, y.dv, y.dmerge_logit, y.dimportance_logit};
+    };
+    const auto expected = run(cpu_pooling(), at::kFloat), got = run(cuda_pooling(), type);
+    for (size_t i = 0; i < got.size(); ++i) {
+      const at::Tensor error = (got[i].to(at::kFloat) - expected[i]).norm() / expected[i].norm();
+      EXPECT_LT(error.item<double>(), type == at::kFloat ? 1e-5 : 1e-2) << i << " " << type;
     }
   }
 }

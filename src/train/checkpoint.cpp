@@ -14,7 +14,8 @@ namespace {
 constexpr auto kParameterPrefix = "parameter.";
 
 // Parameters that train and optimizer state under their names in the file, sharing memory with
-// both. What does not train is in the model that the run started from.
+// both. (On the model's device: a file may be read on another one than it was written on.) What
+// does not train is in the model that the run started from.
 nn::TensorsByName all_tensors(const models::Decoder& model, const AdamW& optimizer) {
   nn::TensorsByName tensors = optimizer.state();
   for (const auto& [name, parameter] : model.parameters()) {
@@ -52,7 +53,8 @@ void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
       {"ratios_saved", progress.ratios_saved},
       {"feeds", feeds},
   };
-  const nn::TensorsByName tensors = all_tensors(model, optimizer);
+  nn::TensorsByName tensors = all_tensors(model, optimizer);
+  for (auto& [name, tensor] : tensors) tensor = tensor.cpu();
   io::write_safetensors(checkpoint_path(options.out_dir), nn::to_views(tensors),
                         {{"progress", state.dump()}, {"options", options.identity_json()}});
 }

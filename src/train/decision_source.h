@@ -12,10 +12,10 @@ namespace dmc::train {
 class DecisionSource {
  public:
   // "neuron" or "adapter"; `config` must outlive this.
-  DecisionSource(const std::string& name, const io::ModelConfig& config);
+  DecisionSource(const std::string& name, const io::ModelConfig& config, at::Device device);
 
-  // Logits [B, T, K] without scale, offset and noise: of a decision for each token and KV head, and
-  // (for methods in which tokens share slots) of the token's importance.
+  // Logits [B, T, K], in f32 at least, without scale, offset and noise: of a decision for each
+  // token and KV head, and (for methods in which tokens share slots) of the token's importance.
   at::Tensor decision(const nn::AttentionInput& in) const;
   at::Tensor importance(const nn::AttentionInput& in) const;
   // What attention sees of q or k: all channels but one that decides.

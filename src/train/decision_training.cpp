@@ -7,13 +7,16 @@
 
 #include "base/rng.h"
 #include "families/rope_frequencies.h"
+#include "nn/placement.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
+#include "train/placement.h"
 
 namespace dmc::train {
 namespace {
 
-// Difference of two Gumbel variables, which is a logistic one.
+// Difference of two Gumbel variables, which is a logistic one. Drawn on the CPU, so that a run has
+// the same noise on every device.
 at::Tensor logistic_noise(at::IntArrayRef shape, uint64_t seed) {
   at::Generator generator = nn::generator(seed);
   // Open interval: a logit of infinity would make a NaN gradient.
@@ -30,8 +33,9 @@ DecisionTraining::DecisionTraining(const io::ModelConfig& config, const TrainOpt
                                    bool ramp)
     : options_(options.retrofit),
       ramp_(ramp),
-      source_(options.retrofit.decisions, config),
-      rope_(options.length, families::rope_frequencies(config)) {}
+      device_(device_of(options)),
+      source_(options.retrofit.decisions, config, device_),
+      rope_(options.length, families::rope_frequencies(config), device_) {}
 
 void DecisionTraining::begin_step(const StepInfo& info) {
   info_ = info;
@@ -44,13 +48,12 @@ void DecisionTraining::begin_step(const StepInfo& info) {
 }
 
 at::Tensor DecisionTraining::decide(int64_t layer, const nn::AttentionInput& in) {
-  const at::Tensor noise =
-      noise_ * logistic_noise(in.k_BTKd.sizes().slice(0, 3),
-                              random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
-                                          static_cast<uint64_t>(layer)));
-  const at::Tensor logit =
-      (source_.decision(in) * options_.decision_scale - options_.offset + noise) /
-      options_.temperature;
+  const uint64_t seed = random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
+                                    static_cast<uint64_t>(layer));
+  const at::Tensor noise = noise_ * logistic_noise(in.k_BTKd.sizes().slice(0, 3), seed);
+  const at::Tensor logit = (source_.decision(in) * options_.decision_scale - options_.offset +
+                            nn::copied_to(device_, noise)) /
+                           options_.temperature;
   count(logit);
   return logit;
 }
@@ -75,14 +78,15 @@ at::Tensor DecisionTraining::extra_loss() {
   return at::relu(policy::merge_fraction(wanted_cr_) - counted) * info_.compression_weight;
 }
 
-double DecisionTraining::measured_cr() const {
-  return 1.0 / (1.0 - at::cat(decided_fractions_).mean().item<double>());
+at::Tensor DecisionTraining::decided_fraction() const {
+  return at::cat(decided_fractions_).detach().mean();
 }
 
 std::vector<std::vector<double>> DecisionTraining::cr_by_head() const {
   std::vector<std::vector<double>> result;
   for (const at::Tensor& fractions_K : decided_fractions_) {
-    const at::Tensor cr = (1.0 / (1.0 - fractions_K.detach().to(at::kDouble))).contiguous();
+    const at::Tensor cr =
+        (1.0 / (1.0 - fractions_K.detach().to(at::kCPU, at::kDouble))).contiguous();
     result.emplace_back(cr.const_data_ptr<double>(), cr.const_data_ptr<double>() + cr.numel());
   }
   return result;

@@ -17,7 +17,7 @@ class DecisionTraining : public TrainAttention {
 
   void begin_step(const StepInfo& info) override;
   at::Tensor extra_loss() override;
-  double measured_cr() const override;
+  at::Tensor decided_fraction() const override;
   double wanted_cr() const override { return wanted_cr_; }
   std::vector<std::vector<double>> cr_by_head() const override;
 
@@ -36,6 +36,7 @@ class DecisionTraining : public TrainAttention {
 
   const RetrofitOptions options_;
   const bool ramp_;
+  const at::Device device_;
   const DecisionSource source_;
   nn::Rope rope_;
   StepInfo info_;

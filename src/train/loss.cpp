@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/nll_loss.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
@@ -25,7 +26,8 @@ constexpr Divergence kDivergences[] = {
 };
 
 at::Tensor log_probabilities(const models::Decoder& model, const at::Tensor& hidden_ND) {
-  return at::log_softmax(model.logits(hidden_ND), -1);
+  const at::Tensor logits = model.logits(hidden_ND);
+  return at::log_softmax(logits, -1, c10::promoteTypes(logits.scalar_type(), at::kFloat));
 }
 
 at::Tensor teacher_log_probabilities(const Distillation& distillation, int64_t first,
@@ -48,18 +50,19 @@ TokenLoss head_backward(const models::Decoder& model, const at::Tensor& hidden_N
   const at::Tensor leaf_ND = hidden_ND.detach().set_requires_grad(true);
   const int64_t tokens = leaf_ND.size(0);
   const int64_t chunk = std::max<int64_t>(1, logits_at_once / model.config().vocab_size);
-  TokenLoss result;
+  const at::Tensor zero = at::zeros({}, leaf_ND.options().dtype(at::kDouble).requires_grad(false));
+  TokenLoss result{zero, zero.clone(), {}};
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
     const double share = static_cast<double>(count) / static_cast<double>(tokens);
     const at::Tensor student = log_probabilities(model, leaf_ND.narrow(0, first, count));
     const at::Tensor lm_loss = at::nll_loss(student, targets_N.narrow(0, first, count));
-    result.language_model += share * lm_loss.item<double>();
+    result.language_model += share * lm_loss.detach();
     at::Tensor loss = lm_loss;
     if (distillation.divergence != nullptr) {
       const at::Tensor divergence = distillation.divergence->of(
           student, teacher_log_probabilities(distillation, first, count));
-      result.divergence += share * divergence.item<double>();
+      result.divergence += share * divergence.detach();
       loss = distillation.weight * divergence + (1.0 - distillation.weight) * lm_loss;
     }
     (loss * share).backward();

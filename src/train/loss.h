@@ -33,10 +33,11 @@ struct Distillation {
   at::Tensor teacher_hidden_ND;  // last hidden states of the same tokens
 };
 
-// Nats per token, means over the batch.
+// Nats per token, means over the batch: f64 numbers on the model's device, where they stay so that
+// nobody waits for them.
 struct TokenLoss {
-  double language_model = 0.0;
-  double divergence = 0.0;    // 0 without a teacher
+  at::Tensor language_model;  // []
+  at::Tensor divergence;      // []; 0 without a teacher
   at::Tensor hidden_grad_ND;  // what is left to propagate below the last hidden states
 };
 

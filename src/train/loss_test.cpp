@@ -46,8 +46,8 @@ struct Pupil {
     return head_backward(model, hidden, targets(), distillation, logits_at_once);
   }
   double total(const TokenLoss& loss) const {
-    return distillation.weight * loss.divergence +
-           (1.0 - distillation.weight) * loss.language_model;
+    return distillation.weight * loss.divergence.item<double>() +
+           (1.0 - distillation.weight) * loss.language_model.item<double>();
   }
   at::Tensor head_gradient() const {
     return model.parameter(model.layout().head.weight).grad().clone();
@@ -89,8 +89,8 @@ TEST_P(HeadBackward, ChunksAddUpToTheWhole) {
   const at::Tensor head = pupil.head_gradient();
   for (const int64_t tokens : {1, 2, 3, 6}) {
     const TokenLoss chunked = pupil.backward(tokens * pupil.model.config().vocab_size);
-    EXPECT_NEAR(chunked.language_model, whole.language_model, 1e-12);
-    EXPECT_NEAR(chunked.divergence, whole.divergence, 1e-12);
+    EXPECT_NEAR(chunked.language_model.item<double>(), whole.language_model.item<double>(), 1e-12);
+    EXPECT_NEAR(chunked.divergence.item<double>(), whole.divergence.item<double>(), 1e-12);
     EXPECT_TRUE(at::allclose(chunked.hidden_grad_ND, whole.hidden_grad_ND, 1e-10, 1e-12));
     EXPECT_TRUE(at::allclose(pupil.head_gradient(), head, 1e-10, 1e-12));
   }
@@ -99,7 +99,7 @@ TEST_P(HeadBackward, ChunksAddUpToTheWhole) {
 TEST_P(HeadBackward, LanguageModelLossIsCrossEntropy) {
   const Pupil pupil(GetParam().divergence, GetParam().weight);
   const at::Tensor logits = pupil.model.logits(pupil.hidden);
-  EXPECT_NEAR(pupil.backward().language_model,
+  EXPECT_NEAR(pupil.backward().language_model.item<double>(),
               at::cross_entropy_loss(logits, targets()).item<double>(), 1e-12);
 }
 
@@ -125,7 +125,7 @@ TEST(Divergence, OfEqualsIsZeroAndSoIsItsGradient) {
     pupil.distillation.teacher = &pupil.model;
     pupil.distillation.teacher_hidden_ND = pupil.hidden;
     const TokenLoss loss = pupil.backward();
-    EXPECT_NEAR(loss.divergence, 0.0, 1e-12) << divergence.name;
+    EXPECT_NEAR(loss.divergence.item<double>(), 0.0, 1e-12) << divergence.name;
     EXPECT_LT(loss.hidden_grad_ND.abs().max().item<double>(), 1e-12) << divergence.name;
   }
 }

@@ -1,11 +1,12 @@
 #include "train/optimizer.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-
-#include <cmath>
 
 namespace dmc::train {
 namespace {
@@ -19,13 +20,9 @@ std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& parameters) {
   return result;
 }
 
-double squared_norm(const std::vector<at::Tensor>& tensors) {
-  double sum = 0.0;
-  for (const at::Tensor& t : tensors) {
-    const double norm = t.norm().item<double>();
-    sum += norm * norm;
-  }
-  return sum;
+// Of all tensors together, [] in f64.
+at::Tensor global_norm(const std::vector<at::Tensor>& tensors) {
+  return at::stack(at::_foreach_norm(tensors)).to(at::kDouble).norm();
 }
 
 }  // namespace
@@ -40,29 +37,30 @@ AdamW::AdamW(const std::map<std::string, at::Tensor>& parameters, const TrainOpt
     group.parameters.push_back(parameter);
     group.first_moments.push_back(at::zeros_like(parameter));
     group.second_moments.push_back(at::zeros_like(parameter));
-    group.steps.push_back(at::zeros({}, at::kFloat));
+    group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)));
   }
 }
 
-double AdamW::step(double learning_rate) {
+at::Tensor AdamW::step(double learning_rate) {
   const at::NoGradGuard no_grad;
   Group* const groups[] = {&decayed_, &plain_};
-  double norm = 0.0;
-  for (Group* group : groups) norm += squared_norm(gradients(group->parameters));
-  norm = std::sqrt(norm);
-  if (std::isfinite(norm)) {
-    // The fused step divides gradients by grad_scale.
-    const at::Tensor scale = at::full({}, std::max(1.0, norm / clip_), at::kFloat);
-    for (Group* group : groups) {
-      for (at::Tensor& count : group->steps) count.add_(1.0);
-      std::vector<at::Tensor> grads = gradients(group->parameters);
-      at::_fused_adamw_(group->parameters, grads, group->first_moments, group->second_moments,
-                        /*max_exp_avg_sqs=*/{}, group->steps, learning_rate, beta1_, beta2_,
-                        group->weight_decay, epsilon_, /*amsgrad=*/false, /*maximize=*/false,
-                        scale);
-    }
-  }
+  std::vector<at::Tensor> all;
   for (Group* group : groups) {
+    group->gradients = gradients(group->parameters);
+    all.insert(all.end(), group->gradients.begin(), group->gradients.end());
+  }
+  const at::Tensor norm = global_norm(all);
+  // The fused step divides gradients by grad_scale, and does nothing where found_inf is 1.
+  const at::Tensor scale = (norm / clip_).clamp_min(1.0).to(at::kFloat);
+  const at::Tensor finite = norm.isfinite().to(at::kFloat);
+  for (Group* group : groups) {
+    if (group->parameters.empty()) continue;
+    at::_foreach_add_(group->steps, finite);
+    at::_fused_adamw_(group->parameters, group->gradients, group->first_moments,
+                      group->second_moments, /*max_exp_avg_sqs=*/{}, group->steps, learning_rate,
+                      beta1_, beta2_, group->weight_decay, epsilon_, /*amsgrad=*/false,
+                      /*maximize=*/false, scale, /*found_inf=*/1.0 - finite);
+    group->gradients.clear();
     for (at::Tensor& p : group->parameters) p.mutable_grad().reset();
   }
   return norm;

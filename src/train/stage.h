@@ -29,7 +29,8 @@ class TrainAttention : public nn::AttentionStrategy {
   virtual void begin_step(const StepInfo&) {}
   // After the forward pass: added to the language-model loss; undefined if the stage has none.
   virtual at::Tensor extra_loss() { return {}; }
-  virtual double measured_cr() const { return 1.0; }  // in the step's forward pass
+  // Of tokens that merged or went in the step's forward pass, [] on the device; undefined: none.
+  virtual at::Tensor decided_fraction() const { return {}; }
   virtual double wanted_cr() const { return 1.0; }
   // Likewise by [layer][KV head]; empty before the first step and for a stage without decisions.
   virtual std::vector<std::vector<double>> cr_by_head() const { return {}; }

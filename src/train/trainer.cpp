@@ -3,6 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -23,6 +26,7 @@
 #include "train/loss.h"
 #include "train/method.h"
 #include "train/optimizer.h"
+#include "train/placement.h"
 #include "train/retrofitted_model.h"
 #include "train/stage.h"
 #include "train/teacher.h"
@@ -44,6 +48,11 @@ models::Decoder undecided_model(models::Decoder model, const RetrofitOptions& re
   return models::with_adapter(model, {.method = retrofit.method});
 }
 
+models::Decoder placed(models::Decoder model, const TrainOptions& options) {
+  model.place(placement_of(options));
+  return model;
+}
+
 models::Decoder initial_model(const TrainOptions& options) {
   io::ModelConfig config = families::read_model_config(options.model_dir);
   if (config.dmc && config.dmc->zero_after_rope) {
@@ -53,10 +62,11 @@ models::Decoder initial_model(const TrainOptions& options) {
   }
   if (options.fresh) {
     config.dmc.reset();
-    return models::Decoder::create(config, options.seed);
+    return placed(models::Decoder::create(config, options.seed), options);
   }
   models::Decoder model = models::Decoder::load(options.model_dir);
-  return is_retrofit(options) ? undecided_model(std::move(model), options.retrofit) : model;
+  if (is_retrofit(options)) model = undecided_model(std::move(model), options.retrofit);
+  return placed(std::move(model), options);
 }
 
 // With gradients for the parameters that train: the base model's, the adapter's or both.
@@ -80,6 +90,18 @@ std::vector<io::TokenFeed> make_feeds(const io::Corpus& corpus, const io::Tokeni
                        random_bits(options.seed, 0, static_cast<uint64_t>(row)));
   }
   return feeds;
+}
+
+// The numbers, each [] or undefined (which reads as 0): all at once, because the host waits for the
+// device each time it reads.
+std::vector<double> read_back(const std::vector<at::Tensor>& numbers, at::Device device) {
+  std::vector<at::Tensor> all;
+  for (const at::Tensor& x : numbers) {
+    all.push_back(x.defined() ? x.detach().to(at::kDouble)
+                              : at::zeros({}, at::TensorOptions(device).dtype(at::kDouble)));
+  }
+  const at::Tensor here = at::stack(all).cpu();
+  return {here.const_data_ptr<double>(), here.const_data_ptr<double>() + here.numel()};
 }
 
 // [batch, length + 1] token ids: inputs and, shifted by one, targets.
@@ -109,9 +131,10 @@ class Trainer {
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.retrofit.distill.empty()) {
       // A base that does not train is its own teacher.
-      teacher_ = std::make_unique<Teacher>(
-          options.adapter_alone() ? models::without_adapter(model_) : initial_model(options),
-          options);
+      teacher_ = std::make_unique<Teacher>(options.adapter_alone()
+                                               ? placed(models::without_adapter(model_), options)
+                                               : initial_model(options),
+                                           options);
     }
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
@@ -151,19 +174,27 @@ class Trainer {
     const Stopwatch watch;
     attention.begin_step(
         {step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight});
-    const at::Tensor batch = next_batch(feeds_, options_.length);
+    const at::Tensor batch =
+        nn::copied_to(device_of(options_), next_batch(feeds_, options_.length));
+    const Losses losses = backward(batch, attention);
     StepRecord record;
-    backward(batch, attention, &record);
     record.stage = run.stage->name;
     record.learning_rate = policy::learning_rate(
         progress_.step, options_.total_steps(), options_.warmup_steps, options_.decay_steps,
         options_.learning_rate, options_.final_learning_rate);
-    record.gradient_norm = optimizer_.step(record.learning_rate);
+    const std::vector<double> numbers =
+        read_back({losses.token.language_model, losses.token.divergence, losses.extra,
+                   optimizer_.step(record.learning_rate), attention.decided_fraction()},
+                  batch.device());
+    record.loss = numbers[0];
+    record.divergence = numbers[1];
+    record.extra_loss = numbers[2];
+    record.gradient_norm = numbers[3];
+    record.cr = 1.0 / (1.0 - numbers[4]);
     if (!std::isfinite(record.loss + record.divergence)) {
       throw internal_error("the loss is not finite at step " + std::to_string(progress_.step + 1) +
                            "; resume from the last checkpoint with a lower --lr");
     }
-    record.cr = attention.measured_cr();
     record.wanted_cr = attention.wanted_cr();
     record.compression_weight = progress_.compression_weight;
     progress_.compression_weight = policy::adapted_weight(
@@ -178,22 +209,26 @@ class Trainer {
     return record;
   }
 
+  struct Losses {
+    TokenLoss token;
+    at::Tensor extra;  // of the stage; undefined: none
+  };
+
   // Gradients of all that the step minimizes, and how much that is.
-  void backward(const at::Tensor& batch, TrainAttention& attention, StepRecord* record) {
+  Losses backward(const at::Tensor& batch, TrainAttention& attention) {
     const at::Tensor inputs = batch.narrow(1, 0, options_.length);
     const at::Tensor targets = batch.narrow(1, 1, options_.length);
     const Distillation distillation = distillation_of(inputs);
     const at::Tensor hidden_ND = model_.hidden(inputs, attention).flatten(0, 1);
-    const TokenLoss loss = head_backward(model_, hidden_ND, targets.reshape({-1}), distillation);
-    record->loss = loss.language_model;
-    record->divergence = loss.divergence;
-    std::vector<at::Tensor> roots = {hidden_ND}, gradients = {loss.hidden_grad_ND};
-    if (const at::Tensor extra = attention.extra_loss(); extra.defined()) {
-      record->extra_loss = extra.item<double>();
-      roots.push_back(extra);
-      gradients.push_back(at::ones_like(extra));
+    const Losses losses = {head_backward(model_, hidden_ND, targets.reshape({-1}), distillation),
+                           attention.extra_loss()};
+    std::vector<at::Tensor> roots = {hidden_ND}, gradients = {losses.token.hidden_grad_ND};
+    if (losses.extra.defined()) {
+      roots.push_back(losses.extra);
+      gradients.push_back(at::ones_like(losses.extra));
     }
     torch::autograd::backward(roots, gradients);
+    return losses;
   }
 
   Distillation distillation_of(const at::Tensor& inputs_BT) const {
@@ -279,11 +314,19 @@ Outcome run_training(const TrainOptions& options, const std::function<bool()>& i
                      const std::function<void(const StepRecord&)>& on_step) {
   nn::float_type(options.weights_dtype);  // refused before hours of work, not after
   if (is_retrofit(options)) require_window(options);
+  require_device(options);
   prepare_out_dir(options);
-  Trainer trainer(options);
-  const Outcome outcome = trainer.run(interrupted, on_step);
-  if (outcome == Outcome::kFinished) fs::remove(checkpoint_path(options.out_dir));
-  return outcome;
+  try {
+    Trainer trainer(options);
+    const Outcome outcome = trainer.run(interrupted, on_step);
+    if (outcome == Outcome::kFinished) fs::remove(checkpoint_path(options.out_dir));
+    return outcome;
+  } catch (const c10::OutOfMemoryError&) {
+    throw usage_error("--batch: the GPU's memory is too small for " +
+                      std::to_string(options.batch) + " sequences of " +
+                      std::to_string(options.length) +
+                      " tokens beside the model; give fewer, or a smaller --length");
+  }
 }
 
 }  // namespace dmc::train

@@ -12,6 +12,7 @@
 #include "decode_step.h"
 #include "gpu_testing.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/pooling.h"
 
 namespace dmc::kernels::cuda {
 namespace {

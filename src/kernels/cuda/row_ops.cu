@@ -5,6 +5,7 @@
 #include "kernels/cuda/block_team.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/pooling.h"
 #include "kernels/cuda/warp.cuh"
 
 namespace dmc::kernels::cuda {
@@ -71,6 +72,8 @@ void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows, 
   launch("launching a norm", norm_kernel<Out>, {static_cast<unsigned>(rows), kNormThreads}, stream,
          spec, x, y, out);
 }
+
+bool has_pooling() { return true; }
 
 template <class T>
 void pool_forward(const PoolTensors<T>& tensors, Stream stream) {

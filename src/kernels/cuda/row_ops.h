@@ -1,9 +1,8 @@
-// Launches of the row by row work around attention, and of training's pooling.
+// Launches of the row by row work around attention.
 #pragma once
 
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/heads.h"
-#include "kernels/cuda/pool_training.h"
 
 struct __nv_bfloat16;
 
@@ -24,11 +23,5 @@ struct NormSpec {
 template <class Out>
 void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows, Out* out,
                   Stream stream);
-
-// kernels/pooling.h on the device; T is float or __nv_bfloat16. Error(kUsage) if the window is 0.
-template <class T>
-void pool_forward(const PoolTensors<T>& tensors, Stream stream);
-template <class T>
-void pool_backward(const PoolTensors<T>& tensors, Stream stream);
 
 }  // namespace dmc::kernels::cuda

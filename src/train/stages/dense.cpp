@@ -1,6 +1,7 @@
 // Plain language modelling: pre-training, or the uncompressed control of a retrofit.
 #include "families/rope_frequencies.h"
 #include "nn/dense_attention.h"
+#include "train/placement.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -8,8 +9,8 @@ namespace {
 
 class DenseTraining : public TrainAttention {
  public:
-  DenseTraining(const io::ModelConfig& config, int64_t length)
-      : dense_(length, families::rope_frequencies(config)) {}
+  DenseTraining(const io::ModelConfig& config, const TrainOptions& options)
+      : dense_(options.length, families::rope_frequencies(config), device_of(options)) {}
   at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
     return dense_.attend(layer, in);
   }
@@ -22,7 +23,7 @@ class DenseTraining : public TrainAttention {
 
 std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig& config,
                                             const TrainOptions& options) {
-  return std::make_unique<DenseTraining>(config, options.length);
+  return std::make_unique<DenseTraining>(config, options);
 }
 
 }  // namespace dmc::train

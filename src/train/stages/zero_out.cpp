@@ -6,6 +6,7 @@
 #include "models/decision_channel.h"
 #include "nn/dense_attention.h"
 #include "policy/schedule.h"
+#include "train/placement.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -13,15 +14,16 @@ namespace {
 
 class ZeroOut : public TrainAttention {
  public:
-  ZeroOut(const io::ModelConfig& config, int64_t length)
-      : dense_(length, families::rope_frequencies(config)),
-        channels_(at::ones({config.head_dim})) {}
+  ZeroOut(const io::ModelConfig& config, const TrainOptions& options)
+      : dense_(options.length, families::rope_frequencies(config), device_of(options)),
+        channels_(at::ones({config.head_dim}, device_of(options))) {}
 
   void begin_step(const StepInfo& info) override {
     channels_[-1].fill_(policy::fade(info.step, info.steps));
   }
   at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
-    return dense_.attend(layer, {in.q_BTHd * channels_, in.k_BTKd * channels_, in.v_BTKd, {}});
+    const at::Tensor channels = channels_.to(in.q_BTHd.scalar_type());
+    return dense_.attend(layer, {in.q_BTHd * channels, in.k_BTKd * channels, in.v_BTKd, {}});
   }
 
  private:
@@ -33,7 +35,7 @@ class ZeroOut : public TrainAttention {
 
 std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig& config,
                                                const TrainOptions& options) {
-  return std::make_unique<ZeroOut>(config, options.length);
+  return std::make_unique<ZeroOut>(config, options);
 }
 
 void finish_zero_out(models::Decoder& model, const TrainOptions&) {

@@ -1,0 +1,50 @@
+#include "train/placement.h"
+
+#include <ATen/Context.h>
+
+#include "base/error.h"
+#include "kernels/cuda/pooling.h"
+#include "train/stage.h"
+
+namespace dmc::train {
+namespace {
+
+bool pools(const TrainOptions& options) {
+  return options.stages.back().stage->name != "dense" && options.retrofit.method == "dmc";
+}
+
+void require_pooling(const TrainOptions& options) {
+  if (!kernels::cuda::has_pooling()) {
+    throw usage_error(
+        "--device cuda: --method dmc needs our CUDA kernels, which this program was built without; "
+        "`./run build cuda-train` makes one with them, or take --method dms");
+  }
+  if (options.retrofit.window == 0) {
+    throw usage_error(
+        "--window: 0, for segments without a limit, is for --device cpu alone; the "
+        "GPU's kernels want one above 0");
+  }
+}
+
+}  // namespace
+
+at::Device device_of(const TrainOptions& options) { return at::Device(options.device); }
+
+nn::Placement placement_of(const TrainOptions& options) {
+  const bool rounds = options.precision.empty() ? options.device != "cpu"  // as fast as it can
+                                                : options.precision == "bf16";
+  return {device_of(options), rounds ? std::optional(at::kBFloat16) : std::nullopt};
+}
+
+void require_device(const TrainOptions& options) {
+  if (options.device == "cpu") return;
+  if (!at::hasCUDA()) {
+    throw usage_error(
+        "--device cuda: the LibTorch that this program was built with sees no GPU here; it must be "
+        "a CUDA build of it (`./run build cuda-train`), on a machine with an NVIDIA GPU and its "
+        "driver");
+  }
+  if (pools(options)) require_pooling(options);
+}
+
+}  // namespace dmc::train
