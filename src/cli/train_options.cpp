@@ -123,7 +123,6 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
   app.add_option("--precision", o.precision,
                  "of matrix products and attention; weights and optimizer always have f32 "
                  "(default: f32 on the CPU, bf16 on CUDA)")
-      ->type_name("{f32,bf16}")
       ->check(CLI::IsMember({"f32", "bf16"}));
   add_threads(app, command.threads);
   app.add_flag("--fast-matmul", command.fast_matmul,

@@ -16,4 +16,7 @@ std::pair<at::Tensor, at::Tensor> pool(const at::Tensor& k_BTKd, const at::Tenso
                                        const at::Tensor& merge_logit_BTK,
                                        const at::Tensor& importance_logit_BTK, int64_t window);
 
+// Whether this program was built with the kernels for it.
+bool can_pool_on_cuda();
+
 }  // namespace dmc::ops

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/pooling.h"
+#include "ops/pool.h"
 #include "ops/pool_backend.h"
 
 namespace dmc::ops {
@@ -65,6 +66,8 @@ void backward(const PoolForward& x, const PoolBackward& y) {
 }
 
 }  // namespace
+
+bool can_pool_on_cuda() { return kernels::cuda::has_pooling(); }
 
 const PoolBackend& cuda_pooling() {
   static constexpr PoolBackend kBackend{forward, backward};

@@ -3,7 +3,7 @@
 #include <ATen/Context.h>
 
 #include "base/error.h"
-#include "kernels/cuda/pooling.h"
+#include "ops/pool.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -14,7 +14,7 @@ bool pools(const TrainOptions& options) {
 }
 
 void require_pooling(const TrainOptions& options) {
-  if (!kernels::cuda::has_pooling()) {
+  if (!ops::can_pool_on_cuda()) {
     throw usage_error(
         "--device cuda: --method dmc needs our CUDA kernels, which this program was built without; "
         "`./run build cuda-train` makes one with them, or take --method dms");
