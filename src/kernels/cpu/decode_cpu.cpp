@@ -260,12 +260,14 @@ HWY_INLINE void score_run(const PoolView& pool, const Run& run, const Queries& q
   }
 }
 
-// Multiplies the columns of a run, in rows [group][kStretch], by its slots' scales.
+// Multiplies the columns of a run, in rows [group][kStretch], by its slots' scales, of numbers of
+// type T.
+template <class T>
 HWY_INLINE void scale_slots(const float* HWY_RESTRICT scales, const Run& run, int group,
                             float* HWY_RESTRICT rows) {
   for (int g = 0; g < group; ++g) {
     float* const row = rows + g * kStretch + run.offset;
-    for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s];
+    for (int64_t s = 0; s < run.count; ++s) row[s] *= scales[s] * kUnit<T>;
   }
 }
 
@@ -281,7 +283,9 @@ HWY_INLINE void score_group(const PoolView& pool, const Run& run, const Queries&
     score_run<kDim, decltype(count)::value, T>(pool, run, queries, g, g == 0 ? ahead : nullptr,
                                                scores + g * kStretch);
   });
-  if (pool.format.scaled()) scale_slots(pool.key_scales(run.page, run.slot), run, group, scores);
+  if (pool.format.scaled()) {
+    scale_slots<T>(pool.key_scales(run.page, run.slot), run, group, scores);
+  }
   if (pool.format.masses) add_masses(pool.masses(run.page, run.slot), run, group, scores);
 }
 
@@ -340,7 +344,7 @@ template <int kDim, class T>
 HWY_INLINE void add_values(const PoolView& pool, const Run& run, float* weights, int group,
                            const std::byte* ahead, float* out) {
   if (pool.format.scaled()) {
-    scale_slots(pool.value_scales(run.page, run.slot), run, group, weights);
+    scale_slots<T>(pool.value_scales(run.page, run.slot), run, group, weights);
   }
   const int d = pool.format.head_dim;
   const T* const values = pool.values<const T>(run.page, run.slot);

@@ -37,6 +37,7 @@ struct Block {
 
   template <class T>
   static void widen(const T* from, int n, float scale, float* to) {
+    scale *= kUnit<T>;
     const Vec factor = hn::Set(Tag(), scale);
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) {

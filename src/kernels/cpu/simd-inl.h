@@ -45,15 +45,21 @@ HWY_INLINE Vec load(const int8_t* from) {
 struct F8 {
   uint8_t bits;
 };
-// Its fields moved to where an f16 has them are 2^-8 of the number, subnormals too.
+// Its fields moved to where an f16 has them are 2^-8 of the number, subnormals too; read like this,
+// it is left to scales to make up for that.
 HWY_INLINE Vec load(const F8* from) {
   const hn::Rebind<int16_t, Tag> bits_tag;
   const auto bytes = hn::LoadU(hn::Rebind<int8_t, Tag>(), reinterpret_cast<const int8_t*>(from));
   const auto fields = hn::AndNot(hn::Set(bits_tag, int16_t{0x4000}),  // a copy of the sign
                                  hn::ShiftLeft<7>(hn::PromoteTo(bits_tag, bytes)));
-  const auto halves = hn::BitCast(hn::Rebind<hwy::float16_t, Tag>(), fields);
-  return hn::Mul(hn::Set(Tag(), 0x1.0p8f), hn::PromoteTo(Tag(), halves));
+  return hn::PromoteTo(Tag(), hn::BitCast(hn::Rebind<hwy::float16_t, Tag>(), fields));
 }
+
+// What numbers of type T are to be multiplied by when they were read by load() or load_one().
+template <class T>
+constexpr float kUnit = 1.0f;
+template <>
+constexpr float kUnit<F8> = 0x1.0p8f;
 
 // The same for one element: the tail of a row that is no multiple of a vector.
 HWY_INLINE float load_one(const float* from) { return *from; }
@@ -69,7 +75,7 @@ HWY_INLINE float load_one(const hwy::bfloat16_t* from) {
   return bf16_to_f32(bits);
 }
 HWY_INLINE float load_one(const int8_t* from) { return static_cast<float>(*from); }
-HWY_INLINE float load_one(const F8* from) { return f8_to_f32(from->bits); }
+HWY_INLINE float load_one(const F8* from) { return f8_to_f32(from->bits) / kUnit<F8>; }
 
 // Calls fn with a value of the C++ type that a weight's elements have.
 template <class Fn>
