@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "beside.h"
 #include "cache/page_pool.h"
+#include "kernels/backend.h"
 #include "machine.h"
 
 namespace dmc::bench {
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kHeadDim = 128;
 constexpr int64_t kBytes = int64_t{256} << 20;  // of slots: past any cache
+constexpr int64_t kCachedSlots = 1024;  // of one stream: some 256 KB of 8-bit slots, 512 KB of 16
 
 enum class Pages { kRuns, kScattered };
 
@@ -132,7 +134,38 @@ void decode(benchmark::State& state, const Case& c) {
       Counter(static_cast<double>(streams.slots()) * 1e-6 * rounds, Counter::kIsRate);
 }
 
+// One thread's work on slots that stay in its L2 cache: what is left where memory is no limit.
+void decode_cached(benchmark::State& state, DType type, int group) {
+  Rng rng(1);
+  cache::PagePool pool({16, kHeadDim, type}, 0);
+  std::vector<int32_t> pages;
+  std::vector<float> pair(2 * kHeadDim);
+  for (int64_t slot = 0; slot < kCachedSlots; ++slot) {
+    if (slot % 16 == 0) pages.push_back(pool.take());
+    for (float& x : pair) x = static_cast<float>(rng.uniform() - 0.5);
+    kernels::write_slot(pool.view(), pages.back(), slot % 16, pair.data(), pair.data() + kHeadDim);
+  }
+  const auto queries = static_cast<size_t>(group);
+  std::vector<float> q(queries * kHeadDim, 0.1f), out(q.size());
+  for (auto _ : state) {
+    std::vector<kernels::AttnState> states(queries, {-1e30f, 0.0f});
+    kernels::backend().attend_slots(pool.view(), {pages.data(), 0, kCachedSlots}, q.data(), group,
+                                    0.088f, states.data(), out.data());
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["ns/slot"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * kCachedSlots) * 1e-9,
+                         benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
 const bool registered = [] {
+  for (DType type : {DType::kBF16, DType::kF16, DType::kI8, DType::kF8E4M3}) {
+    for (int group : {1, 4}) {
+      benchmark::RegisterBenchmark(
+          ("cached/" + std::string(dtype_name(type)) + "/" + std::to_string(group)).c_str(),
+          [=](benchmark::State& state) { decode_cached(state, type, group); });
+    }
+  }
   for (const Case& c : kCases) {
     benchmark::RegisterBenchmark(("decode/" + std::string(c.name)).c_str(),
                                  [&c](benchmark::State& state) { decode(state, c); })
