@@ -5,8 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/cuda/pooling.h"
 #include "kernels/cuda/prefill.h"
-#include "kernels/cuda/row_ops.h"
 #include "scene.h"
 #include "timing.h"
 

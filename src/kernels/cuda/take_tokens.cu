@@ -66,7 +66,8 @@ __global__ void __launch_bounds__(kCollectThreads)
 using TakeKernel = void (*)(Cache, int, int, StepTokens, RopeView);
 
 TakeKernel take_kernel_for(DType type) {
-  return with_slot_type(type, []<DType kType>() -> TakeKernel { return take_kernel<kType>; });
+  // [&], though nothing is captured: nvcc warns of the function pointer it could become without.
+  return with_slot_type(type, [&]<DType kType>() -> TakeKernel { return take_kernel<kType>; });
 }
 
 unsigned blocks_for(const Batch& batch) {
