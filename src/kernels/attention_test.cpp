@@ -168,6 +168,28 @@ TEST(SlotPage, AnEightBitSlotIsWithinHalfAStep) {
   }
 }
 
+// Norm of what the channels behind the first lose of `key` in a slot of this type.
+double loss_behind_the_first(DType type, const std::vector<float>& key) {
+  const OnePage one({1, static_cast<int>(key.size()), type});
+  std::vector<float> key_back(key.size()), value_back(key.size());
+  write_slot(one.pool, 0, 0, key.data(), key.data());
+  read_slot(one.pool, 0, 0, key_back.data(), value_back.data());
+  double sum = 0.0;
+  for (size_t i = 1; i < key.size(); ++i) sum += std::pow(key[i] - key_back[i], 2.0);
+  return std::sqrt(sum);
+}
+
+// What tells the two types of 8 bits apart: steps of one size, and steps of the number's size.
+TEST(SlotPage, WholeNumbersAreFinerUnlessAChannelIsFarLargerThanTheOthers) {
+  Rng rng(4);
+  auto key = random_floats(64, rng);
+  EXPECT_LT(3.0 * loss_behind_the_first(DType::kI8, key),
+            loss_behind_the_first(DType::kF8E4M3, key));
+  key[0] = 100.0f;
+  EXPECT_LT(3.0 * loss_behind_the_first(DType::kF8E4M3, key),
+            loss_behind_the_first(DType::kI8, key));
+}
+
 TEST(SlotPage, ARowOfEightBitsThatIsNotFiniteIsReadAsNaN) {
   for (DType type : {DType::kI8, DType::kF8E4M3}) {
     for (float wrong : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
