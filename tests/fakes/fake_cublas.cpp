@@ -8,10 +8,11 @@
 
 namespace {
 
-constexpr int kTransposed = 1, kRealBF16 = 14;
+constexpr int kTransposed = 1, kRealF16 = 2, kRealBF16 = 14;
 
 float at(const void* matrix, int type, std::ptrdiff_t index) {
   if (type == kRealBF16) return dmc::bf16_to_f32(static_cast<const uint16_t*>(matrix)[index]);
+  if (type == kRealF16) return dmc::f16_to_f32(static_cast<const uint16_t*>(matrix)[index]);
   return static_cast<const float*>(matrix)[index];
 }
 

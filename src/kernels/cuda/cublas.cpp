@@ -27,6 +27,18 @@ void* open_library() {
                     "the folder it lies in to LD_LIBRARY_PATH");
 }
 
+int number_type(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return cublas_abi::kRealF32;
+    case DType::kF16:
+      return cublas_abi::kRealF16;
+    default:
+      DMC_CHECK(type == DType::kBF16);
+      return cublas_abi::kRealBF16;
+  }
+}
+
 }  // namespace
 
 struct Cublas::Library {
@@ -69,7 +81,7 @@ Cublas::~Cublas() {
 
 // cuBLAS counts columns first: what it takes for y^T [outputs, rows] is our y.
 void Cublas::multiply(const Product& p) {
-  const int type = p.type == DType::kF32 ? cublas_abi::kRealF32 : cublas_abi::kRealBF16;
+  const int type = number_type(p.type);
   const auto outputs = static_cast<int>(p.outputs), inputs = static_cast<int>(p.inputs);
   const float alpha = 1.0f, beta = p.add ? 1.0f : 0.0f;
   check(library_->multiply(handle_, cublas_abi::kTransposed, cublas_abi::kAsIs, outputs,

@@ -10,7 +10,7 @@
 namespace dmc::kernels::cuda {
 
 // y [rows][outputs] f32 = x [rows][inputs] W^T, or with `add` added to what y holds. W [outputs]
-// [inputs] and x are kF32 or kBF16, both the same; sums are f32 (no TF32).
+// [inputs] and x are kF32, kBF16 or kF16, both the same; sums are f32 (no TF32).
 struct Product {
   DType type;
   const void *weights, *x;

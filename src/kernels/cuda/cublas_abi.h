@@ -6,10 +6,10 @@ namespace dmc::kernels::cuda {
 
 namespace cublas_abi {
 
-constexpr int kAsIs = 0, kTransposed = 1;    // cublasOperation_t
-constexpr int kRealF32 = 0, kRealBF16 = 14;  // cudaDataType
-constexpr int kComputeF32 = 68;              // cublasComputeType_t
-constexpr int kDefaultAlgorithm = -1;        // cublasGemmAlgo_t
+constexpr int kAsIs = 0, kTransposed = 1;                  // cublasOperation_t
+constexpr int kRealF32 = 0, kRealF16 = 2, kRealBF16 = 14;  // cudaDataType
+constexpr int kComputeF32 = 68;                            // cublasComputeType_t
+constexpr int kDefaultAlgorithm = -1;                      // cublasGemmAlgo_t
 
 }  // namespace cublas_abi
 

@@ -10,7 +10,8 @@
 namespace dmc::kernels::cuda {
 
 static_assert(cublas_abi::kTransposed == CUBLAS_OP_T && cublas_abi::kAsIs == CUBLAS_OP_N);
-static_assert(cublas_abi::kRealF32 == CUDA_R_32F && cublas_abi::kRealBF16 == CUDA_R_16BF);
+static_assert(cublas_abi::kRealF32 == CUDA_R_32F && cublas_abi::kRealF16 == CUDA_R_16F);
+static_assert(cublas_abi::kRealBF16 == CUDA_R_16BF);
 static_assert(cublas_abi::kComputeF32 == CUBLAS_COMPUTE_32F);
 static_assert(cublas_abi::kDefaultAlgorithm == CUBLAS_GEMM_DEFAULT && CUBLAS_STATUS_SUCCESS == 0);
 // Handles are pointers, enumerations are passed as int.

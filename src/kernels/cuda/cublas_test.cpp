@@ -63,6 +63,7 @@ TEST(CudaCublas, RowsAndOutputsAreWhereWeWantThem) {
   for (bool add : {false, true}) {
     expect_product<float>(DType::kF32, add, same, same);
     expect_product<uint16_t>(DType::kBF16, add, f32_to_bf16, bf16_to_f32);
+    expect_product<uint16_t>(DType::kF16, add, f32_to_f16, f16_to_f32);
   }
 }
 

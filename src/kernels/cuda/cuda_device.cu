@@ -1,9 +1,12 @@
 // Device on a GPU: our kernels, and cuBLAS for products with many rows.
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
 #include "base/human.h"
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/half.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/model_launches.h"
 
@@ -12,12 +15,20 @@ namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // what cuBLAS wants on sm_90
 
-__nv_bfloat16* bf16(std::byte* data) { return reinterpret_cast<__nv_bfloat16*>(data); }
-const __nv_bfloat16* bf16(const std::byte* data) {
-  return reinterpret_cast<const __nv_bfloat16*>(data);
+// fn(pointer) with the type that `type` says.
+template <class Fn>
+void with_numbers(const std::byte* data, DType type, Fn&& fn) {
+  if (type == DType::kF32) return fn(reinterpret_cast<const float*>(data));
+  if (type == DType::kF16) return fn(reinterpret_cast<const Half*>(data));
+  DMC_CHECK(type == DType::kBF16);
+  fn(reinterpret_cast<const __nv_bfloat16*>(data));
 }
-float* f32(std::byte* data) { return reinterpret_cast<float*>(data); }
-const float* f32(const std::byte* data) { return reinterpret_cast<const float*>(data); }
+template <class Fn>
+void with_numbers(const Numbers& to, Fn&& fn) {
+  with_numbers(to.data, to.type, [&](const auto* data) {
+    fn(const_cast<std::remove_const_t<std::remove_pointer_t<decltype(data)>>*>(data));
+  });
+}
 
 class OwnStream {
  public:
@@ -95,19 +106,13 @@ class CudaDevice : public Device {
   std::unique_ptr<Recording> record(const std::function<void()>& launches) override;
 
   void embed(const Matrix& table, const int32_t* tokens, int64_t rows, float* x) override {
-    if (table.type == DType::kF32) {
-      cuda::embed(f32(table.data), table.outputs, table.inputs, tokens, rows, x, stream_);
-    } else {
-      cuda::embed(bf16(table.data), table.outputs, table.inputs, tokens, rows, x, stream_);
-    }
+    with_numbers(table.data, table.type, [&](const auto* numbers) {
+      cuda::embed(numbers, table.outputs, table.inputs, tokens, rows, x, stream_);
+    });
   }
   void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
                     const Numbers& out) override {
-    if (out.type == DType::kF32) {
-      cuda::add_and_norm(spec, x, y, rows, f32(out.data), stream_);
-    } else {
-      cuda::add_and_norm(spec, x, y, rows, bf16(out.data), stream_);
-    }
+    with_numbers(out, [&](auto* to) { cuda::add_and_norm(spec, x, y, rows, to, stream_); });
   }
   void linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
               float* y) override;
@@ -115,15 +120,10 @@ class CudaDevice : public Device {
     cuda::split_heads(spec, io, rows, stream_);
   }
   void swiglu(const float* gate_up, int64_t rows, int64_t width, const Numbers& out) override {
-    if (out.type == DType::kF32) {
-      cuda::swiglu(gate_up, rows, width, f32(out.data), stream_);
-    } else {
-      cuda::swiglu(gate_up, rows, width, bf16(out.data), stream_);
-    }
+    with_numbers(out, [&](auto* to) { cuda::swiglu(gate_up, rows, width, to, stream_); });
   }
   void round(const float* from, int64_t count, const Numbers& to) override {
-    DMC_CHECK(to.type == DType::kBF16);
-    round_to_bf16(from, count, to.data, stream_);
+    with_numbers(to, [&](auto* numbers) { cuda::round(from, count, numbers, stream_); });
   }
   void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step) override {
     cuda::choose_tokens(logits, batch, vocab, step, stream_);

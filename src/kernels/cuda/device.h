@@ -14,7 +14,7 @@
 
 namespace dmc::kernels::cuda {
 
-// Numbers in f32 or bf16.
+// Numbers in f32, bf16 or f16. A number that f16 cannot hold becomes its largest.
 struct Numbers {
   std::byte* data;
   DType type;
@@ -28,7 +28,7 @@ struct Numbers {
 struct Matrix {
   const std::byte* data;  // [outputs][inputs]
   int64_t outputs, inputs;
-  DType type;  // kF32 or kBF16
+  DType type;  // kF32, kBF16 or kF16
 };
 
 struct CacheView {

@@ -82,6 +82,11 @@ struct DeviceWarp {
     return y;
   }
   DMC_DEVICE static float float_of(uint32_t bits) { return __uint_as_float(bits); }
+  DMC_DEVICE static float float_of_f16(uint16_t bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+  }
   DMC_DEVICE static uint32_t pack_bf16(float first, float second) {
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));

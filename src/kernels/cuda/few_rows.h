@@ -10,7 +10,7 @@
 namespace dmc::kernels::cuda {
 
 // y [rows][outputs] f32 = x [rows][inputs] W^T + bias (null: none). W [outputs][inputs] and x are
-// f32 or bf16, both the same; their rows start at multiples of 16 bytes.
+// f32, bf16 or f16, both the same; their rows start at multiples of 16 bytes.
 struct FewRows {
   const std::byte *weights, *x;
   const float* bias;
@@ -30,9 +30,12 @@ struct alignas(16) Packet {
 template <DType kType>
 constexpr int kPacketNumbers = kType == DType::kF32 ? 4 : 8;
 
-template <DType kType>
+template <DType kType, class Team>
 DMC_DEVICE float number_of(const Packet& packet, int i) {
   uint32_t bits = 0;
+  if constexpr (kType == DType::kF16) {
+    return Team::from_f16(static_cast<uint16_t>(packet.words[i / 2] >> (16 * (i % 2))));
+  }
   if constexpr (kType == DType::kF32) {
     bits = packet.words[i];
   } else {
@@ -83,7 +86,7 @@ DMC_DEVICE void multiply_few_rows(const FewRows& args, int64_t first) {
       for (int o = 0; o < kOutputsAtOnce; ++o) {
         DMC_UNROLL
         for (int i = 0; i < kPacketNumbers<kType>; ++i) {
-          sums[o][r] += number_of<kType>(w[o], i) * number_of<kType>(of_row, i);
+          sums[o][r] += number_of<kType, Team>(w[o], i) * number_of<kType, Team>(of_row, i);
         }
       }
     }

@@ -31,9 +31,9 @@ struct Stored {
       if constexpr (kType == DType::kF32) {
         reinterpret_cast<float*>(stored.packets.data())[i] = x;
       } else {
-        const uint16_t bits = f32_to_bf16(x);
+        const uint16_t bits = kType == DType::kF16 ? f32_to_f16(x) : f32_to_bf16(x);
         reinterpret_cast<uint16_t*>(stored.packets.data())[i] = bits;
-        x = bf16_to_f32(bits);
+        x = kType == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
       }
     }
     return stored;
@@ -82,6 +82,7 @@ TEST(CudaFewRows, GiveTheSumsOfF64) {
     for (int64_t outputs : {1, 3, 4, 9, 64}) {
       expect_product<DType::kF32>(rows, outputs, 4 * (1 + rows), rows % 2 == 0, seed++);
       expect_product<DType::kBF16>(rows, outputs, 8 * (1 + outputs), rows % 2 == 1, seed++);
+      expect_product<DType::kF16>(rows, outputs, 8 * (1 + outputs), rows % 2 == 1, seed++);
     }
   }
 }

@@ -13,7 +13,8 @@ void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens,
            float* x, Stream stream);
 template <class Out>
 void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream);
-void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream);
+template <class Out>
+void round(const float* from, int64_t count, Out* to, Stream stream);
 void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step,
                    Stream stream);
 void hold_ratio(const HoldingSpec& spec, const Streams& streams, const Batch& batch,
@@ -23,7 +24,7 @@ void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int hea
 
 // Every row of y [rows][outputs] = bias.
 void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Stream stream);
-// type: kF32 or kBF16; takes_few_rows() must say so.
+// type: kF32, kBF16 or kF16; takes_few_rows() must say so.
 void multiply_few_rows(DType type, const FewRows& args, Stream stream);
 
 }  // namespace dmc::kernels::cuda

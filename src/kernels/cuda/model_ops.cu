@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/block_team.cuh"
 #include "kernels/cuda/copy_stream.h"
+#include "kernels/cuda/half.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/model_launches.h"
 
@@ -29,9 +30,10 @@ __global__ void swiglu_kernel(const float* gate_up, int64_t width, Out* out) {
   swiglu_row<BlockTeam<kThreads>>(gate_up + row * 2 * width, width, out + row * width);
 }
 
-__global__ void round_kernel(const float* from, int64_t count, __nv_bfloat16* to) {
+template <class Out>
+__global__ void round_kernel(const float* from, int64_t count, Out* to) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < count) to[i] = __float2bfloat16(from[i]);
+  if (i < count) to[i] = static_cast<Out>(from[i]);
 }
 
 __global__ void spread_kernel(const float* bias, int64_t count, int64_t outputs, float* y) {
@@ -76,11 +78,11 @@ void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream 
          {static_cast<unsigned>(rows), kThreads}, stream, gate_up, width, out);
 }
 
-void round_to_bf16(const float* from, int64_t count, std::byte* to, Stream stream) {
+template <class Out>
+void round(const float* from, int64_t count, Out* to, Stream stream) {
   if (count == 0) return;
-  launch("launching the rounding of activations", round_kernel,
-         {blocks_for(count, kThreads), kThreads}, stream, from, count,
-         reinterpret_cast<__nv_bfloat16*>(to));
+  launch("launching the rounding of activations", round_kernel<Out>,
+         {blocks_for(count, kThreads), kThreads}, stream, from, count, to);
 }
 
 void hold_ratio(const HoldingSpec& spec, const Streams& streams, const Batch& batch,
@@ -107,7 +109,12 @@ void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Str
 template void embed(const float*, int64_t, int64_t, const int32_t*, int64_t, float*, Stream);
 template void embed(const __nv_bfloat16*, int64_t, int64_t, const int32_t*, int64_t, float*,
                     Stream);
+template void embed(const Half*, int64_t, int64_t, const int32_t*, int64_t, float*, Stream);
+template void round(const float*, int64_t, float*, Stream);
+template void round(const float*, int64_t, __nv_bfloat16*, Stream);
+template void round(const float*, int64_t, Half*, Stream);
 template void swiglu(const float*, int64_t, int64_t, float*, Stream);
+template void swiglu(const float*, int64_t, int64_t, Half*, Stream);
 template void swiglu(const float*, int64_t, int64_t, __nv_bfloat16*, Stream);
 
 }  // namespace dmc::kernels::cuda

@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/block_team.cuh"
+#include "kernels/cuda/half.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/pooling.h"
@@ -93,6 +94,7 @@ template void split_heads(const HeadsSpec&, const HeadsRows<float>&, int64_t, St
 template void split_heads(const HeadsSpec&, const HeadsRows<__nv_bfloat16>&, int64_t, Stream);
 template void add_and_norm(const NormSpec&, float*, const float*, int64_t, float*, Stream);
 template void add_and_norm(const NormSpec&, float*, const float*, int64_t, __nv_bfloat16*, Stream);
+template void add_and_norm(const NormSpec&, float*, const float*, int64_t, Half*, Stream);
 template void pool_forward(const PoolTensors<float>&, Stream);
 template void pool_forward(const PoolTensors<__nv_bfloat16>&, Stream);
 template void pool_backward(const PoolTensors<float>&, Stream);

@@ -8,6 +8,8 @@ struct __nv_bfloat16;
 
 namespace dmc::kernels::cuda {
 
+struct Half;  // half.cuh
+
 // Splits [rows][q | k | v] into heads; In is float or __nv_bfloat16 (heads.h).
 template <class In>
 void split_heads(const HeadsSpec& spec, const HeadsRows<In>& io, int64_t rows, Stream stream);
@@ -19,7 +21,8 @@ struct NormSpec {
   const float *weight, *bias;  // [width]; bias may be null
 };
 
-// x += y (null: nothing), out = norm(x); all [rows][width]. Out is float or __nv_bfloat16.
+// x += y (null: nothing), out = norm(x); all [rows][width]. Out is float, __nv_bfloat16 or
+// Half.
 template <class Out>
 void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows, Out* out,
                   Stream stream);

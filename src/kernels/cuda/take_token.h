@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/pages.h"
+#include "kernels/cuda/team.h"
 
 namespace dmc::kernels::cuda {
 
@@ -43,9 +44,7 @@ DMC_DEVICE void round_row(const float* from, int dim, std::byte* to, float* scal
       } else if constexpr (kType == DType::kBF16) {
         reinterpret_cast<uint16_t*>(to)[i] = Team::to_bf16(from[i]);
       } else {
-        constexpr float kLargest = 65504.0f;
-        const float x = fminf(fmaxf(from[i], -kLargest), kLargest);
-        reinterpret_cast<uint16_t*>(to)[i] = Team::to_f16(x);
+        reinterpret_cast<uint16_t*>(to)[i] = Team::to_f16(clamp_to_f16(from[i]));
       }
     }
   }

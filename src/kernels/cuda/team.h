@@ -11,6 +11,12 @@
 
 namespace dmc::kernels::cuda {
 
+// The nearest number that f16 can hold.
+DMC_HOST_DEVICE float clamp_to_f16(float x) {
+  constexpr float kLargest = 65504.0f;
+  return fminf(fmaxf(x, -kLargest), kLargest);
+}
+
 struct SoloTeam {
   static int lane() { return 0; }
   static int size() { return 1; }
@@ -42,6 +48,7 @@ struct SoloTeam {
   static uint16_t to_bf16(float x) { return f32_to_bf16(x); }
   static uint16_t to_f16(float x) { return f32_to_f16(x); }
   static uint8_t to_f8(float x) { return f32_to_f8(x); }
+  static float from_f16(uint16_t bits) { return f16_to_f32(bits); }
 };
 
 }  // namespace dmc::kernels::cuda

@@ -47,6 +47,7 @@ struct WarpTeam {
     return static_cast<uint16_t>(DeviceWarp::pack_f16(x, 0.0f));
   }
   DMC_DEVICE static uint8_t to_f8(float x) { return DeviceWarp::to_f8(x); }
+  DMC_DEVICE static float from_f16(uint16_t bits) { return DeviceWarp::float_of_f16(bits); }
 };
 
 }  // namespace dmc::kernels::cuda

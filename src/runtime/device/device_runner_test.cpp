@@ -135,12 +135,27 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
 }
 
 // Activations are rounded for the products there, here they are not.
-TEST(DeviceRunner, RoundsNoMoreThanTheWeightsInBf16) {
-  const auto model = random_model(dmc_config(), DType::kBF16, 40);
-  Pair pair(model, {.compression = {.policy = "dense"}});
-  const std::vector<int32_t> text = random_text(*model, 50, 41);
-  expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
-              pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), 0.05);
+TEST(DeviceRunner, RoundsNoMoreThanTheWeightsOf16Bits) {
+  for (const auto& [type, allowed] :
+       {std::pair(DType::kBF16, 0.05), std::pair(DType::kF16, 0.006)}) {
+    SCOPED_TRACE(dtype_name(type));
+    const auto model = random_model(dmc_config(), type, 40);
+    Pair pair(model, {.compression = {.policy = "dense"}});
+    const std::vector<int32_t> text = random_text(*model, 50, 41);
+    expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
+                pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), allowed);
+  }
+}
+
+TEST(DeviceRunner, ActivationsThatF16CannotHoldAreItsLargestNumber) {
+  const auto model = std::const_pointer_cast<Model>(random_model(small_config(), DType::kF16, 42));
+  for (LayerWeights& layer : model->weights.layers) {
+    for (float& x : layer.mlp_norm.weight) x *= 3000.0f;
+  }
+  Pair pair(model);
+  for (float x : pair.device.prefill(pair.device.add_sequence(), random_text(*model, 20, 43))) {
+    ASSERT_TRUE(std::isfinite(x));
+  }
 }
 
 TEST(DeviceRunner, ScoresATextAsTheCpuDoes) {

@@ -49,9 +49,9 @@ DeviceNorm upload(Device& device, const Norm& from) {
 
 DType device_type(DType stored) {
   if (stored == DType::kI8) {
-    throw usage_error("--weights: the GPU takes f32 or bf16 weights, found int8; give one of them");
+    throw usage_error("--weights: the GPU takes f32, bf16 or f16 weights, found int8; give one");
   }
-  return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
+  return stored;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// A decoder's weights in a device's memory: matrices row by row in f32 or bf16, vectors in f32.
+// A decoder's weights in a device's memory: matrices row by row in f32, bf16 or f16,
+// vectors in f32.
 #pragma once
 
 #include <memory>
@@ -46,7 +47,7 @@ struct DeviceWeights {
 // before their blocks and a gated MLP (Llama, Mistral, Qwen), without adapters.
 void require_device_family(const io::ModelConfig& config);
 
-// f32 where `model` has f32, else bf16. Error(kUsage) for weights of 8 bits.
+// In the type that `model` has. Error(kUsage) for weights of 8 bits.
 std::shared_ptr<const DeviceWeights> upload_weights(kernels::cuda::Device& device,
                                                     const Model& model);
 

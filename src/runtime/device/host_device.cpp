@@ -28,15 +28,23 @@ struct Bf16 {
   explicit operator float() const { return bf16_to_f32(bits); }
 };
 
+struct F16 {
+  uint16_t bits;
+  explicit F16(float x) : bits(f32_to_f16(gpu::clamp_to_f16(x))) {}
+  explicit operator float() const { return f16_to_f32(bits); }
+};
+
 // fn(pointer) with the pointer's type as `type` says.
 template <class Fn>
 void with_numbers(const std::byte* data, DType type, Fn&& fn) {
+  if (type == DType::kF16) return fn(reinterpret_cast<const F16*>(data));
   if (type == DType::kBF16) return fn(reinterpret_cast<const Bf16*>(data));
   DMC_CHECK(type == DType::kF32);
   fn(reinterpret_cast<const float*>(data));
 }
 template <class Fn>
 void with_numbers(const gpu::Numbers& to, Fn&& fn) {
+  if (to.type == DType::kF16) return fn(reinterpret_cast<F16*>(to.data));
   if (to.type == DType::kBF16) return fn(reinterpret_cast<Bf16*>(to.data));
   DMC_CHECK(to.type == DType::kF32);
   fn(reinterpret_cast<float*>(to.data));
@@ -229,6 +237,8 @@ void HostDevice::linear(const gpu::Matrix& weights, const float* bias, const gpu
                             count};
     if (weights.type == DType::kF32) {
       multiply_few_rows<DType::kF32>(part);
+    } else if (weights.type == DType::kF16) {
+      multiply_few_rows<DType::kF16>(part);
     } else {
       multiply_few_rows<DType::kBF16>(part);
     }

@@ -40,6 +40,7 @@ struct DeviceWarp {
   static float exp2(float x) { return HostWarp::exp2(x); }
   static float log2(float x) { return HostWarp::log2(x); }
   static float float_of(uint32_t bits) { return HostWarp::float_of(bits); }
+  static float float_of_f16(uint16_t bits) { return f16_to_f32(bits); }
   static uint32_t pack_bf16(float a, float b) { return HostWarp::pack_bf16(a, b); }
   static uint32_t pack_f16(float a, float b) { return HostWarp::pack_f16(a, b); }
   static uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t order) {
