@@ -128,8 +128,10 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
     SCOPED_TRACE(std::string(variant.name) + ", seed " + std::to_string(++seed));
     const auto model = random_model(variant.config, DType::kF32, seed);
     Pair pair(model, variant.options);
-    expect_same_text(pair, random_text(*model, 60, seed), 80, 1e-3);
-    expect_same_text(pair, random_text(*model, 1, seed), 40, 1e-3);
+    // A number on the border between two of the 8-bit ones may be rounded to either.
+    const double allowed = dtype_size(variant.options.kv) == 1 ? 1e-2 : 1e-3;
+    expect_same_text(pair, random_text(*model, 60, seed), 80, allowed);
+    expect_same_text(pair, random_text(*model, 1, seed), 40, allowed);
     if (HasFatalFailure()) return;
   }
 }
