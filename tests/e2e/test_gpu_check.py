@@ -25,4 +25,4 @@ def test_an_unknown_part_is_one_sentence():
     assert run.returncode == 1
     assert run.stderr == ("gpu_check: there is no part 'grdi'; there are build, host, grid, parity, "
                           "device, text, memcheck, bench, model, latency, fp8, model13, "
-                          "transformers, peers\n")
+                          "transformers, peers, train-build, train, train-step\n")
