@@ -86,5 +86,32 @@ TEST(Pool, CudaBackendGivesTheSame) {
   }
 }
 
+TEST(Pool, OnAGpuGivesTheSame) {
+  if (!at::hasCUDA() || !can_pool_on_cuda()) GTEST_SKIP() << "no GPU";
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(uint64_t{6});
+  std::vector<at::Tensor> in;
+  for (const int64_t width : {64, 64, 1, 1}) {
+    const at::Tensor x = at::randn({2, 150, 3, width}, generator);
+    in.push_back(width == 1 ? x.squeeze(-1) : x);
+  }
+  const auto run = [&](at::Device device) {
+    std::vector<at::Tensor> leaves;
+    for (const at::Tensor& x : in) {
+      leaves.push_back(x.to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+      leaves.back().set_requires_grad(true);
+    }
+    const auto [k, v] = pool(leaves[0], leaves[1], leaves[2], leaves[3], 12);
+    (k * k + v.sin()).sum().backward();
+    std::vector<at::Tensor> results = {k.detach(), v.detach()};
+    for (const at::Tensor& leaf : leaves) results.push_back(leaf.grad());
+    for (at::Tensor& x : results) x = x.cpu();
+    return results;
+  };
+  const auto expected = run(at::kCPU), got = run(at::kCUDA);
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_LT(((got[i] - expected[i]).norm() / expected[i].norm()).item<double>(), 1e-4) << i;
+  }
+}
+
 }  // namespace
 }  // namespace dmc::ops

@@ -100,8 +100,8 @@ AttentionGradients near_backward(const AttentionPair& pair, const Operands& x,
   const int64_t H = x.q_BTHd.size(2), K = x.k_BTKd.size(2);
   const at::Tensor weight = (own_scores(x) - whole.lse_BHT.transpose(1, 2).unsqueeze(-1)).exp();
   const at::Tensor g = at_least_f32(grad);
-  const at::Tensor gain =
-      (g * (repeat_heads(x.v_BTKd, H) - whole.out_BTHd)).sum(-1, /*keepdim=*/true);
+  const at::Tensor away = at_least_f32(repeat_heads(x.v_BTKd, H)) - whole.out_BTHd;
+  const at::Tensor gain = (g * away).sum(-1, /*keepdim=*/true);
   const at::Tensor ds = weight * gain * x.scale();
   return {ds * repeat_heads(x.k_BTKd, H), sum_of_groups(ds * x.q_BTHd, K),
           sum_of_groups(weight * g, K)};

@@ -45,13 +45,13 @@ std::vector<at::Tensor> run(const Attention& attention, const Inputs& in,
   const at::Tensor out = attention(q, k, v, logit);
   (out * in.gradient.to(dtype)).sum().backward();
   std::vector<at::Tensor> results = {out.detach(), q.grad(), k.grad(), v.grad(), logit.grad()};
-  for (at::Tensor& x : results) x = x.to(at::kDouble);
+  for (at::Tensor& x : results) x = x.to(at::kCPU, at::kDouble);
   return results;
 }
 
-auto split(int64_t delay) {
-  return [delay](const auto& q, const auto& k, const auto& v, const auto& logit) {
-    return split_attention(plain_pair(), q, k, v, bias_of(logit), delay);
+auto split(int64_t delay, const AttentionPair& pair = plain_pair()) {
+  return [delay, &pair](const auto& q, const auto& k, const auto& v, const auto& logit) {
+    return split_attention(pair, q, k, v, bias_of(logit), delay);
   };
 }
 
@@ -141,14 +141,18 @@ TEST(SplitAttention, GradientsAreTheNumericOnes) {
   }
 }
 
-// What bf16 costs: q, k, v and the bias's channels are rounded on the way in, results on the way
-// out, as the GPU's kernels do. Decisions add little to the error that attention without them has.
-TEST(SplitAttention, Bf16LosesLittleMoreThanPlainAttention) {
-  const Inputs exact = random_inputs({1, 256, 4, 2, 64}, 10.0, 31);
-  Inputs in = exact;  // rounded already, so that what is compared is what attention itself loses
+// Rounded before, what is compared is what attention itself loses.
+Inputs rounded_to_bf16(Inputs in) {
   for (at::Tensor* x : {&in.q, &in.k, &in.v, &in.gradient}) {
     *x = x->to(at::kBFloat16).to(at::kDouble);
   }
+  return in;
+}
+
+// What bf16 costs: q, k, v and the bias's channels are rounded on the way in, results on the way
+// out, as the GPU's kernels do. Decisions add little to the error that attention without them has.
+TEST(SplitAttention, Bf16LosesLittleMoreThanPlainAttention) {
+  const Inputs in = rounded_to_bf16(random_inputs({1, 256, 4, 2, 64}, 10.0, 31));
   Inputs undecided = in;
   undecided.logit = at::full_like(in.logit, -100.0);
   const auto plain_error =
@@ -158,6 +162,28 @@ TEST(SplitAttention, Bf16LosesLittleMoreThanPlainAttention) {
     for (size_t i = 0; i < rounded.size(); ++i) {
       const double error = relative_error(rounded[i], wanted[i]);
       EXPECT_LT(error, 3.0 * plain_error) << kNames[i] << ", delay " << delay;
+    }
+  }
+}
+
+// The library's kernels, with heads that they have as they are and heads that must be padded.
+TEST(SplitAttention, FlashAttentionOnAGpuGivesTheSame) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  constexpr int64_t kTokens = 300;
+  for (const int64_t d : {20, 64, 128}) {
+    const Inputs in = rounded_to_bf16(random_inputs({2, kTokens, 4, 2, d}, 10.0, 51));
+    Inputs there = in;
+    for (at::Tensor* x : {&there.q, &there.k, &there.v, &there.logit, &there.gradient}) {
+      *x = x->to(at::kCUDA);
+    }
+    for (const int64_t delay : {int64_t{0}, int64_t{1}, int64_t{12}, kTokens - 2, kTokens}) {
+      const auto got = run(split(delay, flash_pair()), there, at::kBFloat16);
+      const auto wanted = run(literal(delay), in);
+      const size_t compared = got.size() - (delay < kTokens - 1 ? 0 : 1);  // else no bias counts
+      for (size_t i = 0; i < compared; ++i) {
+        EXPECT_LT(relative_error(got[i], wanted[i]), 1e-2)
+            << kNames[i] << ", heads of " << d << ", delay " << delay;
+      }
     }
   }
 }
