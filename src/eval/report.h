@@ -34,7 +34,7 @@ struct SlotsPoint {
 
 // One of the models set side by side.
 struct Variant {
-  std::string name;                     // "dense", "live 2x", "shipped 4x"
+  std::string name;                     // "dense", "live 2x", "DMC 4x"
   double bits_per_byte = kNotMeasured;  // on held-out files
   double accuracy = kNotMeasured;       // of the most likely next token, 0 to 1
   double cr = kNotMeasured;             // tokens / slots over the held-out files

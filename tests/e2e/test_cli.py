@@ -390,6 +390,6 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, text):
 def test_the_quick_demo_runs_to_its_report(dmc, tmp_path):
     done = dmc("demo", "--quick", "-o", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
-    for row in ("dense", "live 2x", "shipped 4x"):
+    for row in ("dense", "live 2x", "DMC 4x", "DMS 4x"):
         assert re.search(rf"^{row} +\d", done.stdout, re.M), done.stdout
     assert (tmp_path / "demo/report.html").read_text().startswith("<!DOCTYPE html>")

@@ -34,7 +34,7 @@ def main():
     _, dmc, device = sys.argv
     same = True
     for model, (number, prompt), temperature in itertools.product(
-            ("builtin", "builtin-4x"), enumerate(PROMPTS), TEMPERATURES):
+            ("builtin", "builtin-4x", "builtin-dms"), enumerate(PROMPTS), TEMPERATURES):
         cpu = write(dmc, "cpu", model, prompt, temperature)
         other = write(dmc, device, model, prompt, temperature)
         pairs = list(zip(cpu["token_ids"], other["token_ids"]))

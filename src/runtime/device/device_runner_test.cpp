@@ -70,7 +70,7 @@ void expect_same_text(Pair& pair, std::span<const int32_t> prompt, int64_t steps
 }
 
 TEST(DeviceRunner, WritesWhatTheCpuWritesWithTheBuiltInModels) {
-  for (const char* name : {"models/builtin", "models/builtin-4x"}) {
+  for (const char* name : {"models/builtin", "models/builtin-4x", "models/builtin-dms"}) {
     SCOPED_TRACE(name);
     const auto model = load_model(name, DType::kF32);
     Pair pair(model);
