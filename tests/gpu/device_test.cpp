@@ -106,6 +106,10 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   expect_same_runs(normed, DType::kF32, {});
   expect_same_runs(dense, DType::kF32, {.compression = {.forced_cr = 3.0}});
   expect_same_runs(config_for_gpu(), DType::kF32, {.compression = {.cr = 2.0}});
+  for (io::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
+    config.head_dim = 64;
+    expect_same_runs(config, config.post_norm ? DType::kBF16 : DType::kF32, {});
+  }
   expect_same_runs(late, DType::kF32, {.chunk = 50});
   // A decision could fall the other way where numbers are rounded, so there are none.
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);

@@ -105,9 +105,10 @@ class CudaDevice : public Device {
   void wait() override { check(cudaStreamSynchronize(stream_), "a step"); }
   std::unique_ptr<Recording> record(const std::function<void()>& launches) override;
 
-  void embed(const Matrix& table, const int32_t* tokens, int64_t rows, float* x) override {
+  void embed(const Matrix& table, const EmbeddingSums& sums, const int32_t* tokens,
+             const int32_t* positions, int64_t rows, float* x) override {
     with_numbers(table.data, table.type, [&](const auto* numbers) {
-      cuda::embed(numbers, table.outputs, table.inputs, tokens, rows, x, stream_);
+      cuda::embed(numbers, table.outputs, table.inputs, sums, tokens, positions, rows, x, stream_);
     });
   }
   void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
@@ -119,8 +120,9 @@ class CudaDevice : public Device {
   void split_heads(const HeadsSpec& spec, const HeadsRows<float>& io, int64_t rows) override {
     cuda::split_heads(spec, io, rows, stream_);
   }
-  void swiglu(const float* gate_up, int64_t rows, int64_t width, const Numbers& out) override {
-    with_numbers(out, [&](auto* to) { cuda::swiglu(gate_up, rows, width, to, stream_); });
+  void activate(Activation kind, const float* from, int64_t rows, int64_t width,
+                const Numbers& out) override {
+    with_numbers(out, [&](auto* to) { cuda::activate(kind, from, rows, width, to, stream_); });
   }
   void round(const float* from, int64_t count, const Numbers& to) override {
     with_numbers(to, [&](auto* numbers) { cuda::round(from, count, numbers, stream_); });

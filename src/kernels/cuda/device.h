@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "kernels/cuda/holding.h"
+#include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/prefill.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sample.h"
@@ -65,17 +66,19 @@ class Device {
   // `launches` must neither allocate, copy nor wait. They do not run until replayed.
   virtual std::unique_ptr<Recording> record(const std::function<void()>& launches) = 0;
 
-  // x [rows][table.inputs] = the tokens' rows of the table.
-  virtual void embed(const Matrix& table, const int32_t* tokens, int64_t rows, float* x) = 0;
-  // As row_ops.h.
+  // x [rows][table.inputs] = the tokens' rows of the table, with the sums.
+  virtual void embed(const Matrix& table, const EmbeddingSums& sums, const int32_t* tokens,
+                     const int32_t* positions, int64_t rows, float* x) = 0;
+  // As row_ops.h; out may be x.
   virtual void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
                             const Numbers& out) = 0;
   // y [rows][outputs] = x [rows][inputs] W^T + bias (null: none); x has the type of W.
   virtual void linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
                       float* y) = 0;
   virtual void split_heads(const HeadsSpec& spec, const HeadsRows<float>& io, int64_t rows) = 0;
-  // out [rows][width] = silu(gate) * up; gate_up [rows][gate | up].
-  virtual void swiglu(const float* gate_up, int64_t rows, int64_t width, const Numbers& out) = 0;
+  // out [rows][width] of [rows][gate | up] or [rows][up].
+  virtual void activate(Activation kind, const float* from, int64_t rows, int64_t width,
+                        const Numbers& out) = 0;
   virtual void round(const float* from, int64_t count, const Numbers& to) = 0;
   // For each active row: its next token (-1 if a logit is not a number), as sample.h. logits
   // [batch][vocab]; at most kMostSampledTokens.

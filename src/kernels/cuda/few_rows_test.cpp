@@ -112,7 +112,7 @@ TEST(CudaModelOps, ATokenThatWasNotChosenEmbedsAsZeros) {
   const std::vector<float> table = {1.0f, 2.0f, 3.0f, 4.0f};
   for (int32_t token : {-1, 2}) {
     std::vector<float> x(2, -7.0f);
-    embed_row<SoloTeam>(table.data(), 2, 2, token, x.data());
+    embed_row<SoloTeam>(table.data(), 2, 2, token, {}, 0, x.data());
     EXPECT_EQ(x, std::vector<float>(2, 0.0f));
   }
 }

@@ -9,10 +9,11 @@ namespace dmc::kernels::cuda {
 
 // As the functions of Device that have these names.
 template <class In>
-void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens, int64_t rows,
-           float* x, Stream stream);
+void embed(const In* table, int64_t vocab, int64_t width, const EmbeddingSums& sums,
+           const int32_t* tokens, const int32_t* positions, int64_t rows, float* x, Stream stream);
 template <class Out>
-void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream);
+void activate(Activation kind, const float* from, int64_t rows, int64_t width, Out* out,
+              Stream stream);
 template <class Out>
 void round(const float* from, int64_t count, Out* to, Stream stream);
 void choose_tokens(const float* logits, int batch, int32_t vocab, const StepRows& step,

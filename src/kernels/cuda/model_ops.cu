@@ -18,16 +18,19 @@ unsigned blocks_for(int64_t count, int64_t in_block) {
 }
 
 template <class In>
-__global__ void embed_kernel(const In* table, int64_t vocab, int64_t width, const int32_t* tokens,
-                             float* x) {
+__global__ void embed_kernel(const In* table, int64_t vocab, int64_t width,
+                             const __grid_constant__ EmbeddingSums sums, const int32_t* tokens,
+                             const int32_t* positions, float* x) {
   const int64_t row = blockIdx.x;
-  embed_row<BlockTeam<kThreads>>(table, vocab, width, tokens[row], x + row * width);
+  embed_row<BlockTeam<kThreads>>(table, vocab, width, tokens[row], sums, positions[row],
+                                 x + row * width);
 }
 
 template <class Out>
-__global__ void swiglu_kernel(const float* gate_up, int64_t width, Out* out) {
+__global__ void activate_kernel(Activation kind, const float* from, int64_t width, Out* out) {
   const int64_t row = blockIdx.x;
-  swiglu_row<BlockTeam<kThreads>>(gate_up + row * 2 * width, width, out + row * width);
+  activate_row<BlockTeam<kThreads>>(kind, from + row * activation_inputs(kind) * width, width,
+                                    out + row * width);
 }
 
 template <class Out>
@@ -64,18 +67,19 @@ __global__ void copy_kernel(const __grid_constant__ CacheView cache,
 }  // namespace
 
 template <class In>
-void embed(const In* table, int64_t vocab, int64_t width, const int32_t* tokens, int64_t rows,
-           float* x, Stream stream) {
+void embed(const In* table, int64_t vocab, int64_t width, const EmbeddingSums& sums,
+           const int32_t* tokens, const int32_t* positions, int64_t rows, float* x, Stream stream) {
   if (rows == 0) return;
   launch("launching the embedding", embed_kernel<In>, {static_cast<unsigned>(rows), kThreads},
-         stream, table, vocab, width, tokens, x);
+         stream, table, vocab, width, sums, tokens, positions, x);
 }
 
 template <class Out>
-void swiglu(const float* gate_up, int64_t rows, int64_t width, Out* out, Stream stream) {
+void activate(Activation kind, const float* from, int64_t rows, int64_t width, Out* out,
+              Stream stream) {
   if (rows == 0) return;
-  launch("launching the gated activation", swiglu_kernel<Out>,
-         {static_cast<unsigned>(rows), kThreads}, stream, gate_up, width, out);
+  launch("launching the activation", activate_kernel<Out>, {static_cast<unsigned>(rows), kThreads},
+         stream, kind, from, width, out);
 }
 
 template <class Out>
@@ -106,15 +110,17 @@ void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Str
          stream, bias, count, outputs, y);
 }
 
-template void embed(const float*, int64_t, int64_t, const int32_t*, int64_t, float*, Stream);
-template void embed(const __nv_bfloat16*, int64_t, int64_t, const int32_t*, int64_t, float*,
-                    Stream);
-template void embed(const Half*, int64_t, int64_t, const int32_t*, int64_t, float*, Stream);
+template void embed(const float*, int64_t, int64_t, const EmbeddingSums&, const int32_t*,
+                    const int32_t*, int64_t, float*, Stream);
+template void embed(const __nv_bfloat16*, int64_t, int64_t, const EmbeddingSums&, const int32_t*,
+                    const int32_t*, int64_t, float*, Stream);
+template void embed(const Half*, int64_t, int64_t, const EmbeddingSums&, const int32_t*,
+                    const int32_t*, int64_t, float*, Stream);
 template void round(const float*, int64_t, float*, Stream);
 template void round(const float*, int64_t, __nv_bfloat16*, Stream);
 template void round(const float*, int64_t, Half*, Stream);
-template void swiglu(const float*, int64_t, int64_t, float*, Stream);
-template void swiglu(const float*, int64_t, int64_t, Half*, Stream);
-template void swiglu(const float*, int64_t, int64_t, __nv_bfloat16*, Stream);
+template void activate(Activation, const float*, int64_t, int64_t, float*, Stream);
+template void activate(Activation, const float*, int64_t, int64_t, __nv_bfloat16*, Stream);
+template void activate(Activation, const float*, int64_t, int64_t, Half*, Stream);
 
 }  // namespace dmc::kernels::cuda

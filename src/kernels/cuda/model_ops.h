@@ -1,4 +1,4 @@
-// The small pieces of a decoder around its products: embedding rows, the gated activation. Row by
+// The small pieces of a decoder around its products: embedding rows, activations. Row by
 // row, by a team of lanes.
 #pragma once
 
@@ -9,22 +9,51 @@
 
 namespace dmc::kernels::cuda {
 
-// x = row `token` of table [vocab][width]; a token outside of it (one that could not be chosen)
-// gives zeros.
+// What is added to an embedding's rows; null: nothing.
+struct EmbeddingSums {
+  const float* positions = nullptr;  // [positions][width], by the rows' positions
+  const float* constant = nullptr;   // [width]
+};
+
+// x = row `token` of table [vocab][width], with the sums; a token outside of it (one that could not
+// be chosen) gives zeros in its place.
 template <class Team, class In>
-DMC_DEVICE void embed_row(const In* table, int64_t vocab, int64_t width, int32_t token, float* x) {
+DMC_DEVICE void embed_row(const In* table, int64_t vocab, int64_t width, int32_t token,
+                          const EmbeddingSums& sums, int32_t position, float* x) {
   const bool known = token >= 0 && token < vocab;
   for (int64_t i = Team::lane(); i < width; i += Team::size()) {
-    x[i] = known ? static_cast<float>(table[token * width + i]) : 0.0f;
+    float sum = known ? static_cast<float>(table[token * width + i]) : 0.0f;
+    if (sums.positions != nullptr) sum += sums.positions[position * width + i];
+    if (sums.constant != nullptr) sum += sums.constant[i];
+    x[i] = sum;
   }
 }
 
-// out = silu(gate) * up of a row [gate | up], `width` numbers each.
+enum class Activation { kSiluGated, kGelu, kGeluTanh };
+
+// Numbers of a row in front of the activation, for each behind it: gate and up, or up alone.
+DMC_HOST_DEVICE int activation_inputs(Activation kind) {
+  return kind == Activation::kSiluGated ? 2 : 1;
+}
+
+DMC_DEVICE float activated(Activation kind, const float* row, int64_t width, int64_t i) {
+  constexpr float kRootHalf = 0.70710678f, kRootTwoOverPi = 0.79788456f;
+  const float x = row[i];
+  switch (kind) {
+    case Activation::kSiluGated:
+      return x / (1.0f + expf(-x)) * row[width + i];
+    case Activation::kGelu:
+      return 0.5f * x * (1.0f + erff(x * kRootHalf));
+    default:
+      return 0.5f * x * (1.0f + tanhf(kRootTwoOverPi * (x + 0.044715f * x * x * x)));
+  }
+}
+
+// out [width] of a row of the product before it.
 template <class Team, class Out>
-DMC_DEVICE void swiglu_row(const float* gate_up, int64_t width, Out* out) {
+DMC_DEVICE void activate_row(Activation kind, const float* row, int64_t width, Out* out) {
   for (int64_t i = Team::lane(); i < width; i += Team::size()) {
-    const float gate = gate_up[i];
-    out[i] = static_cast<Out>(gate / (1.0f + expf(-gate)) * gate_up[width + i]);
+    out[i] = static_cast<Out>(activated(kind, row, width, i));
   }
 }
 

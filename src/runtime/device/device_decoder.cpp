@@ -36,6 +36,21 @@ std::vector<double> opening_shares(const io::ModelConfig& config, double cr) {
   return shares;
 }
 
+gpu::Activation device_activation(io::Activation kind) {
+  switch (kind) {
+    case io::Activation::kSiluGated:
+      return gpu::Activation::kSiluGated;
+    case io::Activation::kGelu:
+      return gpu::Activation::kGelu;
+    default:
+      return gpu::Activation::kGeluTanh;
+  }
+}
+
+gpu::Numbers f32_numbers(const Buffer<float>& buffer) {
+  return {reinterpret_cast<std::byte*>(buffer.get()), DType::kF32};
+}
+
 }  // namespace
 
 DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
@@ -48,18 +63,21 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
       decides_(decides(choice)),
       bias_(static_cast<float>(choice.knobs.bias)),
       held_cr_(choice.knobs.held_cr),
+      activation_(device_activation(config.activation)),
       scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
       shape_{table.shape().slot_type, static_cast<int>(config.head_dim),
              static_cast<int>(config.group_size())} {
-  const auto rope = make_rope(config, limits.max_positions);
-  cos_ = Buffer<float>(device, std::span(rope->cos));
-  sin_ = Buffer<float>(device, std::span(rope->sin));
+  if (const auto rope = make_rope(config, limits.max_positions)) {
+    cos_ = Buffer<float>(device, std::span(rope->cos));
+    sin_ = Buffer<float>(device, std::span(rope->sin));
+  }
   if (choice.policy.name == "forced") {
     const std::vector<double> shares = opening_shares(config, choice.knobs.forced_cr);
     opening_shares_ = Buffer<double>(device, std::span(shares));
   }
   if (held_cr_ > 0.0) biases_ = Buffer<float>(device, limits.batch);
   const int64_t rows = std::max<int64_t>(limits.chunk, limits.batch), D = config.hidden_size;
+  const int64_t logit_rows = std::max<int64_t>(kLogitRows, limits.batch);
   const int64_t queries = rows * config.num_heads * config.head_dim;
   const int64_t scalars = rows * config.num_kv_heads, pairs = scalars * config.head_dim;
   const int64_t wide = std::max(queries + 2 * pairs, rows * 2 * config.intermediate_size);
@@ -67,7 +85,8 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
   tokens_ = Buffer<int32_t>(device, rows);
   positions_ = Buffer<int32_t>(device, rows);
   sampling_ = Buffer<gpu::SamplingRow>(device, limits.batch);
-  for (Buffer<float>* buffer : {&x_, &delta_}) *buffer = Buffer<float>(device, rows * D);
+  x_ = Buffer<float>(device, rows * D);
+  delta_ = Buffer<float>(device, std::max(rows, logit_rows) * D);
   for (Buffer<float>* buffer : {&q_, &mixed_}) *buffer = Buffer<float>(device, queries);
   for (Buffer<float>* buffer : {&k_, &v_, &own_key_, &own_value_}) {
     *buffer = Buffer<float>(device, pairs);
@@ -75,11 +94,14 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
   projected_ = Buffer<float>(device, wide);
   normed_ = allocate_numbers(rows * D);
   inner_ = allocate_numbers(rows * config.intermediate_size);
-  if (weights.type != DType::kF32) rounded_ = allocate_numbers(queries);
+  if (weights.type != DType::kF32) rounded_ = allocate_numbers(std::max(queries, logit_rows * D));
   merge_ = Buffer<uint8_t>(device, scalars);
   importance_ = Buffer<float>(device, scalars);
   visible_ = Buffer<int32_t>(device, scalars);
-  logits_ = Buffer<float>(device, std::max<int64_t>(kLogitRows, limits.batch) * config.vocab_size);
+  logits_ = Buffer<float>(device, logit_rows * config.vocab_size);
+  if (weights.head_transform.matrix.outputs > 0) {
+    transformed_ = Buffer<float>(device, logit_rows * D);
+  }
 
   if (table.shape().delay >= 0) passing_ = PassingBuffers(device, table, limits.chunk);
   workspace_ = {nullptr,
@@ -109,11 +131,18 @@ gpu::Numbers DeviceDecoder::rounded(const float* x, int64_t count) {
   return numbers(rounded_);
 }
 
+gpu::NormSpec DeviceDecoder::norm_spec(const DeviceNorm& norm) const {
+  return {static_cast<int>(config_.hidden_size), config_.norm == io::NormKind::kLayer,
+          static_cast<float>(config_.norm_eps), norm.weight.get(), norm.bias.get()};
+}
+
 void DeviceDecoder::norm(const DeviceNorm& norm, const float* added, int64_t rows) {
-  const gpu::NormSpec spec{
-      static_cast<int>(config_.hidden_size), config_.norm == io::NormKind::kLayer,
-      static_cast<float>(config_.norm_eps), norm.weight.get(), norm.bias.get()};
-  device_.add_and_norm(spec, x_.get(), added, rows, numbers(normed_));
+  device_.add_and_norm(norm_spec(norm), x_.get(), added, rows, numbers(normed_));
+}
+
+void DeviceDecoder::post_norm(const DeviceNorm& norm, const float* added, int64_t rows) {
+  device_.add_and_norm(norm_spec(norm), x_.get(), added, rows, f32_numbers(x_));
+  device_.round(x_.get(), rows * config_.hidden_size, numbers(normed_));
 }
 
 void DeviceDecoder::multiply(const DeviceLinear& linear, const gpu::Numbers& x, int64_t rows,
@@ -149,24 +178,48 @@ void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
                       rows);
 }
 
+void DeviceDecoder::embed(int64_t rows) {
+  device_.embed(weights_.embedding.view(), {weights_.positions.get(), weights_.token_type.get()},
+                tokens_.get(), positions_.get(), rows, x_.get());
+  if (weights_.embedding_norm.present()) post_norm(weights_.embedding_norm, nullptr, rows);
+}
+
+// From normed_ to delta_.
+void DeviceDecoder::attention(int layer, int64_t rows, Rows of,
+                              const std::function<void(int)>& attend) {
+  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+  multiply(w.qkv, numbers(normed_), rows, projected_.get());
+  split_heads(layer, rows, of);
+  attend(layer);
+  multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());
+}
+
+void DeviceDecoder::mlp(int layer, int64_t rows) {
+  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+  multiply(w.up, numbers(normed_), rows, projected_.get());
+  device_.activate(activation_, projected_.get(), rows, config_.intermediate_size, numbers(inner_));
+  multiply(w.down, numbers(inner_), rows, delta_.get());
+}
+
 void DeviceDecoder::pass(int64_t rows, Rows of, const std::function<void(int)>& attend) {
-  const int64_t width = config_.intermediate_size;
-  device_.embed(weights_.embedding.view(), tokens_.get(), rows, x_.get());
+  embed(rows);
   const float* added = nullptr;
-  for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
-    const DeviceLayer& w = weights_.layers[layer];
-    norm(w.attention_norm, added, rows);
-    multiply(w.qkv, numbers(normed_), rows, projected_.get());
-    split_heads(static_cast<int>(layer), rows, of);
-    attend(static_cast<int>(layer));
-    multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());
-    norm(w.mlp_norm, delta_.get(), rows);
-    multiply(w.up, numbers(normed_), rows, projected_.get());
-    device_.swiglu(projected_.get(), rows, width, numbers(inner_));
-    multiply(w.down, numbers(inner_), rows, delta_.get());
-    added = delta_.get();
+  for (int layer = 0; layer < static_cast<int>(weights_.layers.size()); ++layer) {
+    const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+    if (config_.post_norm) {
+      attention(layer, rows, of, attend);
+      post_norm(w.attention_norm, delta_.get(), rows);
+      mlp(layer, rows);
+      post_norm(w.mlp_norm, delta_.get(), rows);
+    } else {
+      norm(w.attention_norm, added, rows);
+      attention(layer, rows, of, attend);
+      norm(w.mlp_norm, delta_.get(), rows);
+      mlp(layer, rows);
+      added = delta_.get();
+    }
   }
-  norm(weights_.final_norm, added, rows);
+  if (weights_.final_norm.present()) norm(weights_.final_norm, added, rows);
 }
 
 gpu::Batch DeviceDecoder::batch_of(int batch) const {
@@ -191,8 +244,8 @@ void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int toke
                                v_.get(),
                                merge_.get(),
                                importance_.get(),
-                               cos_.get() + angle,
-                               sin_.get() + angle,
+                               cos_.size() > 0 ? cos_.get() + angle : nullptr,
+                               sin_.size() > 0 ? sin_.get() + angle : nullptr,
                                own_key_.get(),
                                own_value_.get(),
                                visible_.get(),
@@ -247,8 +300,16 @@ void DeviceDecoder::step(int batch) {
 
 const float* DeviceDecoder::logits(int64_t first, int64_t count) {
   DMC_CHECK(count <= logit_rows());
-  device_.linear(weights_.head_view(), weights_.head.bias.get(),
-                 numbers(normed_).from(first * config_.hidden_size), count, logits_.get());
+  const int64_t D = config_.hidden_size;
+  gpu::Numbers hidden = numbers(normed_).from(first * D);
+  if (transformed_.size() > 0) {
+    multiply(weights_.head_transform, hidden, count, delta_.get());
+    device_.activate(activation_, delta_.get(), count, D, f32_numbers(transformed_));
+    device_.add_and_norm(norm_spec(weights_.head_norm), transformed_.get(), nullptr, count,
+                         f32_numbers(transformed_));
+    hidden = rounded(transformed_.get(), count * D);
+  }
+  device_.linear(weights_.head_view(), weights_.head.bias.get(), hidden, count, logits_.get());
   return logits_.get();
 }
 

@@ -58,7 +58,14 @@ class DeviceDecoder {
   // Sets what of a ratio that is held depends on the cache. Before the pass it is for.
   void set_biases(const kernels::cuda::Batch& batch);
   kernels::cuda::Batch batch_of(int batch) const;  // the first rows of rows_
+  void embed(int64_t rows);
+  // x_ += added (null: nothing), and normed_ = norm(x_) as products take it.
   void norm(const DeviceNorm& norm, const float* added, int64_t rows);
+  // The same for families that norm behind a block: x_ itself becomes the normed sum.
+  void post_norm(const DeviceNorm& norm, const float* added, int64_t rows);
+  void attention(int layer, int64_t rows, Rows of, const std::function<void(int layer)>& attend);
+  void mlp(int layer, int64_t rows);
+  kernels::cuda::NormSpec norm_spec(const DeviceNorm& norm) const;
   void multiply(const DeviceLinear& linear, const kernels::cuda::Numbers& x, int64_t rows,
                 float* y);
   void split_heads(int layer, int64_t rows, Rows of);
@@ -75,6 +82,7 @@ class DeviceDecoder {
   const bool decides_;
   const float bias_;
   const double held_cr_;  // 0: none is held
+  const kernels::cuda::Activation activation_;
   const float scale_;
   const kernels::cuda::DecodeShape shape_;
 
@@ -86,6 +94,7 @@ class DeviceDecoder {
   Buffer<float> x_, delta_, projected_, q_, k_, v_, mixed_;
   Buffer<float> own_key_, own_value_;
   Buffer<std::byte> normed_, inner_, rounded_;
+  Buffer<float> transformed_;  // of the rows of logits; empty: the head takes them as they are
   Buffer<uint8_t> merge_;
   Buffer<float> importance_, logits_;
   Buffer<int32_t> visible_;

@@ -8,48 +8,13 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
-#include "runtime/device/device_testing.h"
-#include "runtime/device/host_device.h"
+#include "runtime/device/device_pair_testing.h"
 
 namespace dmc::runtime {
 namespace {
 
 namespace gpu = kernels::cuda;
 using engine::SequenceId;
-
-io::ModelConfig dmc_config(int64_t window = 12) {
-  io::ModelConfig config = small_config();
-  config.dmc = io::DmcConfig{.window = window, .decision_offset = 0.05};
-  return config;
-}
-
-io::ModelConfig dms_config(int64_t delay) {
-  io::ModelConfig config = dmc_config(delay);
-  config.dmc->method = "dms";
-  return config;
-}
-
-// A model's two runners.
-struct Pair {
-  explicit Pair(const std::shared_ptr<const Model>& model, const RunnerOptions& options = {},
-                const DeviceRoom& room = {})
-      : cpu(model, options),
-        host(std::make_shared<HostDevice>()),
-        device(upload_model(host, model), options, room) {}
-
-  DecoderRunner cpu;
-  std::shared_ptr<HostDevice> host;
-  DeviceRunner device;
-};
-
-void expect_near(const std::vector<float>& got, const std::vector<float>& wanted, double allowed) {
-  ASSERT_EQ(got.size(), wanted.size());
-  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], allowed) << "number " << i;
-}
-
-engine::Writing greedy(const DeviceRunner& runner, SequenceId sequence, int32_t token) {
-  return {sequence, token, runner.length(sequence) + 1, {.temperature = 0.0}, {}};
-}
 
 // A prompt and `steps` likeliest tokens behind it.
 void expect_same_text(Pair& pair, std::span<const int32_t> prompt, int64_t steps, double allowed) {
@@ -117,6 +82,12 @@ std::vector<Variant> variants() {
   }
   add("dms in int8", dms_config(5), {.kv = DType::kI8});
   add("dms at a held ratio", dms_config(20), {.compression = {.cr = 2.0}});
+  for (io::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
+    const char* const name = config.post_norm ? "as BERT" : "as GPT-2";
+    add(name, config);
+    config.dmc = io::DmcConfig{.decision_offset = 0.05};
+    add(name, config, {.chunk = 30});
+  }
   add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
   add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
   return all;
@@ -291,27 +262,6 @@ TEST(DeviceRunner, GeneratesWhatTheCpuGenerates) {
   }
 }
 
-TEST(DeviceRunner, AForkGoesItsOwnWay) {
-  const auto model = random_model(dmc_config(), DType::kF32, 80);
-  Pair pair(model);
-  const std::vector<int32_t> prompt = random_text(*model, 90, 81);
-  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  pair.cpu.prefill(a, prompt);
-  pair.device.prefill(b, prompt);
-  const SequenceId a2 = pair.cpu.fork(a), b2 = pair.device.fork(b);
-  EXPECT_EQ(pair.device.slots(b2), pair.cpu.slots(a2));
-  EXPECT_GT(pair.device.compression_ratio(b2), 1.2) << "these models do merge";
-  for (int step = 0; step < 40; ++step) {
-    const auto one = random_text(*model, 1, 200 + step), two = random_text(*model, 1, 300 + step);
-    expect_near(pair.device.decode({&b, 1}, one), pair.cpu.decode({&a, 1}, one), 1e-3);
-    expect_near(pair.device.decode({&b2, 1}, two), pair.cpu.decode({&a2, 1}, two), 1e-3);
-    if (HasFatalFailure()) return;
-  }
-  pair.device.release(b);
-  const auto last = random_text(*model, 1, 400);
-  expect_near(pair.device.decode({&b2, 1}, last), pair.cpu.decode({&a2, 1}, last), 1e-3);
-}
-
 // Each sequence by its own length and slots.
 TEST(DeviceRunner, EverySequenceOfABatchHoldsTheRatio) {
   const auto model = random_model(dmc_config(), DType::kF32, 83);
@@ -332,136 +282,6 @@ TEST(DeviceRunner, EverySequenceOfABatchHoldsTheRatio) {
   EXPECT_NEAR(pair.device.compression_ratio(b[2]), 2.0, 0.5);
 }
 
-// Forks of forks, decoded together and alone, taking prompts in, released in any order. In the end
-// every page is free again.
-void expect_same_forks(const io::ModelConfig& config, uint64_t seed) {
-  SCOPED_TRACE(config.dmc->method + ", seed " + std::to_string(seed));
-  constexpr int kRows = 6;
-  const auto model = random_model(config, DType::kF32, seed);
-  Pair pair(model, {}, {.sequences = kRows});
-  std::vector<SequenceId> a = {pair.cpu.add_sequence()}, b = {pair.device.add_sequence()};
-  const std::vector<int32_t> prompt = random_text(*model, 120, 86);
-  pair.cpu.prefill(a[0], prompt);
-  pair.device.prefill(b[0], prompt);
-  const int64_t alone = pair.device.cache_bytes();
-  b.push_back(pair.device.fork(b[0]));
-  a.push_back(pair.cpu.fork(a[0]));
-  EXPECT_LT(pair.device.cache_bytes(), 2 * alone) << "pages are shared";
-  Rng rng(seed);
-  for (int round = 0; round < 60; ++round) {
-    SCOPED_TRACE("round " + std::to_string(round));
-    const size_t which = rng.below(a.size());
-    if (rng.below(3) == 0 && a.size() < kRows) {
-      a.push_back(pair.cpu.fork(a[which]));
-      b.push_back(pair.device.fork(b[which]));
-    } else if (rng.below(4) == 0 && a.size() > 1) {
-      pair.cpu.release(a[which]);
-      pair.device.release(b[which]);
-      a.erase(a.begin() + static_cast<long>(which));
-      b.erase(b.begin() + static_cast<long>(which));
-    } else if (rng.below(4) == 0) {
-      const auto more = random_text(*model, 1 + static_cast<int64_t>(rng.below(20)), 500 + round);
-      if (pair.cpu.length(a[which]) + 30 > pair.cpu.max_positions()) continue;
-      expect_near(pair.device.prefill(b[which], more), pair.cpu.prefill(a[which], more), 1e-3);
-    } else {
-      const auto tokens = random_text(*model, static_cast<int64_t>(a.size()), 600 + round);
-      expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
-    }
-    if (testing::Test::HasFatalFailure()) return;
-  }
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));
-  for (const SequenceId id : b) pair.device.release(id);
-  EXPECT_EQ(pair.device.cache_bytes(), 0);
-}
-
-TEST(DeviceRunner, ForksSharePagesUntilTheyWrite) {
-  for (const uint64_t seed : {85, 185, 285}) expect_same_forks(dmc_config(), seed);
-}
-
-TEST(DeviceRunner, ForksDropSlotsOfSharedPagesAlone) {
-  for (const uint64_t seed : {86, 186, 286}) expect_same_forks(dms_config(11), seed);
-}
-
-TEST(DeviceRunner, PagesOfDroppedSlotsComeBackWhileTheTextRuns) {
-  const auto model = random_model(dms_config(8), DType::kF32, 180);
-  Pair pair(model, {}, {.sequences = 1});
-  const SequenceId id = pair.device.add_sequence();
-  const int64_t empty = pair.device.cache_bytes();
-  pair.device.prefill(id, random_text(*model, 10, 181));
-  for (int step = 0; step < 250; ++step) {
-    const auto token = random_text(*model, 1, 900 + step);
-    pair.device.decode({&id, 1}, token);
-  }
-  const std::vector<int64_t> slots = pair.device.slots(id);
-  int64_t pages = 0;
-  for (const int64_t count : slots) pages += (count - 1 + 15) / 16;
-  EXPECT_GT(pair.device.compression_ratio(id), 1.3) << "these models do drop tokens";
-  const int64_t page_bytes = 16 * 2 * model->config.head_dim * 4;
-  EXPECT_EQ(pair.device.cache_bytes() - empty, pages * page_bytes) << "none is held for nothing";
-}
-
-// A fork takes no page; what it writes then does.
-TEST(DeviceRunner, ForksThatFindNoPageToWriteOnFailAlone) {
-  const auto model = random_model(small_config(), DType::kF32, 88);
-  Pair pair(model, {}, {.sequences = 3, .pages = 4 * 2});
-  const std::vector<int32_t> prompt =
-      random_text(*model, 24, 89);  // 2 pages a stream, one not full
-  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  pair.cpu.prefill(a, prompt);
-  pair.device.prefill(b, prompt);
-  const SequenceId fork = pair.device.fork(b);
-  EXPECT_THROW(pair.device.decode({&fork, 1}, {prompt.data(), 1}), Error);
-  EXPECT_THROW(pair.device.copy(b), Error);
-  pair.device.release(fork);
-  for (int step = 0; step < 6; ++step) {
-    const auto next = random_text(*model, 1, 700 + step);
-    expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
-  }
-}
-
-TEST(DeviceRunner, WithoutPagesACallFailsAndOthersGoOn) {
-  const auto model = random_model(small_config(), DType::kF32, 90);
-  Pair pair(model, {}, {.sequences = 3, .pages = 4 * 5});  // 5 pages for each of 4 streams
-  const std::vector<int32_t> prompt = random_text(*model, 40, 91);
-  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  pair.cpu.prefill(a, prompt);
-  pair.device.prefill(b, prompt);  // 3 pages a stream
-
-  const SequenceId greedy = pair.device.add_sequence();
-  EXPECT_THROW(pair.device.prefill(greedy, prompt), Error);
-  pair.device.release(greedy);
-  const SequenceId slow = pair.device.add_sequence();
-  pair.device.prefill(slow, random_text(*model, 32, 92));  // the last two pages of each stream
-  const std::span<const int32_t> token(prompt.data(), 1);
-  const auto go_on = [&] {
-    for (int step = 0; step < 20; ++step) pair.device.decode({&slow, 1}, token);
-  };
-  EXPECT_THROW(go_on(), Error);
-  EXPECT_THROW(pair.device.copy(b), Error);
-  pair.device.release(slow);
-
-  for (int step = 0; step < 30; ++step) {
-    const auto next = random_text(*model, 1, 500 + step);
-    expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
-    if (HasFatalFailure()) return;
-  }
-}
-
-TEST(DeviceRunner, ReleasedSequencesLeaveNothing) {
-  const auto model = random_model(dmc_config(), DType::kF32, 95);
-  Pair pair(model, {}, {.sequences = 2});
-  for (int round = 0; round < 5; ++round) {
-    EXPECT_EQ(pair.device.cache_bytes(), 0);
-    const SequenceId one = pair.device.add_sequence();
-    pair.device.prefill(one, random_text(*model, 100, 96 + round));
-    const SequenceId two = pair.device.fork(one);
-    EXPECT_GT(pair.device.cache_bytes(), 0);
-    EXPECT_THROW(pair.device.add_sequence(), Error) << "both rows are taken";
-    pair.device.release(one);
-    pair.device.release(two);
-  }
-}
-
 ErrorKind kind_of(const std::function<void()>& fn) {
   try {
     fn();
@@ -476,10 +296,11 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
                         DType type = DType::kF32) {
     return kind_of([&] { Pair(random_model(config, type, 1), options); });
   };
-  io::ModelConfig other = small_config(), adapted = dmc_config();
-  other.learned_positions = true;
+  io::ModelConfig huge = small_config(), adapted = dmc_config();
+  huge.vocab_size = gpu::kMostSampledTokens + 1;
+  huge.hidden_size = huge.num_layers = 1;
   adapted.dmc->decision_source = "adapter";
-  EXPECT_EQ(usage(other, {}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(huge, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(adapted, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
             ErrorKind::kUsage);

@@ -26,9 +26,10 @@ inline Linear random_linear(int64_t outputs, int64_t inputs, DType type, bool bi
   return linear;
 }
 
-inline Norm random_norm(int64_t width, Rng& rng) {
-  Norm norm{random_numbers(width, 0.3, rng), {}, io::NormKind::kRms, io::ModelConfig{}.norm_eps};
+inline Norm random_norm(int64_t width, io::NormKind kind, Rng& rng) {
+  Norm norm{random_numbers(width, 0.3, rng), {}, kind, io::ModelConfig{}.norm_eps};
   for (float& x : norm.weight) x += 1.0f;
+  if (kind == io::NormKind::kLayer) norm.bias = random_numbers(width, 0.3, rng);
   return norm;
 }
 
@@ -46,13 +47,51 @@ inline io::ModelConfig small_config() {
   return config;
 }
 
+// As GPT-2: no rotary embedding, a plain MLP, layer norms, biases.
+inline io::ModelConfig small_gpt2_config() {
+  io::ModelConfig config = small_config();
+  config.num_kv_heads = config.num_heads;
+  config.rope.reset();
+  config.learned_positions = true;
+  config.norm = io::NormKind::kLayer;
+  config.activation = io::Activation::kGeluTanh;
+  config.attention_bias = true;
+  config.tie_embeddings = true;
+  return config;
+}
+
+// As BERT: norms behind blocks, too, and one behind the embedding; a head that transforms first.
+inline io::ModelConfig small_bert_config() {
+  io::ModelConfig config = small_gpt2_config();
+  config.post_norm = true;
+  config.token_types = 2;
+  config.activation = io::Activation::kGelu;
+  return config;
+}
+
+inline LayerWeights random_layer(const io::ModelConfig& config, DType type, Rng& rng) {
+  const int64_t D = config.hidden_size, d = config.head_dim, width = config.intermediate_size;
+  const int64_t queries = config.num_heads * d, keys = config.num_kv_heads * d;
+  const bool gated = config.activation == io::Activation::kSiluGated;
+  const auto head_norm = [&] {
+    return config.qk_norm ? random_norm(d, io::NormKind::kRms, rng) : Norm{};
+  };
+  return {random_norm(D, config.norm, rng),
+          random_norm(D, config.norm, rng),
+          head_norm(),
+          head_norm(),
+          random_linear(queries + 2 * keys, D, type, config.attention_bias, rng),
+          random_linear(D, queries, type, !gated, rng),
+          random_linear(gated ? 2 * width : width, D, type, !gated, rng),
+          random_linear(D, width, type, !gated, rng)};
+}
+
 inline std::shared_ptr<const Model> random_model(const io::ModelConfig& config, DType type,
                                                  uint64_t seed) {
   Rng rng(seed);
   auto model = std::make_shared<Model>();
   model->config = config;
-  const int64_t D = config.hidden_size, d = config.head_dim;
-  const int64_t queries = config.num_heads * d, keys = config.num_kv_heads * d;
+  const int64_t D = config.hidden_size;
   DecoderWeights& w = model->weights;
   const auto table = [&] {
     return std::make_shared<kernels::PackedWeights>(
@@ -60,16 +99,17 @@ inline std::shared_ptr<const Model> random_model(const io::ModelConfig& config, 
   };
   w.embedding = table();
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    w.layers.push_back({random_norm(D, rng), random_norm(D, rng),
-                        config.qk_norm ? random_norm(d, rng) : Norm{},
-                        config.qk_norm ? random_norm(d, rng) : Norm{},
-                        random_linear(queries + 2 * keys, D, type, config.attention_bias, rng),
-                        random_linear(D, queries, type, false, rng),
-                        random_linear(2 * config.intermediate_size, D, type, false, rng),
-                        random_linear(D, config.intermediate_size, type, false, rng)});
+    w.layers.push_back(random_layer(config, type, rng));
   }
-  w.final_norm = random_norm(D, rng);
+  if (!config.post_norm) w.final_norm = random_norm(D, config.norm, rng);
   w.head = config.tie_embeddings ? w.embedding : table();
+  if (config.learned_positions) w.positions = random_numbers(config.max_positions * D, 0.2, rng);
+  if (config.token_types == 0) return model;
+  w.token_type = random_numbers(D, 0.2, rng);
+  w.embedding_norm = random_norm(D, config.norm, rng);
+  w.head_transform = random_linear(D, D, type, true, rng);
+  w.head_norm = random_norm(D, config.norm, rng);
+  w.head_bias = random_numbers(config.vocab_size, 0.5, rng);
   return model;
 }
 

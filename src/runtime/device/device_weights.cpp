@@ -57,13 +57,6 @@ DType device_type(DType stored) {
 }  // namespace
 
 void require_device_family(const io::ModelConfig& config) {
-  const bool supported = config.rope && !config.learned_positions && !config.post_norm &&
-                         config.token_types == 0 && config.activation == io::Activation::kSiluGated;
-  if (!supported) {
-    throw usage_error("--device: models of type " + config.model_type +
-                      " run on the CPU only; the GPU takes rotary ones with a gated MLP, such as "
-                      "llama, mistral, qwen2 and qwen3");
-  }
   if (config.vocab_size > kernels::cuda::kMostSampledTokens) {
     throw usage_error("--device: the GPU chooses among " +
                       std::to_string(kernels::cuda::kMostSampledTokens) +
@@ -80,7 +73,6 @@ void require_device_family(const io::ModelConfig& config) {
 std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model& model) {
   require_device_family(model.config);
   const DecoderWeights& from = model.weights;
-  DMC_CHECK(!from.head_transform && !from.embedding_norm.present());
   auto to = std::make_shared<DeviceWeights>();
   to->type = device_type(from.embedding->type());
   to->embedding = upload(device, *from.embedding, to->type);
@@ -91,7 +83,12 @@ std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model&
                           upload(device, layer.up, to->type),
                           upload(device, layer.down, to->type)});
   }
+  to->positions = upload(device, from.positions);
+  to->token_type = upload(device, from.token_type);
+  to->embedding_norm = upload(device, from.embedding_norm);
   to->final_norm = upload(device, from.final_norm);
+  to->head_norm = upload(device, from.head_norm);
+  if (from.head_transform) to->head_transform = upload(device, *from.head_transform, to->type);
   if (from.head != from.embedding) to->head.matrix = upload(device, *from.head, to->type);
   to->head.bias = upload(device, from.head_bias);
   return to;

@@ -24,6 +24,8 @@ struct DeviceLinear {
 
 struct DeviceNorm {
   Buffer<float> weight, bias;  // empty: none
+
+  bool present() const { return weight.size() > 0; }
 };
 
 struct DeviceLayer {
@@ -34,17 +36,19 @@ struct DeviceLayer {
 struct DeviceWeights {
   DType type = DType::kF32;  // of all matrices
   DeviceMatrix embedding;
+  Buffer<float> positions, token_type;  // as DecoderWeights
+  DeviceNorm embedding_norm, final_norm, head_norm;
   std::vector<DeviceLayer> layers;
-  DeviceNorm final_norm;
-  DeviceLinear head;  // its matrix empty: the embedding's
+  DeviceLinear head_transform;  // its matrix empty: none
+  DeviceLinear head;            // its matrix empty: the embedding's
 
   kernels::cuda::Matrix head_view() const {
     return head.matrix.data.get() != nullptr ? head.matrix.view() : embedding.view();
   }
 };
 
-// Error(kUsage) naming what the GPU cannot run of such a model: it takes rotary families with norms
-// before their blocks and a gated MLP (Llama, Mistral, Qwen), without adapters.
+// Error(kUsage) naming what the GPU cannot run of such a model: adapters, and vocabularies beyond
+// kMostSampledTokens.
 void require_device_family(const io::ModelConfig& config);
 
 // In the type that `model` has. Error(kUsage) for weights of 8 bits.

@@ -203,11 +203,12 @@ std::unique_ptr<gpu::Recording> HostDevice::record(const std::function<void()>& 
   });
 }
 
-void HostDevice::embed(const gpu::Matrix& table, const int32_t* tokens, int64_t rows, float* x) {
+void HostDevice::embed(const gpu::Matrix& table, const gpu::EmbeddingSums& sums,
+                       const int32_t* tokens, const int32_t* positions, int64_t rows, float* x) {
   with_numbers(table.data, table.type, [&](const auto* numbers) {
     for (int64_t row = 0; row < rows; ++row) {
-      gpu::embed_row<gpu::SoloTeam>(numbers, table.outputs, table.inputs, tokens[row],
-                                    x + row * table.inputs);
+      gpu::embed_row<gpu::SoloTeam>(numbers, table.outputs, table.inputs, tokens[row], sums,
+                                    positions[row], x + row * table.inputs);
     }
   });
 }
@@ -254,11 +255,12 @@ void HostDevice::split_heads(const gpu::HeadsSpec& spec, const gpu::HeadsRows<fl
   }
 }
 
-void HostDevice::swiglu(const float* gate_up, int64_t rows, int64_t width,
-                        const gpu::Numbers& out) {
+void HostDevice::activate(gpu::Activation kind, const float* from, int64_t rows, int64_t width,
+                          const gpu::Numbers& out) {
+  const int64_t from_width = gpu::activation_inputs(kind) * width;
   with_numbers(out, [&](auto* to) {
     for (int64_t row = 0; row < rows; ++row) {
-      gpu::swiglu_row<gpu::SoloTeam>(gate_up + row * 2 * width, width, to + row * width);
+      gpu::activate_row<gpu::SoloTeam>(kind, from + row * from_width, width, to + row * width);
     }
   });
 }

@@ -24,16 +24,16 @@ class HostDevice : public kernels::cuda::Device {
   void wait() override { ++waits_; }
   std::unique_ptr<kernels::cuda::Recording> record(const std::function<void()>& launches) override;
 
-  void embed(const kernels::cuda::Matrix& table, const int32_t* tokens, int64_t rows,
-             float* x) override;
+  void embed(const kernels::cuda::Matrix& table, const kernels::cuda::EmbeddingSums& sums,
+             const int32_t* tokens, const int32_t* positions, int64_t rows, float* x) override;
   void add_and_norm(const kernels::cuda::NormSpec& spec, float* x, const float* y, int64_t rows,
                     const kernels::cuda::Numbers& out) override;
   void linear(const kernels::cuda::Matrix& weights, const float* bias,
               const kernels::cuda::Numbers& x, int64_t rows, float* y) override;
   void split_heads(const kernels::cuda::HeadsSpec& spec, const kernels::cuda::HeadsRows<float>& io,
                    int64_t rows) override;
-  void swiglu(const float* gate_up, int64_t rows, int64_t width,
-              const kernels::cuda::Numbers& out) override;
+  void activate(kernels::cuda::Activation kind, const float* from, int64_t rows, int64_t width,
+                const kernels::cuda::Numbers& out) override;
   void round(const float* from, int64_t count, const kernels::cuda::Numbers& to) override;
   void choose_tokens(const float* logits, int batch, int32_t vocab,
                      const kernels::cuda::StepRows& step) override;
