@@ -1,5 +1,5 @@
-// dmc demo: retrofits the built-in model live, sets it beside the dense one and those that come at 4x,
-// and writes a report.
+// dmc demo: retrofits the built-in model live, sets it beside the dense one and those that come at
+// 4x, and writes a report.
 #include <iostream>
 
 #include "base/error.h"
