@@ -189,9 +189,8 @@ eval::ReportData report_data(const std::vector<train::StepRecord>& records,
   eval::ReportData data;
   data.title = "A language model that learned to compress its own KV cache";
   data.subtitle =
-      "The built-in model, dense, retrofitted to 2x while you watched, and as it comes at 4x by "
-      "two "
-      "methods, on held-out Python source code.";
+      "The built-in model on held-out Python source code: dense, retrofitted to 2x while you "
+      "watched, and at 4x by two methods, after 6.4M tokens more of training.";
   data.facts = facts(dense);
   data.training_name = "live 2x";
   for (const train::StepRecord& r : records) {

@@ -296,7 +296,7 @@ class Page {
     }
     section("Memory",
             "A dense cache takes a slot for every token. A compressed one merges tokens "
-            "into slots it already has.");
+            "into slots it has, or drops them.");
     const std::string context = tokens_text(static_cast<double>(data_.cache_context));
     out_ << "<div class=\"grid\">\n";
     figure("Slots against tokens", "mean over layers and KV heads", line_chart(slots));
