@@ -1,34 +1,13 @@
 #include "ops/attention.h"
 
-#include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 
+#include "ops/attention_testing.h"
+
 namespace dmc::ops {
 namespace {
-
-struct Shape {
-  int64_t B, T, H, K, d;
-};
-
-struct Inputs {
-  at::Tensor q, k, v, logit, gradient;
-};
-
-// `sharpness` multiplies the logits: large ones give decisions that are all but 0 or 1.
-Inputs random_inputs(const Shape& s, double sharpness, uint64_t seed) {
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-  const auto normal = [&](at::IntArrayRef sizes) {
-    return at::randn(sizes, generator, at::kDouble);
-  };
-  Inputs in{normal({s.B, s.T, s.H, s.d}), normal({s.B, s.T, s.K, s.d}),
-            normal({s.B, s.T, s.K, s.d}), normal({s.B, s.T, s.K}) * sharpness,
-            normal({s.B, s.T, s.H, s.d})};
-  for (at::Tensor* t : {&in.q, &in.k, &in.v, &in.logit}) t->set_requires_grad(true);
-  return in;
-}
 
 using Attention = std::function<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                            const at::Tensor&)>;

@@ -1,30 +1,12 @@
 #include "ops/split_attention.h"
 
-#include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
 #include "ops/attention.h"
+#include "ops/attention_testing.h"
 
 namespace dmc::ops {
 namespace {
-
-struct Shape {
-  int64_t B, T, H, K, d;
-};
-
-struct Inputs {
-  at::Tensor q, k, v, logit, gradient;
-};
-
-Inputs random_inputs(const Shape& s, double sharpness, uint64_t seed) {
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-  const auto normal = [&](at::IntArrayRef sizes) {
-    return at::randn(sizes, generator, at::kDouble);
-  };
-  return {normal({s.B, s.T, s.H, s.d}), normal({s.B, s.T, s.K, s.d}), normal({s.B, s.T, s.K, s.d}),
-          normal({s.B, s.T, s.K}) * sharpness, normal({s.B, s.T, s.H, s.d})};
-}
 
 // log(1 - alpha of the next token), as decision_attention() has it.
 at::Tensor bias_of(const at::Tensor& logit) {
@@ -103,7 +85,7 @@ TEST(SplitAttention, WithoutBiasesIsPlainCausalAttention) {
   const auto outputs = [&](const auto& attention) {
     Inputs leaves = in;
     for (at::Tensor* x : {&leaves.q, &leaves.k, &leaves.v}) {
-      *x = x->clone().set_requires_grad(true);
+      *x = x->detach().clone().set_requires_grad(true);
     }
     const at::Tensor out = attention(leaves.q, leaves.k, leaves.v, leaves.logit);
     (out * in.gradient).sum().backward();
