@@ -1,34 +1,24 @@
 // Device on a GPU: our kernels, and cuBLAS for products with many rows.
 #include <cuda_bf16.h>
 
-#include <type_traits>
-
 #include "base/human.h"
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/half.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/model_launches.h"
+#include "kernels/cuda/numbers.h"
 
 namespace dmc::kernels::cuda {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // what cuBLAS wants on sm_90
 
-// fn(pointer) with the type that `type` says.
-template <class Fn>
-void with_numbers(const std::byte* data, DType type, Fn&& fn) {
-  if (type == DType::kF32) return fn(reinterpret_cast<const float*>(data));
-  if (type == DType::kF16) return fn(reinterpret_cast<const Half*>(data));
-  DMC_CHECK(type == DType::kBF16);
-  fn(reinterpret_cast<const __nv_bfloat16*>(data));
-}
-template <class Fn>
-void with_numbers(const Numbers& to, Fn&& fn) {
-  with_numbers(to.data, to.type, [&](const auto* data) {
-    fn(const_cast<std::remove_const_t<std::remove_pointer_t<decltype(data)>>*>(data));
-  });
-}
+struct GpuNumbers {
+  using BF16 = __nv_bfloat16;
+  using F16 = Half;
+};
+constexpr WithNumbers<GpuNumbers> with_numbers;
 
 class OwnStream {
  public:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/decode.h"
 #include "kernels/cuda/take_token.h"
 
 namespace dmc::kernels::cuda {
@@ -114,6 +115,28 @@ DMC_DEVICE void take_token_late(const PagePool& pool, const PageStack& stack,
   expire<kType, Team>(pool, stack, streams, stream, head_dim, token.position);
   const int count = push_entry<Team>(streams, stream, head_dim, /*first=*/true, token);
   pool_entries<Team>(streams, stream, head_dim, count, token.cos, token.sin);
+}
+
+// Item `item` of a step's batch takes its token in, as the cache's policy wants it.
+template <DType kType, class Team>
+DMC_DEVICE void take_step_token(const PagePool& pool, const PageStack& stack,
+                                const Streams& streams, const Batch& batch, int layer, int item,
+                                int head_dim, const StepTokens& tokens, const RopeView& rope) {
+  const int64_t at = int64_t{item} * head_dim, stream = batch.stream(layer, item);
+  const int32_t position = tokens.positions[item / batch.kv_heads];
+  const int64_t angle = int64_t{position} * (head_dim / 2);
+  const TokenPair token{tokens.k + at,
+                        tokens.v + at,
+                        tokens.importance[item],
+                        tokens.merge[item] != 0,
+                        rope.cos == nullptr ? nullptr : rope.cos + angle,
+                        rope.sin == nullptr ? nullptr : rope.sin + angle,
+                        position};
+  if (streams.late()) {
+    take_token_late<kType, Team>(pool, stack, streams, stream, head_dim, token);
+  } else {
+    take_token<kType, Team>(pool, stack, streams, stream, head_dim, token);
+  }
 }
 
 }  // namespace dmc::kernels::cuda

@@ -1,6 +1,5 @@
 // One warp for each stream: what it does is a few hundred bytes of work, and streams are many.
 #include "kernels/cuda/block_team.cuh"
-#include "kernels/cuda/decode.h"
 #include "kernels/cuda/late.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/slot_types.h"
@@ -30,23 +29,8 @@ __global__ void take_kernel(const __grid_constant__ Cache cache, int layer, int 
                             const __grid_constant__ RopeView rope) {
   const int item = item_of_warp(cache.batch);
   if (item < 0) return;
-  const int64_t at = int64_t{item} * head_dim;
-  const int32_t position = tokens.positions[item / cache.batch.kv_heads];
-  const int64_t angle = int64_t{position} * (head_dim / 2);
-  const TokenPair token{tokens.k + at,
-                        tokens.v + at,
-                        tokens.importance[item],
-                        tokens.merge[item] != 0,
-                        rope.cos == nullptr ? nullptr : rope.cos + angle,
-                        rope.sin == nullptr ? nullptr : rope.sin + angle,
-                        position};
-  const int64_t stream = cache.batch.stream(layer, item);
-  if (cache.streams.late()) {
-    take_token_late<kType, WarpTeam>(cache.pool, cache.stack, cache.streams, stream, head_dim,
-                                     token);
-  } else {
-    take_token<kType, WarpTeam>(cache.pool, cache.stack, cache.streams, stream, head_dim, token);
-  }
+  take_step_token<kType, WarpTeam>(cache.pool, cache.stack, cache.streams, cache.batch, layer, item,
+                                   head_dim, tokens, rope);
 }
 
 __global__ void release_kernel(const __grid_constant__ Cache cache) {

@@ -12,6 +12,7 @@
 #include "kernels/cuda/late_prompt.h"
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/numbers.h"
 #include "kernels/cuda/slot_types.h"
 #include "kernels/cuda/team.h"
 
@@ -34,21 +35,11 @@ struct F16 {
   explicit operator float() const { return f16_to_f32(bits); }
 };
 
-// fn(pointer) with the pointer's type as `type` says.
-template <class Fn>
-void with_numbers(const std::byte* data, DType type, Fn&& fn) {
-  if (type == DType::kF16) return fn(reinterpret_cast<const F16*>(data));
-  if (type == DType::kBF16) return fn(reinterpret_cast<const Bf16*>(data));
-  DMC_CHECK(type == DType::kF32);
-  fn(reinterpret_cast<const float*>(data));
-}
-template <class Fn>
-void with_numbers(const gpu::Numbers& to, Fn&& fn) {
-  if (to.type == DType::kF16) return fn(reinterpret_cast<F16*>(to.data));
-  if (to.type == DType::kBF16) return fn(reinterpret_cast<Bf16*>(to.data));
-  DMC_CHECK(to.type == DType::kF32);
-  fn(reinterpret_cast<float*>(to.data));
-}
+struct HostNumbers {
+  using BF16 = Bf16;
+  using F16 = runtime::F16;
+};
+constexpr gpu::WithNumbers<HostNumbers> with_numbers;
 
 template <DType kType>
 void multiply_few_rows(const gpu::FewRows& args) {
@@ -295,23 +286,8 @@ void HostDevice::take_tokens(const gpu::DecodeShape& shape, const gpu::CacheView
   gpu::with_slot_type(shape.slot_type, [&]<DType kType>() {
     for (int item = 0; item < batch.items(); ++item) {
       if (!batch.active(item)) continue;
-      const int64_t at = int64_t{item} * shape.head_dim, stream = batch.stream(layer, item);
-      const int32_t position = tokens.positions[item / batch.kv_heads];
-      const int64_t angle = int64_t{position} * shape.head_dim / 2;
-      const gpu::TokenPair token{tokens.k + at,
-                                 tokens.v + at,
-                                 tokens.importance[item],
-                                 tokens.merge[item] != 0,
-                                 rope.cos == nullptr ? nullptr : rope.cos + angle,
-                                 rope.sin == nullptr ? nullptr : rope.sin + angle,
-                                 position};
-      if (cache.streams.late()) {
-        gpu::take_token_late<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, stream,
-                                                   shape.head_dim, token);
-      } else {
-        gpu::take_token<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, stream,
-                                              shape.head_dim, token);
-      }
+      gpu::take_step_token<kType, gpu::SoloTeam>(cache.pool, cache.stack, cache.streams, batch,
+                                                 layer, item, shape.head_dim, tokens, rope);
     }
   });
 }
