@@ -1,5 +1,5 @@
-# The sources of the CUDA kernels, DMC_CUDA_SOURCES, and of their tests, DMC_CUDA_TESTS, for nvcc
-# (DmcCuda.cmake) or for the emulator (tests/gpu/emulator).
+# The sources of the CUDA kernels, DMC_CUDA_SOURCES, of their tests, DMC_CUDA_TESTS, and of what
+# measures them, DMC_GPU_BENCH, for nvcc (DmcCuda.cmake) or for the emulator (tests/gpu/emulator).
 
 # dmc_cuda_instances(OUT KERNEL): a source of src/kernels/cuda/KERNEL_instance.cu.in for each line of
 # slot_kernels.inc.
@@ -26,3 +26,5 @@ foreach(kernel decode prefill)
 endforeach()
 file(GLOB DMC_CUDA_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/gpu/*.cu
      ${CMAKE_SOURCE_DIR}/tests/gpu/*.cpp)
+file(GLOB DMC_GPU_BENCH CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/gpu/*.cu)
+file(GLOB DMC_MODEL_BENCH CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/gpu/*.cpp)

@@ -1,6 +1,6 @@
-// bench_model SHAPE [PART...] [--kv TYPE] [--host]: what a whole model gives through the real
-// runtime, with random weights and forced ratios. SHAPE: a name that `dmc plan` knows, or "tiny".
-// Parts (default: all):
+// bench_model SHAPE [PART...] [--kv TYPE] [--host] [--small]: what a whole model gives through the
+// real runtime, with random weights and forced ratios. SHAPE: a name that `dmc plan` knows, or
+// "tiny". Parts (default: all):
 //   throughput   for each context N and ratio: a prompt of N, decoding at 1.5 N (the middle of a
 //                generation of as many), with as many sequences as fit at 2 N, and with fewer (the
 //                protocol of the DMC paper's figure 5)
@@ -8,7 +8,7 @@
 //                server that streams does, of 1, 8, 32 and as many sequences as fit
 //   ttft         the time a prompt takes until its first token can be chosen
 // One line of JSON a result, printed at once. --host: on the CPU in the GPU's place, to see that
-// the program works; its times mean nothing.
+// the program works; its times mean nothing. --small: likewise short, for the emulated GPU.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -27,17 +27,22 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr double kRatios[] = {kDense, 2.0, 4.0, 8.0};
-// At 1 all is done that compression takes, for nothing.
-constexpr double kPromptRatios[] = {kDense, 1.0, 2.0, 4.0, 8.0};
-constexpr int kMostSequences = 1024;
-constexpr int64_t kWarmUpSteps = 8, kTimedSteps = 64, kWaitedSteps = 200;
-constexpr int kPromptRounds = 5;
+// How much is run.
+struct Effort {
+  std::vector<double> ratios, prompt_ratios;
+  int most_sequences;
+  int64_t warm_up_steps, timed_steps, waited_steps;
+  int prompt_rounds;
+};
+// At ratio 1 all is done that compression takes, for nothing.
+const Effort kUsual = {{kDense, 2.0, 4.0, 8.0}, {kDense, 1.0, 2.0, 4.0, 8.0}, 1024, 8, 64, 200, 5};
+const Effort kSmall = {{kDense, 4.0}, {kDense, 4.0}, 3, 1, 2, 2, 1};
 
 struct Bench {
   std::string name;
   io::ModelConfig config;
   std::vector<int64_t> contexts, prompts;  // tokens
+  Effort effort = kUsual;
   DType kv = DType::kBF16;
   std::shared_ptr<kernels::cuda::Device> device;
   RandomWeights weights;
@@ -81,7 +86,8 @@ void print(const ordered_json& line) {
 struct Crowd {
   Crowd(const Bench& bench, int64_t context, double cr)
       : runner(make_runner(bench.device, bench.weights,
-                           {bench.config, bench.kv, cr, 2 * context, kMostSequences}, &most)) {
+                           {bench.config, bench.kv, cr, 2 * context, bench.effort.most_sequences},
+                           &most)) {
     ids = {runner->add_sequence()};
     runner->prefill(ids[0], random_prompt(bench.config, context + context / 2));
     while (static_cast<int>(ids.size()) < most) ids.push_back(runner->copy(ids[0]));
@@ -114,13 +120,13 @@ double quantile(const std::vector<double>& sorted, double share) {
 
 void bench_throughput(const Bench& bench) {
   for (int64_t context : bench.contexts) {
-    for (double cr : kRatios) {
+    for (double cr : bench.effort.ratios) {
       const Crowd crowd(bench, context, cr);
       for (int batch : crowd.batches({1, 16})) {
-        crowd.write(batch, kWarmUpSteps);
+        crowd.write(batch, bench.effort.warm_up_steps);
         const Stopwatch watch;
-        crowd.write(batch, kTimedSteps);
-        const double step = watch.seconds() / static_cast<double>(kTimedSteps);
+        crowd.write(batch, bench.effort.timed_steps);
+        const double step = watch.seconds() / static_cast<double>(bench.effort.timed_steps);
         ordered_json line = line_of(bench, "throughput", cr);
         line["context"] = context;
         line["measured_cr"] = crowd.runner->compression_ratio(crowd.ids[0]);
@@ -138,12 +144,12 @@ void bench_throughput(const Bench& bench) {
 
 // Seconds between tokens, sorted: the host waits for the tokens of each step before it asks for the
 // next one.
-std::vector<double> waited_steps(const Crowd& crowd, int batch, int64_t steps) {
+std::vector<double> waited_steps(const Crowd& crowd, int batch, int64_t warm_ups, int64_t steps) {
   std::vector<double> seconds;
-  for (int64_t step = 0; step < kWarmUpSteps + steps; ++step) {
+  for (int64_t step = 0; step < warm_ups + steps; ++step) {
     const Stopwatch watch;
     crowd.write(batch, 1);
-    if (step >= kWarmUpSteps) seconds.push_back(watch.seconds());
+    if (step >= warm_ups) seconds.push_back(watch.seconds());
   }
   std::ranges::sort(seconds);
   return seconds;
@@ -151,13 +157,15 @@ std::vector<double> waited_steps(const Crowd& crowd, int batch, int64_t steps) {
 
 void bench_latency(const Bench& bench) {
   const int64_t context = bench.contexts[bench.contexts.size() / 2];
-  for (double cr : kRatios) {
+  const Effort& effort = bench.effort;
+  for (double cr : effort.ratios) {
     const Crowd crowd(bench, context, cr);
     const std::set<int> batches = crowd.batches({1, 8, 32});
     // All go on from 1.5 contexts, and sequence 0 is in each batch.
-    const int64_t room = context / 2 / static_cast<int64_t>(batches.size()) - kWarmUpSteps;
+    const int64_t room = context / 2 / static_cast<int64_t>(batches.size()) - effort.warm_up_steps;
     for (int batch : batches) {
-      const auto seconds = waited_steps(crowd, batch, std::min(kWaitedSteps, room));
+      const auto seconds =
+          waited_steps(crowd, batch, effort.warm_up_steps, std::min(effort.waited_steps, room));
       ordered_json line = line_of(bench, "latency", cr);
       line["context"] = context;
       line["batch"] = batch;
@@ -174,13 +182,13 @@ void bench_latency(const Bench& bench) {
 void bench_ttft(const Bench& bench) {
   for (int64_t length : bench.prompts) {
     const std::vector<int32_t> prompt = random_prompt(bench.config, length);
-    for (double cr : kPromptRatios) {
+    for (double cr : bench.effort.prompt_ratios) {
       int sequences = 0;
       const auto runner = make_runner(bench.device, bench.weights,
                                       {bench.config, bench.kv, cr, length, 1}, &sequences);
       std::vector<double> seconds;
       double measured_cr = 1.0;
-      for (int round = 0; round <= kPromptRounds; ++round) {  // the first one warms up
+      for (int round = 0; round <= bench.effort.prompt_rounds; ++round) {  // the first one warms up
         const engine::SequenceId id = runner->add_sequence();
         const Stopwatch watch;
         runner->prefill(id, prompt);
@@ -219,7 +227,7 @@ struct Arguments {
   std::string shape;
   std::vector<const Part*> parts;
   DType kv = DType::kBF16;
-  bool host = false;
+  bool host = false, small = false;
 };
 
 Arguments parse(std::span<char*> words) {
@@ -228,6 +236,8 @@ Arguments parse(std::span<char*> words) {
     const std::string word = words[i];
     if (word == "--host") {
       result.host = true;
+    } else if (word == "--small") {
+      result.small = true;
     } else if (word == "--kv") {
       const SlotType* const slot =
           i + 1 < words.size() ? find_named(kSlotTypes, words[++i]) : nullptr;
@@ -242,7 +252,7 @@ Arguments parse(std::span<char*> words) {
     }
   }
   if (result.shape.empty())
-    throw usage_error("expected bench_model SHAPE [PART...] [--kv TYPE] [--host]");
+    throw usage_error("expected bench_model SHAPE [PART...] [--kv TYPE] [--host] [--small]");
   if (result.parts.empty()) {
     for (const Part& part : kParts) result.parts.push_back(&part);
   }
@@ -253,6 +263,11 @@ void run(const Arguments& arguments) {
   constexpr int64_t kHostBytes = int64_t{1224} << 20;  // a few sequences of the tiny shape
   Bench bench = bench_of(arguments.shape);
   bench.kv = arguments.kv;
+  if (arguments.small) {
+    bench.effort = kSmall;
+    bench.contexts = {32};
+    bench.prompts = {40};
+  }
   if (arguments.host) {
     bench.device = std::make_shared<runtime::HostDevice>(kHostBytes);
   } else {

@@ -3,10 +3,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -20,6 +22,10 @@ struct CUgraph_st {
 struct CUgraphExec_st {
   std::vector<Work> work;
 };
+struct CUevent_st {
+  std::optional<std::chrono::steady_clock::time_point> passed;
+  CUstream_st* stream = nullptr;  // null: not recorded yet
+};
 struct CUstream_st {
   std::deque<Work> waiting;
   std::unique_ptr<CUgraph_st> captured;  // null: nothing is captured
@@ -27,7 +33,7 @@ struct CUstream_st {
 
 namespace {
 
-constexpr size_t kMemory = size_t{1} << 30;
+constexpr size_t kMemory = size_t{1224} << 20;
 constexpr size_t kUsualShared = 48 * 1024, kMostShared = 227 * 1024, kMostParameters = 4096;
 constexpr unsigned kMostThreads = 1024, kMostBlocksYZ = 65535;
 constexpr int kMultiprocessors = 5;
@@ -242,6 +248,30 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
   delete executable;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new CUevent_st;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->stream = &of(stream);
+  event->passed.reset();
+  return enqueue(of(stream), [event] { event->passed = std::chrono::steady_clock::now(); });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (capturing() || event->stream == nullptr) return cudaErrorInvalidValue;
+  run(*event->stream);
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  if (!begin->passed || !end->passed) return cudaErrorInvalidValue;
+  *ms = std::chrono::duration<float, std::milli>(*end->passed - *begin->passed).count();
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
   return cudaSuccess;
 }
 
