@@ -25,6 +25,18 @@ std::vector<std::string> known_words(const CLI::App& app) {
   return words;
 }
 
+std::string about_unknown(const std::string& word, const CLI::App& at) {
+  const std::string meant = dmc::cli::nearest(word, known_words(at));
+  const CLI::Option* const model = at.get_option_no_throw("--model");
+  std::string sentence = "there is no \"" + word + "\" here";
+  if (!meant.empty()) {
+    sentence += "; did you mean " + meant + "?";
+  } else if (model != nullptr && model->count() == 0 && !word.starts_with("-")) {
+    sentence += "; a model is given as -m " + word;
+  }
+  return sentence;
+}
+
 int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* at = &app;
   while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
@@ -32,9 +44,7 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   if (unknown.empty()) {
     std::cerr << "dmc: " << error.what();
   } else {  // the parser may have stumbled over what is missing because of it; name the cause
-    const std::string meant = dmc::cli::nearest(unknown.front(), known_words(*at));
-    std::cerr << "dmc: there is no \"" << unknown.front() << "\" here";
-    if (!meant.empty()) std::cerr << "; did you mean " << meant << "?";
+    std::cerr << "dmc: " << about_unknown(unknown.front(), *at);
   }
   std::cerr << "\nsee: " << (at == &app ? "dmc" : "dmc " + at->get_name()) << " --help\n";
   return kUsage;

@@ -66,7 +66,8 @@ at::Tensor DecisionTraining::importance(const nn::AttentionInput& in) const {
 void DecisionTraining::count(const at::Tensor& logit_BTK) {
   const at::Tensor alpha = logit_BTK.narrow(1, 1, logit_BTK.size(1) - 1).sigmoid();
   const double tokens = static_cast<double>(logit_BTK.size(0) * logit_BTK.size(1));
-  decided_fractions_.push_back(straight_through_round(alpha).sum({0, 1}) / tokens);
+  const at::Tensor decided = straight_through_round(alpha).sum(at::IntArrayRef({0, 1}));
+  decided_fractions_.push_back(decided / tokens);
 }
 
 // max(0, wanted fraction - fraction of tokens that merge or go), paper equation 8. A head counts up

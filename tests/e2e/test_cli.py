@@ -67,6 +67,7 @@ def test_a_device_that_is_not_there_is_said_at_once(dmc):
 def test_typing_errors_are_met_with_a_guess(dmc):
     refused(dmc("evl"), USAGE, "did you mean eval?")
     refused(dmc("run", "--promt", "x"), USAGE, "did you mean --prompt?")
+    refused(dmc("retrofit", "models/mine"), USAGE, "a model is given as -m models/mine")
     refused(dmc("run", "-p", "x", "-n", "many"), USAGE)
     refused(dmc("run"), USAGE, "-p")
     refused(dmc("run", "-m", "no/such/model", "-p", "x"), USAGE, "no/such/model")
