@@ -13,19 +13,6 @@ bool pools(const TrainOptions& options) {
   return options.stages.back().stage->name != "dense" && options.retrofit.method == "dmc";
 }
 
-void require_pooling(const TrainOptions& options) {
-  if (!ops::can_pool_on_cuda()) {
-    throw usage_error(
-        "--device cuda: --method dmc needs our CUDA kernels, which this program was built without; "
-        "`./run build cuda-train` makes one with them, or take --method dms");
-  }
-  if (options.retrofit.window == 0) {
-    throw usage_error(
-        "--window: 0, for segments without a limit, is for --device cpu alone; the "
-        "GPU's kernels want one above 0");
-  }
-}
-
 }  // namespace
 
 at::Device device_of(const TrainOptions& options) { return at::Device(options.device); }
@@ -44,7 +31,11 @@ void require_device(const TrainOptions& options) {
         "a CUDA build of it (`./run build cuda-train`), on a machine with an NVIDIA GPU and its "
         "driver");
   }
-  if (pools(options)) require_pooling(options);
+  if (pools(options) && !ops::can_pool_on_cuda()) {
+    throw usage_error(
+        "--device cuda: --method dmc needs our CUDA kernels, which this program was built without; "
+        "`./run build cuda-train` makes one with them, or take --method dms");
+  }
 }
 
 }  // namespace dmc::train

@@ -19,10 +19,10 @@ namespace {
 
 using Floats = DeviceArray<float>;
 
-TEST(CudaRows, PoolingForTraining) {
-  if (!have_device()) GTEST_SKIP() << "no GPU";
+void expect_same_pooling(int window) {
+  SCOPED_TRACE(window);
   Rng rng(1);
-  const PoolShape shape{2, 300, 3, 96, 12};
+  const PoolShape shape{2, 300, 3, 96, window};
   const size_t scalars = 2 * 300 * 3, numbers = scalars * 96;
   const auto k = random_numbers(numbers, rng), v = random_numbers(numbers, rng);
   const auto gk = random_numbers(numbers, rng), gv = random_numbers(numbers, rng);
@@ -40,7 +40,7 @@ TEST(CudaRows, PoolingForTraining) {
                          dalpha.data(), domega.data());
   const Floats in_k(k), in_v(v), in_gk(gk), in_gv(gv), in_alpha(alpha), in_omega(omega);
   const Floats out_k(numbers), out_v(numbers), out_total(scalars), out_dk(numbers), out_dv(numbers),
-      out_dalpha(scalars), out_domega(scalars), pull(scalars * 12);
+      out_dalpha(scalars), out_domega(scalars), pull(scalars * static_cast<size_t>(window));
   const PoolTensors<float> tensors{
       shape,        in_k.get(),   in_v.get(),       in_alpha.get(),   in_omega.get(),
       out_k.get(),  out_v.get(),  out_total.get(),  in_gk.get(),      in_gv.get(),
@@ -55,6 +55,11 @@ TEST(CudaRows, PoolingForTraining) {
   EXPECT_LE(relative_error(out_dv.download(), dv), 1e-5);
   EXPECT_LE(relative_error(out_dalpha.download(), dalpha), 1e-4);
   EXPECT_LE(relative_error(out_domega.download(), domega), 1e-4);
+}
+
+TEST(CudaRows, PoolingForTraining) {
+  if (!have_device()) GTEST_SKIP() << "no GPU";
+  for (int window : {0, 12}) expect_same_pooling(window);
 }
 
 // The norm of wide rows, against f64.

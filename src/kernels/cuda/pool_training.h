@@ -1,6 +1,6 @@
 // Windowed pooling with soft decisions for training, forward and backward: what kernels/pooling.h
-// says, written for a team of lanes per (batch, token, head). Everything is gathered and nothing
-// scattered, so gradients have the same bits each time.
+// says for windows above 0, written for a team of lanes per (batch, token, head). Everything is
+// gathered and nothing scattered, so gradients have the same bits each time.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace dmc::kernels::cuda {
 
-// Tensors as in kernels/pooling.h; T is f32 or bf16, scalars are f32. window must be above 0.
+// Tensors as in kernels/pooling.h; T is f32 or bf16, scalars are f32.
 template <class T>
 struct PoolTensors {
   PoolShape shape;
@@ -22,7 +22,8 @@ struct PoolTensors {
   const T *gk, *gv;
   T *dk, *dv;
   float *dalpha_logit, *domega_logit;
-  float* pull;  // scratch [batch][tokens][heads][window]: loss by log weight of token t - n in t
+  // Scratch [batch][tokens][heads][window]: loss by log weight of token t - n in the mean at t.
+  float* pull;
 
   DMC_HOST_DEVICE int64_t scalar(int64_t token, int64_t stream) const {
     return (stream / shape.heads * shape.tokens + token) * shape.heads + stream % shape.heads;

@@ -3,6 +3,7 @@
 // what calls them.
 #pragma once
 
+#include "kernels/cuda/pool_scan.h"
 #include "kernels/cuda/pool_training.h"
 
 struct __nv_bfloat16;
@@ -12,7 +13,8 @@ namespace dmc::kernels::cuda {
 
 bool has_pooling();  // on a GPU
 
-// kernels/pooling.h on the device; T is float or __nv_bfloat16. Error(kUsage) if the window is 0.
+// kernels/pooling.h on the device; T is float or __nv_bfloat16. With window 0, heads have at most
+// kMostPooledDim numbers.
 template <class T>
 void pool_forward(const PoolTensors<T>& tensors, CUstream_st* stream);
 template <class T>

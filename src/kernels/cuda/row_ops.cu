@@ -47,12 +47,22 @@ __global__ void __launch_bounds__(kThreads)
   if (token < tensors.shape.tokens) kToken(tensors, token, blockIdx.y);
 }
 
+// The same for one that takes all tokens of a stream.
+template <class T, void (*kStream)(const PoolTensors<T>&, int64_t)>
+__global__ void __launch_bounds__(kThreads)
+    scan_kernel(const __grid_constant__ PoolTensors<T> tensors) {
+  const int64_t stream = item_of_warp();
+  if (stream < tensors.shape.batch * tensors.shape.heads) kStream(tensors, stream);
+}
+
+template <class T>
+Grid scan_grid(const PoolTensors<T>& x) {
+  DMC_CHECK(x.shape.dim <= kMostPooledDim);
+  return {{blocks_for(x.shape.batch * x.shape.heads)}, kThreads};
+}
+
 template <class T>
 Grid pool_grid(const PoolTensors<T>& x) {
-  if (x.shape.window <= 0) {
-    throw usage_error("pooling on CUDA needs a window above 0, but the model's is " +
-                      std::to_string(x.shape.window));
-  }
   return {{blocks_for(x.shape.tokens), static_cast<unsigned>(x.shape.batch * x.shape.heads)},
           kThreads};
 }
@@ -78,12 +88,22 @@ bool has_pooling() { return true; }
 
 template <class T>
 void pool_forward(const PoolTensors<T>& tensors, Stream stream) {
+  if (tensors.shape.window == 0) {
+    launch("launching pooling", scan_kernel<T, pool_scan_forward<WarpTeam, T>>, scan_grid(tensors),
+           stream, tensors);
+    return;
+  }
   launch("launching pooling", pool_kernel<T, pool_forward_token<WarpTeam, T>>, pool_grid(tensors),
          stream, tensors);
 }
 
 template <class T>
 void pool_backward(const PoolTensors<T>& tensors, Stream stream) {
+  if (tensors.shape.window == 0) {
+    launch("launching the gradient of pooling", scan_kernel<T, pool_scan_backward<WarpTeam, T>>,
+           scan_grid(tensors), stream, tensors);
+    return;
+  }
   launch("launching what pooling pulls", pool_kernel<T, pool_pull_token<WarpTeam, T>>,
          pool_grid(tensors), stream, tensors);
   launch("launching the gradient of pooling", pool_kernel<T, pool_gradient_token<WarpTeam, T>>,

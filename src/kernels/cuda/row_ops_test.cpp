@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/pool_scan.h"
 #include "kernels/cuda/pool_training.h"
 #include "kernels/cuda/team.h"
 #include "kernels/kernel_testing.h"
@@ -60,14 +61,22 @@ void expect_same_pooling(const PoolCase& c, uint64_t seed) {
       c.shape,      k.data(),     v.data(),         alpha.data(),     omega.data(),
       my_k.data(),  my_v.data(),  my_total.data(),  gk.data(),        gv.data(),
       my_dk.data(), my_dv.data(), my_dalpha.data(), my_domega.data(), pull.data()};
-  const auto each_token = [&](auto&& fn) {
-    for (int64_t stream = 0; stream < c.shape.batch * c.shape.heads; ++stream) {
-      for (int64_t t = 0; t < c.shape.tokens; ++t) fn(t, stream);
-    }
+  const auto each_stream = [&](auto&& fn) {
+    for (int64_t stream = 0; stream < c.shape.batch * c.shape.heads; ++stream) fn(stream);
   };
-  each_token([&](int64_t t, int64_t s) { pool_forward_token<SoloTeam>(tensors, t, s); });
-  each_token([&](int64_t t, int64_t s) { pool_pull_token<SoloTeam>(tensors, t, s); });
-  each_token([&](int64_t t, int64_t s) { pool_gradient_token<SoloTeam>(tensors, t, s); });
+  const auto each_token = [&](auto&& fn) {
+    each_stream([&](int64_t stream) {
+      for (int64_t t = 0; t < c.shape.tokens; ++t) fn(t, stream);
+    });
+  };
+  if (c.shape.window == 0) {
+    each_stream([&](int64_t s) { pool_scan_forward<SoloTeam>(tensors, s); });
+    each_stream([&](int64_t s) { pool_scan_backward<SoloTeam>(tensors, s); });
+  } else {
+    each_token([&](int64_t t, int64_t s) { pool_forward_token<SoloTeam>(tensors, t, s); });
+    each_token([&](int64_t t, int64_t s) { pool_pull_token<SoloTeam>(tensors, t, s); });
+    each_token([&](int64_t t, int64_t s) { pool_gradient_token<SoloTeam>(tensors, t, s); });
+  }
   expect_near(my_k, k_out, 1e-5, "k");
   expect_near(my_v, v_out, 1e-5, "v");
   expect_near(my_total, total, 1e-5, "total");
@@ -79,7 +88,7 @@ void expect_same_pooling(const PoolCase& c, uint64_t seed) {
 
 TEST(CudaRowOps, PoolingForTrainingAgreesWithTheCpu) {
   uint64_t seed = 1;
-  for (int window : {1, 2, 12, 40}) {
+  for (int window : {0, 1, 2, 12, 40}) {
     for (double merge_share : {0.0, 0.5, 0.95}) {
       expect_same_pooling({{2, 50, 3, 8, window}, merge_share}, seed++);
       expect_same_pooling({{1, 1, 1, 4, window}, merge_share}, seed++);

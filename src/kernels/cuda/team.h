@@ -19,7 +19,7 @@ DMC_HOST_DEVICE float clamp_to_f16(float x) {
 
 struct SoloTeam {
   static int lane() { return 0; }
-  static int size() { return 1; }
+  static constexpr int size() { return 1; }
   template <class T>
   static T sum(T x) {
     return x;

@@ -12,7 +12,7 @@ namespace dmc::kernels::cuda {
 // The warp as a team of lanes that shares the work on one stream (team.h).
 struct WarpTeam {
   DMC_DEVICE static int lane() { return static_cast<int>(threadIdx.x % kLanes); }
-  DMC_DEVICE static int size() { return kLanes; }
+  DMC_DEVICE static constexpr int size() { return kLanes; }
   template <class T>
   DMC_DEVICE static T sum(T x) {
     DMC_UNROLL

@@ -13,6 +13,11 @@ namespace dmc::kernels::cuda {
 namespace {
 
 template <class T>
+void each_stream(const PoolTensors<T>& x, void (*fn)(const PoolTensors<T>&, int64_t)) {
+  for (int64_t stream = 0; stream < x.shape.batch * x.shape.heads; ++stream) fn(x, stream);
+}
+
+template <class T>
 void each_token(const PoolTensors<T>& x, void (*fn)(const PoolTensors<T>&, int64_t, int64_t)) {
   for (int64_t stream = 0; stream < x.shape.batch * x.shape.heads; ++stream) {
     for (int64_t t = 0; t < x.shape.tokens; ++t) fn(x, t, stream);
@@ -25,11 +30,13 @@ bool has_pooling() { return false; }
 
 template <class T>
 void pool_forward(const PoolTensors<T>& tensors, CUstream_st*) {
+  if (tensors.shape.window == 0) return each_stream(tensors, pool_scan_forward<SoloTeam, T>);
   each_token(tensors, pool_forward_token<SoloTeam, T>);
 }
 
 template <class T>
 void pool_backward(const PoolTensors<T>& tensors, CUstream_st*) {
+  if (tensors.shape.window == 0) return each_stream(tensors, pool_scan_backward<SoloTeam, T>);
   each_token(tensors, pool_pull_token<SoloTeam, T>);
   each_token(tensors, pool_gradient_token<SoloTeam, T>);
 }
