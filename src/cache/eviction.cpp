@@ -1,7 +1,6 @@
 #include "cache/eviction.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
 
@@ -16,12 +15,6 @@ void drop_slot(PagePool& pool, Stream& stream, int64_t index) {
 }
 
 }  // namespace
-
-int64_t budget_at(const CacheConfig& config, int64_t tokens) {
-  if (config.budget > 0) return config.budget;
-  const auto share = static_cast<int64_t>(std::ceil(static_cast<double>(tokens) / config.cr));
-  return std::max(share, kLeastSlots);
-}
 
 void observe(Stream& stream, int group, const float* weights) {
   const int64_t closed = stream.closed.size(), width = closed + 1;
@@ -47,11 +40,14 @@ void share_attention(std::span<Stream* const> layer) {
 }
 
 void evict(const CacheConfig& config, PagePool& pool, Stream& stream) {
-  const int64_t newest = stream.open_stats.position, budget = budget_at(config, newest + 1);
+  const int64_t newest = stream.open_stats.position, budget = config.budget_at(newest + 1);
+  const auto worth = [&](const policy::SlotStats& slot) {
+    return policy::slot_worth(config.policy->evict, slot, newest, budget);
+  };
   while (stream.closed.size() + 1 > budget) {
-    const size_t victim = config.policy->evict(stream.stats, newest, budget);
-    DMC_CHECK(victim < stream.stats.size());
-    drop_slot(pool, stream, static_cast<int64_t>(victim));
+    const auto victim = std::ranges::min_element(stream.stats, {}, worth);
+    DMC_CHECK(victim != stream.stats.end());
+    drop_slot(pool, stream, victim - stream.stats.begin());
   }
 }
 

@@ -10,9 +10,6 @@
 
 namespace dmc::cache {
 
-// Slots a stream may hold, the open one included, when it has seen so many tokens.
-int64_t budget_at(const CacheConfig& config, int64_t tokens);
-
 // --- Policy::evict ---
 
 // Takes the newest query's attention into the slots' statistics. weights: [group][closed + 1].

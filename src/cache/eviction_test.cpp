@@ -130,7 +130,7 @@ TEST_P(Eviction, ARatioHoldsAtEveryLength) {
   for (int64_t t = 0; t < kTokens; ++t) {
     cache.decode(std::span(&id, 1), 0, text.rows(t, 1));
     cache.advance(id, 1);
-    const int64_t seen = t + 1, budget = std::max(kLeastSlots, (seen + 1) / 2);
+    const int64_t seen = t + 1, budget = std::max(policy::kLeastSlots, (seen + 1) / 2);
     ASSERT_EQ(cache.slots(id, 0, 0), std::min(seen, budget)) << "token " << t;
   }
 }

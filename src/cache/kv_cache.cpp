@@ -63,7 +63,7 @@ struct KvCache::Impl {
     DMC_CHECK(config.rope == nullptr || sequence.length + tokens <= config.rope->positions);
   }
   bool drops() const { return config.policy != nullptr && config.policy->drops(); }
-  bool evicts() const { return config.policy != nullptr && config.policy->evict != nullptr; }
+  bool evicts() const { return config.policy != nullptr && config.policy->evicts(); }
   bool late() const { return config.policy != nullptr && config.policy->late; }
   int64_t observes() const { return config.policy != nullptr ? config.policy->observes : 0; }
   void step(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens, int64_t ahead);
@@ -245,7 +245,7 @@ void KvCache::end_prompt(SequenceId id) {
   Sequence& sequence = impl_->at(id);
   const int d = config_.head_dim, group = impl_->group();
   const int64_t row = static_cast<int64_t>(config_.query_heads) * d;
-  const int64_t budget = budget_at(config_, sequence.length);
+  const int64_t budget = config_.budget_at(sequence.length);
   for (int layer = 0; layer < static_cast<int>(sequence.observers.size()); ++layer) {
     const std::vector<float>& queries = sequence.observers[static_cast<size_t>(layer)];
     for (int head = 0; head < config_.kv_heads; ++head) {

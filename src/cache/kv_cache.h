@@ -15,10 +15,6 @@
 
 namespace dmc::cache {
 
-// A budget that grows with the text begins with so many slots: with fewer, a policy would have to
-// choose among tokens it has hardly seen used.
-inline constexpr int64_t kLeastSlots = 40;
-
 struct CacheConfig {
   int layers = 0;
   int kv_heads = 0;
@@ -29,9 +25,8 @@ struct CacheConfig {
   DType slot_type = DType::kF32;  // of closed slots, as PageFormat's; open ones stay f32
   // Null: decisions are all there is. Else a policy that may drop slots:
   const policy::Policy* policy = nullptr;
-  // with a budget: slots that a stream may hold, the open one included, at least its least_budget;
-  // 0: a slot for every `cr` tokens seen (for SnapKV: of a prompt at its end), at least
-  // kLeastSlots;
+  // with a budget (policy::Budget): slots that a stream may hold, at least the policy's
+  // least_budget; 0: a slot for every `cr` tokens seen (for SnapKV: of a prompt at its end);
   int64_t budget = 0;
   double cr = 1.0;
   // that evicts late: a query at position t sees such a token from t - delay on.
@@ -42,6 +37,8 @@ struct CacheConfig {
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
   const kernels::RopeTable* rope = nullptr;
+
+  int64_t budget_at(int64_t tokens) const { return policy::Budget{budget, cr}.at(tokens); }
 };
 
 using SequenceId = int64_t;
@@ -82,8 +79,8 @@ class KvCache {
   // One-pass compressed prefill (docs/algorithm.md) of tokens at positions length(sequence)...:
   // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks. When
   // the pages run out (here or in decode), Error(kInternal): the sequences of that call are then
-  // good for release() alone, all others are untouched. Policies with Policy::evict take a prompt
-  // in token by token: what they keep depends on every query on the way.
+  // good for release() alone, all others are untouched. Policies that evict (Policy::evict) take a
+  // prompt in token by token: what they keep depends on every query on the way.
   void prefill(SequenceId sequence, int layer, const LayerTokens& tokens);
 
   // One token for each of `sequences` (all different): append or merge, then attend.

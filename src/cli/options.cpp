@@ -118,9 +118,7 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
 }
 
 void add_device_option(CLI::App& app, ModelOptions& options) {
-  app.add_option("--device", options.device,
-                 "where the model runs; cuda is an NVIDIA GPU (Llama, Mistral and Qwen, policies "
-                 "dense, dmc and forced)")
+  app.add_option("--device", options.device, "where the model runs; cuda is an NVIDIA GPU")
       ->type_name("{cpu,cuda}")
       ->check(device_problem)
       ->capture_default_str();

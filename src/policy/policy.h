@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "policy/eviction.h"
+
 namespace dmc::policy {
 
 struct DecisionInput {
@@ -29,18 +31,6 @@ struct Decision {
   float importance;  // omega > 0: the token's weight in its slot
 };
 
-// A closed slot as an eviction policy sees it. Attention is that of one KV head: the mean over its
-// query heads.
-struct SlotStats {
-  int64_t position = 0;    // of the slot's token
-  float attention = 0.0f;  // that the newest query gave it
-  double total = 0.0;      // that all queries since, its own included, gave it
-};
-
-// Policies that drop slots: `slots` closed ones, one more than there is room for beside the newest
-// token, which is at position `newest`. Returns the index of the one to drop.
-using Evict = size_t (*)(std::span<const SlotStats> slots, int64_t newest, int64_t budget);
-
 // Policies that compress a prompt once, at its end: `attention` is what the prompt's last queries
 // (its last `observes` tokens) gave each slot before them, all queries together, in the order of
 // tokens. Returns the `keep` slots to keep, ascending; the observing tokens stay in any case.
@@ -51,15 +41,16 @@ struct Policy {
   std::string_view summary;
   bool needs_dmc_config = false;  // true: the model must have been retrofitted for this policy
   Decision (*decide)(const DecisionInput&);
-  Evict evict = nullptr;    // null: no slot goes because there are too many
-  bool layer_wide = false;  // the heads of a layer evict as one, by their mean attention
-  bool late = false;        // a token that was decided against goes when it leaves the window
+  Eviction evict = Eviction::kNone;  // kNone: no slot goes because there are too many
+  bool layer_wide = false;           // the heads of a layer evict as one, by their mean attention
+  bool late = false;  // a token that was decided against goes when it leaves the window
   KeepOfPrompt keep_of_prompt = nullptr;  // null: a prompt's end means nothing
   int64_t observes = 0;                   // with keep_of_prompt: tokens at the prompt's end
   int64_t least_budget = 0;               // slots; 0: the policy has no budget
 
+  bool evicts() const { return evict != Eviction::kNone; }
   // Whether slots of one stream can go, so that they must be told apart.
-  bool drops() const { return evict != nullptr || late || keep_of_prompt != nullptr; }
+  bool drops() const { return evicts() || late || keep_of_prompt != nullptr; }
 };
 
 std::span<const Policy> policies();                // policy_table.cpp

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <numbers>
 #include <numeric>
 
@@ -27,40 +26,12 @@ Decision forced(const DecisionInput& in) {
   return {forced_merge(opens, in.stream, in.position), 1.0f};
 }
 
-constexpr int64_t kSinks = 4;
-
-// StreamingLLM (Xiao et al. 2023): the first tokens, which attention falls back on, and the last.
-size_t evict_outside_window(std::span<const SlotStats> slots, int64_t, int64_t) {
-  const auto age = [](const SlotStats& slot) {
-    return slot.position < kSinks ? std::numeric_limits<int64_t>::max() : slot.position;
-  };
-  return static_cast<size_t>(std::ranges::min_element(slots, {}, age) - slots.begin());
-}
-
-// TOVA (Oren et al. 2024): drops what the newest query attends to least.
-size_t evict_least_attended(std::span<const SlotStats> slots, int64_t, int64_t) {
-  return static_cast<size_t>(std::ranges::min_element(slots, {}, &SlotStats::attention) -
-                             slots.begin());
-}
-
-// H2O (Zhang et al. 2023): half of the budget for the newest tokens, half for those that all
-// queries together attended to most.
-size_t evict_lightest(std::span<const SlotStats> slots, int64_t newest, int64_t budget) {
-  const auto weight = [&](const SlotStats& slot) {
-    const bool recent = slot.position > newest - budget / 2;
-    return recent ? std::numeric_limits<double>::infinity() : slot.total;
-  };
-  return static_cast<size_t>(std::ranges::min_element(slots, {}, weight) - slots.begin());
-}
-
-// SnapKV (Li et al. 2024): what the prompt's last queries attended to, each slot with its two
-// neighbours on both sides, so that a fact is kept in one piece. Outside the prompt is 0.
+// SnapKV: what the prompt's last queries attended to.
 std::vector<size_t> keep_most_observed(std::span<const double> attention, size_t keep) {
-  constexpr size_t kReach = 2;
-  std::vector<double> pooled(attention.size());
-  for (size_t i = 0; i < attention.size(); ++i) {
-    const size_t first = i - std::min(i, kReach), last = std::min(i + kReach + 1, attention.size());
-    for (size_t j = first; j < last; ++j) pooled[i] += attention[j];
+  const int64_t slots = std::ssize(attention);
+  std::vector<double> pooled;
+  for (int64_t i = 0; i < slots; ++i) {
+    pooled.push_back(with_neighbours(attention.data(), slots, i));
   }
   std::vector<size_t> order(attention.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -86,18 +57,18 @@ constexpr Policy kPolicies[] = {
     {.name = "window",
      .summary = "keep the first 4 and the newest tokens of --budget (StreamingLLM)",
      .decide = dense,
-     .evict = evict_outside_window,
+     .evict = Eviction::kOutsideWindow,
      .least_budget = kSinks + 1},
     {.name = "tova",
      .summary = "drop what the newest query attends to least, beyond --budget",
      .decide = dense,
-     .evict = evict_least_attended,
+     .evict = Eviction::kLeastAttended,
      .layer_wide = true,
      .least_budget = 2},
     {.name = "h2o",
      .summary = "keep the newest and the most attended tokens, half of --budget each",
      .decide = dense,
-     .evict = evict_lightest,
+     .evict = Eviction::kLightest,
      .least_budget = 2},
     {.name = "snapkv",
      .summary = "when a prompt ends, keep what its last 32 tokens attended to, and them: --budget",

@@ -60,28 +60,29 @@ std::vector<engine::Writing> texts_of(const DeviceRunner& runner,
 
 // The same prompts and steps on both, in batches that our own products serve and in ones that go to
 // cuBLAS.
-void expect_same_runs(const io::ModelConfig& config, DType weights, const RunnerOptions& options) {
-  constexpr int kSequences = 12;
+void expect_same_runs(const io::ModelConfig& config, DType weights, const RunnerOptions& options,
+                      size_t sequences = 12) {
   const auto model = random_model(config, weights, 7);
-  const DeviceRoom room{.sequences = kSequences};
+  const DeviceRoom room{.sequences = static_cast<int>(sequences)};
   DeviceRunner wanted(upload_model(std::make_shared<HostDevice>(), model), options, room);
   DeviceRunner got(upload_model(gpu(), model), options, room);
   std::vector<SequenceId> a, b;
-  for (int i = 0; i < kSequences - 1; ++i) {
-    const std::vector<int32_t> prompt = random_text(*model, 1 + 11 * i, 10 + i);
+  for (size_t i = 0; i + 1 < sequences; ++i) {
+    const std::vector<int32_t> prompt =
+        random_text(*model, static_cast<int64_t>(1 + 120 / sequences * i), 10 + i);
     a.push_back(wanted.add_sequence());
     b.push_back(got.add_sequence());
     expect_same(got.prefill(b.back(), prompt), wanted.prefill(a.back(), prompt), weights);
   }
   a.push_back(wanted.fork(a.back()));
   b.push_back(got.fork(b.back()));
-  for (size_t count : {1, 3, 12, 1, 12, 12}) {
+  for (size_t count : {size_t{1}, size_t{3}, sequences, size_t{1}, sequences, sequences}) {
     SCOPED_TRACE("a batch of " + std::to_string(count));
     const auto tokens = random_text(*model, static_cast<int64_t>(count), 50 + count);
     expect_same(got.decode(std::span(b).first(count), tokens),
                 wanted.decode(std::span(a).first(count), tokens), weights);
   }
-  const std::vector<int32_t> tokens = random_text(*model, kSequences, 90);
+  const std::vector<int32_t> tokens = random_text(*model, std::ssize(a), 90);
   if (weights == DType::kF32) {
     EXPECT_EQ(got.write_batch(texts_of(got, b, tokens), 50),
               wanted.write_batch(texts_of(wanted, a, tokens), 50));
@@ -115,6 +116,18 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kF16, no_merging);
+}
+
+TEST(CudaDevice, DropsSlotsAsTheCpuInItsPlace) {
+  if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  io::ModelConfig config = config_for_gpu();
+  config.dmc.reset();
+  for (const policy::Policy& policy : policy::policies()) {
+    if (policy.least_budget == 0) continue;
+    SCOPED_TRACE(policy.name);
+    const PolicyOptions compression{.policy = std::string(policy.name), .budget = 36};
+    expect_same_runs(config, DType::kF32, {.compression = compression, .chunk = 50}, 4);
+  }
 }
 
 // One choice for each row of logits; rows differ in their options.

@@ -44,7 +44,15 @@ DMC_DEVICE void copy_stream(const PagePool& pool, const PageStack& stack, const 
   for (int n = Team::lane(); n < streams.marked(from); n += Team::size()) {
     *(streams.marks + to * streams.mark_capacity() + n) = *streams.mark(from, n);
   }
+  for (int n = Team::lane(); streams.evicts() && n <= closed; n += Team::size()) {
+    streams.stats_of(to, pool.page_slots)[n] = streams.stats_of(from, pool.page_slots)[n];
+  }
+  const int64_t queries = int64_t{streams.observes} * streams.query_floats;
+  for (int64_t i = Team::lane(); i < queries; i += Team::size()) {
+    streams.observers[to * queries + i] = streams.observers[from * queries + i];
+  }
   if (Team::lane() != 0) return;
+  if (streams.observes > 0) streams.observed[to] = streams.observed[from];
   if (streams.late()) {
     streams.mark_count[to] = streams.mark_count[from];
     streams.mark_head[to] = 0;

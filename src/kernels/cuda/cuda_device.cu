@@ -150,6 +150,16 @@ class CudaDevice : public Device {
                          const float* q, float scale, float* out) override {
     cuda::prefill_attention(shape, cache.pool, cache.streams, chunk, q, scale, out, stream_);
   }
+  void evict_slots(const DecodeShape& shape, const CacheView& cache, const Batch& batch, int layer,
+                   const EvictionStep& step) override {
+    cuda::evict_slots(shape, cache, batch, layer, step, stream_);
+  }
+  void remember_queries(const CacheView& cache, const PromptChunk& chunk, const float* q) override {
+    cuda::remember_queries(cache.streams, chunk, q, stream_);
+  }
+  void keep_of_prompt(DType slot_type, const CacheView& cache, const PromptEnd& end) override {
+    cuda::keep_of_prompt(slot_type, cache, end, stream_);
+  }
   void release_rows(const CacheView& cache, const Batch& batch, int layers) override {
     cuda::release_rows(cache.pool, cache.stack, cache.streams, batch, layers, stream_);
   }

@@ -7,9 +7,11 @@
 #include <functional>
 #include <memory>
 
+#include "kernels/cuda/evict.h"
 #include "kernels/cuda/holding.h"
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/prefill.h"
+#include "kernels/cuda/prompt_end.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sample.h"
 
@@ -103,6 +105,13 @@ class Device {
   virtual void prefill_attention(const DecodeShape& shape, const CacheView& cache,
                                  const PromptChunk& chunk, const float* q, float scale,
                                  float* out) = 0;
+  // As evict.h: behind the layer's attention, with a policy that evicts.
+  virtual void evict_slots(const DecodeShape& shape, const CacheView& cache, const Batch& batch,
+                           int layer, const EvictionStep& step) = 0;
+  // As prompt_end.h: of every chunk (q as prefill_attention's), and when the prompt has ended.
+  virtual void remember_queries(const CacheView& cache, const PromptChunk& chunk,
+                                const float* q) = 0;
+  virtual void keep_of_prompt(DType slot_type, const CacheView& cache, const PromptEnd& end) = 0;
   virtual void release_rows(const CacheView& cache, const Batch& batch, int layers) = 0;
   // Pages that were given back can be taken from the next launch on (pages.h).
   virtual void collect_pages(const PageStack& stack) = 0;

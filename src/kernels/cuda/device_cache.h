@@ -9,6 +9,7 @@
 
 #include "base/dtype.h"
 #include "kernels/cuda/portable.h"
+#include "policy/eviction.h"
 
 namespace dmc::kernels::cuda {
 
@@ -63,6 +64,27 @@ struct Streams {
   int delay = -1;                                       // -1: no slot goes
   int32_t *mark_count = nullptr, *mark_head = nullptr;  // [streams]
   Mark* marks = nullptr;                                // [streams][mark_capacity]
+  // Only with a policy that evicts (evict.h): of each closed slot and, behind them, of the open
+  // one.
+  policy::SlotStats* stats = nullptr;  // [streams][stats_capacity]
+  // Only with a policy that looks at a prompt's end (prompt_end.h): the queries of the prompt's
+  // last `observes` tokens, the nth at place n % observes, and how many tokens there were.
+  int observes = 0;
+  int query_floats = 0;         // of a stream's token: group * head_dim
+  float* observers = nullptr;   // [streams][observes][query_floats]
+  int32_t* observed = nullptr;  // [streams]
+
+  DMC_HOST_DEVICE bool evicts() const { return stats != nullptr; }
+  // Streams hold max_pages pages at most, whatever is refused, and an open slot.
+  DMC_HOST_DEVICE int64_t stats_capacity(int page_slots) const {
+    return max_pages * page_slots + 1;
+  }
+  DMC_HOST_DEVICE policy::SlotStats* stats_of(int64_t stream, int page_slots) const {
+    return stats + stream * stats_capacity(page_slots);
+  }
+  DMC_HOST_DEVICE float* observer(int64_t stream, int n) const {
+    return observers + (stream * observes + n % observes) * query_floats;
+  }
 
   DMC_HOST_DEVICE bool late() const { return delay >= 0; }
   DMC_HOST_DEVICE int mark_capacity() const { return delay + 2; }

@@ -4,8 +4,7 @@
 
 #include <cstdint>
 
-#include "base/dtype.h"
-#include "kernels/cuda/portable.h"
+#include "kernels/cuda/packet.h"
 
 namespace dmc::kernels::cuda {
 
@@ -21,31 +20,6 @@ struct FewRows {
 
 constexpr int kMostFewRows = 8;
 constexpr int kOutputsAtOnce = 4;  // of a team: as many loads are under way in each lane
-
-// What a lane loads at once.
-struct alignas(16) Packet {
-  uint32_t words[4];
-};
-
-template <DType kType>
-constexpr int kPacketNumbers = kType == DType::kF32 ? 4 : 8;
-
-template <DType kType, class Team>
-DMC_DEVICE float number_of(const Packet& packet, int i) {
-  uint32_t bits = 0;
-  if constexpr (kType == DType::kF16) {
-    return Team::from_f16(static_cast<uint16_t>(packet.words[i / 2] >> (16 * (i % 2))));
-  }
-  if constexpr (kType == DType::kF32) {
-    bits = packet.words[i];
-  } else {
-    const uint32_t pair = packet.words[i / 2];
-    bits = i % 2 == 0 ? pair << 16 : pair & 0xffff0000u;
-  }
-  float number;
-  __builtin_memcpy(&number, &bits, sizeof(number));
-  return number;
-}
 
 // Whether multiply_few_rows can take such a product.
 DMC_HOST_DEVICE bool takes_few_rows(DType type, int64_t inputs, int64_t rows) {

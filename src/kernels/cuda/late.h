@@ -58,21 +58,22 @@ DMC_DEVICE Mark pop_mark(const Streams& streams, int64_t stream) {
   return oldest;
 }
 
-// Drops a slot: the last one takes its place, and its mark, if it has one, follows. Without a page
-// for the copy of a shared one the slot stays, and counts as refused.
+// Drops a slot: the last one takes its place; its mark and its statistics, if it has them, follow.
+// Without a page for the copy of a shared one the slot stays, and counts as refused. Returns
+// whether it is gone; all lanes get it.
 template <DType kType, class Team>
-DMC_DEVICE void drop_slot(const PagePool& pool, const PageStack& stack, const Streams& streams,
+DMC_DEVICE bool drop_slot(const PagePool& pool, const PageStack& stack, const Streams& streams,
                           int64_t stream, int head_dim, int32_t slot) {
   const int P = pool.page_slots;
   const int32_t last = streams.closed[stream] - 1;
   if (slot != last) {
     if (!own_page<Team>(pool, stack, streams, stream, slot / P)) {
       if (Team::lane() == 0) Team::add(stack.refused, 1);
-      return;
+      return false;
     }
     copy_slot<kType, Team>(pool, head_dim, page_of_slot(pool, streams, stream, last), last % P,
                            page_of_slot(pool, streams, stream, slot), slot % P);
-    for (int n = Team::lane(); n < streams.mark_count[stream]; n += Team::size()) {
+    for (int n = Team::lane(); n < streams.marked(stream); n += Team::size()) {
       Mark* const mark = streams.mark(stream, n);
       if (mark->slot == last) mark->slot = slot;
     }
@@ -81,8 +82,14 @@ DMC_DEVICE void drop_slot(const PagePool& pool, const PageStack& stack, const St
   if (Team::lane() == 0) {
     if (last % P == 0) drop_page<Team>(stack, streams.table(stream)[last / P]);
     streams.closed[stream] = last;
+    if (streams.evicts()) {
+      policy::SlotStats* const stats = streams.stats_of(stream, P);
+      stats[slot] = stats[last];
+      stats[last] = stats[last + 1];  // the open slot's
+    }
   }
   Team::sync();
+  return true;
 }
 
 // Drops the marked tokens that a query at `position` no longer sees.
@@ -136,6 +143,11 @@ DMC_DEVICE void take_step_token(const PagePool& pool, const PageStack& stack,
     take_token_late<kType, Team>(pool, stack, streams, stream, head_dim, token);
   } else {
     take_token<kType, Team>(pool, stack, streams, stream, head_dim, token);
+  }
+  // The open slot's statistics lie behind those of the closed ones, and so are its own when it is
+  // closed.
+  if (streams.evicts() && Team::lane() == 0) {
+    streams.stats_of(stream, pool.page_slots)[streams.closed[stream]] = {position, 0.0f, 0.0};
   }
 }
 

@@ -1,4 +1,5 @@
-// Launches of model_ops.h, few_rows.h, sample.h and copy_stream.h. In and Out are float or
+// Launches of model_ops.h, few_rows.h, sample.h, evict.h, prompt_end.h and copy_stream.h. In and
+// Out are float or
 // __nv_bfloat16.
 #pragma once
 
@@ -22,6 +23,11 @@ void hold_ratio(const HoldingSpec& spec, const Streams& streams, const Batch& ba
                 const int32_t* tokens, float* biases, Stream stream);
 void copy_row(const CacheView& cache, const Batch& two_rows, int layers, int head_dim, bool share,
               Stream stream);
+void evict_slots(const DecodeShape& shape, const CacheView& cache, const Batch& batch, int layer,
+                 const EvictionStep& step, Stream stream);
+void remember_queries(const Streams& streams, const PromptChunk& chunk, const float* q,
+                      Stream stream);
+void keep_of_prompt(DType slot_type, const CacheView& cache, const PromptEnd& end, Stream stream);
 
 // Every row of y [rows][outputs] = bias.
 void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Stream stream);

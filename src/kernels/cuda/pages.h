@@ -94,6 +94,7 @@ DMC_DEVICE void release_stream(const PagePool& pool, const PageStack& stack, con
   streams.open_count[stream] = 0;
   streams.open_head[stream] = 0;
   if (streams.late()) streams.mark_count[stream] = 0;
+  if (streams.observes > 0) streams.observed[stream] = 0;
 }
 
 }  // namespace dmc::kernels::cuda

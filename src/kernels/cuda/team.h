@@ -17,6 +17,16 @@ DMC_HOST_DEVICE float clamp_to_f16(float x) {
   return fminf(fmaxf(x, -kLargest), kLargest);
 }
 
+// What a lane has found; the least is that of least worth, the first of several.
+struct Ranked {
+  double worth;
+  int32_t index;
+
+  DMC_HOST_DEVICE bool before(const Ranked& other) const {
+    return worth < other.worth || (worth == other.worth && index < other.index);
+  }
+};
+
 struct SoloTeam {
   static int lane() { return 0; }
   static constexpr int size() { return 1; }
@@ -25,6 +35,12 @@ struct SoloTeam {
     return x;
   }
   static float max(float x) { return x; }
+  static Ranked least(Ranked x) { return x; }
+  // The sum over all lanes before this one; *total: over all.
+  static int32_t sum_before(int32_t x, int32_t* total) {
+    *total = x;
+    return 0;
+  }
   static int32_t of_first(int32_t x) { return x; }
   static void sync() {}
   // What this lane has read and written comes before its next add() for the whole device.

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device_warp.cuh"
+#include "kernels/cuda/team.h"
 
 namespace dmc::kernels::cuda {
 
@@ -22,6 +23,16 @@ struct WarpTeam {
   DMC_DEVICE static float max(float x) {
     DMC_UNROLL
     for (int apart = 1; apart < kLanes; apart *= 2) x = fmaxf(x, DeviceWarp::exchange(x, apart));
+    return x;
+  }
+  DMC_DEVICE static Ranked least(Ranked x) {
+    DMC_UNROLL
+    for (int apart = 1; apart < kLanes; apart *= 2) {
+      const Ranked other{__shfl_xor_sync(0xffffffffu, x.worth, apart),
+                         __shfl_xor_sync(0xffffffffu, x.index, apart)};
+      if (other.before(x)) x = other;
+    }
+    x.index = of_first(x.index);  // NaN has no order, but all lanes must agree
     return x;
   }
   // What lane 0 has. All lanes' writes before it can be read by all lanes after it.

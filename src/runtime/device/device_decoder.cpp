@@ -16,12 +16,6 @@ constexpr int64_t kLogitRows = 64;  // at least: of a text that is scored
 
 // Whether the policy takes its decisions from the model.
 bool decides(const PolicyChoice& choice) {
-  constexpr std::array kKnown = {"dense", "dmc", "dms", "forced"};
-  const std::string name(choice.policy.name);
-  if (std::ranges::find(kKnown, name) == kKnown.end()) {
-    throw usage_error("--policy: " + name +
-                      " runs on the CPU only; the GPU has dense, dmc, dms and forced");
-  }
   if (choice.mass_term) {
     throw usage_error("--mass-term: the GPU's attention has no such term; run on the CPU");
   }
@@ -66,7 +60,8 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
       activation_(device_activation(config.activation)),
       scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
       shape_{table.shape().slot_type, static_cast<int>(config.head_dim),
-             static_cast<int>(config.group_size())} {
+             static_cast<int>(config.group_size())},
+      eviction_{choice.policy.evict, {choice.budget, choice.budget_cr}, choice.policy.layer_wide} {
   if (const auto rope = make_rope(config, limits.max_positions)) {
     cos_ = Buffer<float>(device, std::span(rope->cos));
     sin_ = Buffer<float>(device, std::span(rope->sin));
@@ -104,6 +99,13 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
   }
 
   if (table.shape().delay >= 0) passing_ = PassingBuffers(device, table, limits.chunk);
+  if (table.shape().observes > 0) prompt_end_ = PromptEndBuffers(device, table.shape());
+  if (policy::uses_attention(eviction_.rule)) {
+    const gpu::CacheView cache = table.view();
+    eviction_scores_ =
+        Buffer<float>(device, limits.batch * config.num_kv_heads *
+                                  cache.streams.stats_capacity(cache.pool.page_slots));
+  }
   workspace_ = {nullptr,
                 static_cast<int>(config.num_layers),
                 limits.batch * static_cast<int>(config.num_kv_heads),
@@ -233,13 +235,27 @@ void DeviceDecoder::set_biases(const gpu::Batch& batch) {
   device_.hold_ratio(spec, table_.view(), batch, positions_.get(), biases_.get());
 }
 
+int64_t DeviceDecoder::first_stream(int layer, int row) const {
+  return (int64_t{layer} * table_.shape().rows + row) * config_.num_kv_heads;
+}
+
+// A slot that goes may leave a page, and a token may need one: pages come back after each.
+void DeviceDecoder::attend_prompt_in_steps(int layer, int tokens) {
+  const gpu::Batch one = batch_of(1);
+  for (int t = 0; t < tokens; ++t) {
+    device_.collect_pages(table_.view().stack);
+    device_.plan_decode(table_.view(), one, workspace_);
+    attend_step(layer, one, t);
+  }
+}
+
 void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int tokens) {
-  const int64_t first_stream = (int64_t{layer} * table_.shape().rows + row) * config_.num_kv_heads;
+  if (table_.view().streams.evicts()) return attend_prompt_in_steps(layer, tokens);
   const int64_t angle = position * shape_.head_dim / 2;
   const gpu::PromptChunk chunk{tokens,
                                static_cast<int>(config_.num_kv_heads),
                                shape_.head_dim,
-                               first_stream,
+                               first_stream(layer, row),
                                k_.get(),
                                v_.get(),
                                merge_.get(),
@@ -253,6 +269,19 @@ void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int toke
                                passing_.view(table_.view().pool)};
   device_.take_prompt(shape_, table_.view(), chunk);
   device_.prefill_attention(shape_, table_.view(), chunk, q_.get(), scale_, mixed_.get());
+  if (table_.shape().observes > 0) device_.remember_queries(table_.view(), chunk, q_.get());
+}
+
+void DeviceDecoder::end_prompt(int row, int64_t length) {
+  if (table_.shape().observes == 0) return;
+  for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
+    device_.keep_of_prompt(
+        shape_.slot_type, table_.view(),
+        {first_stream(layer, row), static_cast<int>(config_.num_kv_heads), shape_.head_dim,
+         shape_.group, scale_, static_cast<int32_t>(eviction_.budget.at(length)),
+         table_.shape().max_positions, prompt_end_.scores.get(), prompt_end_.weights.get(),
+         prompt_end_.attention.get(), prompt_end_.pooled.get(), prompt_end_.kept.get()});
+  }
 }
 
 void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> tokens) {
@@ -279,12 +308,17 @@ void DeviceDecoder::set_step(const StepInput& input) {
   sampling_.upload(input.sampling);
 }
 
-void DeviceDecoder::attend_step(int layer, const gpu::Batch& batch) {
-  const gpu::StepTokens tokens{k_.get(), v_.get(), merge_.get(), importance_.get(),
-                               positions_.get()};
+void DeviceDecoder::attend_step(int layer, const gpu::Batch& batch, int64_t first) {
+  const int64_t scalars = first * config_.num_kv_heads, pairs = scalars * shape_.head_dim;
+  const gpu::StepTokens tokens{k_.get() + pairs, v_.get() + pairs, merge_.get() + scalars,
+                               importance_.get() + scalars, positions_.get() + first};
+  const float* const q = q_.get() + pairs * shape_.group;
   device_.take_tokens(shape_, table_.view(), batch, layer, tokens, {cos_.get(), sin_.get()});
-  device_.decode_attention(shape_, table_.view(), batch, layer, q_.get(), scale_, mixed_.get(),
-                           workspace_);
+  device_.decode_attention(shape_, table_.view(), batch, layer, q, scale_,
+                           mixed_.get() + pairs * shape_.group, workspace_);
+  if (!table_.view().streams.evicts()) return;
+  device_.evict_slots(shape_, table_.view(), batch, layer,
+                      {eviction_, q, scale_, tokens.positions, eviction_scores_.get()});
 }
 
 void DeviceDecoder::step(int batch) {
@@ -292,7 +326,7 @@ void DeviceDecoder::step(int batch) {
   device_.collect_pages(table_.view().stack);
   device_.plan_decode(table_.view(), of, workspace_);
   set_biases(of);
-  pass(batch, Rows::kOfBatch, [&](int layer) { attend_step(layer, of); });
+  pass(batch, Rows::kOfBatch, [&](int layer) { attend_step(layer, of, 0); });
   logits(0, batch);
   device_.choose_tokens(logits_.get(), batch, static_cast<int32_t>(config_.vocab_size),
                         {rows_.get(), tokens_.get(), positions_.get(), sampling_.get()});

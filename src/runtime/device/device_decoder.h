@@ -8,6 +8,7 @@
 #include "kernels/rope.h"
 #include "runtime/device/device_weights.h"
 #include "runtime/device/passing_buffers.h"
+#include "runtime/device/prompt_end_buffers.h"
 #include "runtime/device/sequence_table.h"
 #include "runtime/policy_choice.h"
 
@@ -28,14 +29,17 @@ struct StepInput {
 
 class DeviceDecoder {
  public:
-  // All but `limits` and `choice` must outlive it. Error(kUsage) for a policy that the device does
-  // not have.
+  // All but `limits` and `choice` must outlive it. Error(kUsage) for what the device does not have.
   DeviceDecoder(kernels::cuda::Device& device, const io::ModelConfig& config,
                 const DeviceWeights& weights, const PolicyChoice& choice, SequenceTable& table,
                 const DeviceDecoderLimits& limits);
 
   // Takes a chunk of one sequence's prompt in, at positions `position`...
   void prefill(int row, int64_t position, std::span<const int32_t> tokens);
+
+  // The prompt of `length` tokens that came by prefill() is complete: policies that compress
+  // prompts do so now.
+  void end_prompt(int row, int64_t length);
 
   // What the next steps are about.
   void set_step(const StepInput& input);
@@ -70,7 +74,12 @@ class DeviceDecoder {
                 float* y);
   void split_heads(int layer, int64_t rows, Rows of);
   void attend_prompt(int layer, int row, int64_t position, int tokens);
-  void attend_step(int layer, const kernels::cuda::Batch& batch);
+  // Token by token, for policies whose choice depends on every query on the way.
+  void attend_prompt_in_steps(int layer, int tokens);
+  // A step of the layer with the tokens in rows first..first + batch.batch - 1 of the pass.
+  void attend_step(int layer, const kernels::cuda::Batch& batch, int64_t first);
+  // Of the layer, where the cache's row `row` has its first stream.
+  int64_t first_stream(int layer, int row) const;
   kernels::cuda::Numbers rounded(const float* x, int64_t count);
   kernels::cuda::Numbers numbers(Buffer<std::byte>& buffer) const;
   Buffer<std::byte> allocate_numbers(int64_t count);
@@ -85,6 +94,7 @@ class DeviceDecoder {
   const kernels::cuda::Activation activation_;
   const float scale_;
   const kernels::cuda::DecodeShape shape_;
+  const kernels::cuda::EvictionSpec eviction_;  // its rule kNone: no slot goes in a step
 
   Buffer<float> cos_, sin_;        // [max_positions][head_dim / 2]
   Buffer<float> biases_;           // [batch]; empty: no ratio is held
@@ -99,6 +109,8 @@ class DeviceDecoder {
   Buffer<float> importance_, logits_;
   Buffer<int32_t> visible_;
   PassingBuffers passing_;
+  PromptEndBuffers prompt_end_;
+  Buffer<float> eviction_scores_;
   Buffer<std::byte> workspace_memory_;
   kernels::cuda::DecodeWorkspace workspace_;
 };

@@ -16,8 +16,10 @@ int delay_of(const io::ModelConfig& config, const policy::Policy& policy, int64_
 }
 
 SequenceTableShape table_shape(const io::ModelConfig& config, const RunnerOptions& options,
-                               const policy::Policy& policy, const DeviceRoom& room,
+                               const PolicyChoice& choice, const DeviceRoom& room,
                                int64_t positions) {
+  const policy::Policy& policy = choice.policy;
+  const policy::Budget budget{choice.budget, choice.budget_cr};
   return {.layers = static_cast<int>(config.num_layers),
           .kv_heads = static_cast<int>(config.num_kv_heads),
           .head_dim = static_cast<int>(config.head_dim),
@@ -26,6 +28,9 @@ SequenceTableShape table_shape(const io::ModelConfig& config, const RunnerOption
           .rows = room.sequences,
           .max_positions = positions,
           .delay = delay_of(config, policy, positions),
+          .most_slots = policy.evicts() ? budget.at(positions) : 0,
+          .observes = static_cast<int>(policy.observes),
+          .query_floats = static_cast<int>(config.group_size() * config.head_dim),
           .pages = room.pages};
 }
 
@@ -65,8 +70,7 @@ DeviceRunner::DeviceRunner(const DeviceModel& on, const RunnerOptions& options,
       chunk_(prompt_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(on.model->config, options.max_positions)),
       sequences_(room.sequences),
-      table_(*on.device,
-             table_shape(on.model->config, options, choice_.policy, room, max_positions_)),
+      table_(*on.device, table_shape(on.model->config, options, choice_, room, max_positions_)),
       decoder_(*on.device, on.model->config, *on.weights, choice_, table_,
                {chunk_, room.sequences, max_positions_}),
       staging_(*on.device) {}
@@ -99,6 +103,7 @@ std::vector<float> DeviceRunner::prefill(engine::SequenceId sequence,
     take_in(sequence, chunk);
     last = static_cast<int64_t>(chunk.size()) - 1;
   }
+  decoder_.end_prompt(table_.row(sequence), table_.length(sequence));
   std::vector<float> logits;
   fetch_logits(last, 1, &logits);
   table_.require_no_refusal();

@@ -16,24 +16,6 @@ namespace {
 namespace gpu = kernels::cuda;
 using engine::SequenceId;
 
-// A prompt and `steps` likeliest tokens behind it.
-void expect_same_text(Pair& pair, std::span<const int32_t> prompt, int64_t steps, double allowed) {
-  const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  std::vector<float> wanted = pair.cpu.prefill(a, prompt), got = pair.device.prefill(b, prompt);
-  for (int64_t step = 0; step < steps; ++step) {
-    SCOPED_TRACE("step " + std::to_string(step));
-    expect_near(got, wanted, allowed);
-    if (testing::Test::HasFatalFailure()) return;
-    const int32_t token = likeliest(wanted);
-    ASSERT_EQ(likeliest(got), token);
-    wanted = pair.cpu.decode({&a, 1}, {&token, 1});
-    got = pair.device.decode({&b, 1}, {&token, 1});
-  }
-  EXPECT_EQ(pair.device.slots(b), pair.cpu.slots(a));
-  EXPECT_EQ(pair.device.length(b), pair.cpu.length(a));
-  EXPECT_EQ(pair.device.compression_ratio(b), pair.cpu.compression_ratio(a));
-}
-
 TEST(DeviceRunner, WritesWhatTheCpuWritesWithTheBuiltInModels) {
   for (const char* name : {"models/builtin", "models/builtin-4x", "models/builtin-dms"}) {
     SCOPED_TRACE(name);
@@ -302,8 +284,6 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
   adapted.dmc->decision_source = "adapter";
   EXPECT_EQ(usage(huge, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(adapted, {}), ErrorKind::kUsage);
-  EXPECT_EQ(usage(small_config(), {.compression = {.policy = "h2o", .budget = 20}}),
-            ErrorKind::kUsage);
   EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {}, DType::kI8), ErrorKind::kUsage);
 }

@@ -59,6 +59,13 @@ class HostDevice : public kernels::cuda::Device {
                          const kernels::cuda::CacheView& cache,
                          const kernels::cuda::PromptChunk& chunk, const float* q, float scale,
                          float* out) override;
+  void evict_slots(const kernels::cuda::DecodeShape& shape, const kernels::cuda::CacheView& cache,
+                   const kernels::cuda::Batch& batch, int layer,
+                   const kernels::cuda::EvictionStep& step) override;
+  void remember_queries(const kernels::cuda::CacheView& cache,
+                        const kernels::cuda::PromptChunk& chunk, const float* q) override;
+  void keep_of_prompt(DType slot_type, const kernels::cuda::CacheView& cache,
+                      const kernels::cuda::PromptEnd& end) override;
   void release_rows(const kernels::cuda::CacheView& cache, const kernels::cuda::Batch& batch,
                     int layers) override;
   void collect_pages(const kernels::cuda::PageStack& stack) override;

@@ -20,12 +20,18 @@ kernels::PageFormat page_format(const SequenceTableShape& shape) {
   return {kPageSlots, shape.head_dim, shape.slot_type};
 }
 
+// Closed ones: each token makes one, and whoever evicts does so once it is there.
+int64_t most_slots(const SequenceTableShape& shape) {
+  return shape.most_slots > 0 ? std::min(shape.most_slots, shape.max_positions)
+                              : shape.max_positions;
+}
+
 }  // namespace
 
 SequenceTable::SequenceTable(gpu::Device& device, const SequenceTableShape& shape)
     : device_(device),
       shape_(shape),
-      max_pages_((shape.max_positions + kPageSlots - 1) / kPageSlots),
+      max_pages_((most_slots(shape) + kPageSlots - 1) / kPageSlots),
       closed_(device, streams()),
       tables_(device, streams() * max_pages_),
       open_count_(device, streams()),
@@ -39,6 +45,14 @@ SequenceTable::SequenceTable(gpu::Device& device, const SequenceTableShape& shap
     mark_count_ = Buffer<int32_t>(device, streams());
     mark_head_ = Buffer<int32_t>(device, streams());
     marks_ = Buffer<gpu::Mark>(device, streams() * view().streams.mark_capacity());
+  }
+  if (shape.most_slots > 0) {
+    const int64_t capacity_of_stats = view().streams.stats_capacity(kPageSlots);
+    stats_ = Buffer<policy::SlotStats>(device, streams() * capacity_of_stats);
+  }
+  if (shape.observes > 0) {
+    observers_ = Buffer<float>(device, streams() * shape.observes * shape.query_floats);
+    observed_ = Buffer<int32_t>(device, streams());
   }
   const int64_t page_bytes = page_format(shape).bytes();
   const int64_t pages = shape.pages > 0 ? shape.pages : pages_that_fit(page_bytes);
@@ -141,8 +155,9 @@ int64_t SequenceTable::bytes() const {
   const std::vector<int32_t> counters = counters_.download();
   const int64_t in_use = pages() - counters[0] - counters[2];
   const auto active = static_cast<int64_t>(sequences_.size());
-  const int64_t state =
-      open_weights_.size() + open_pairs_.size() + tables_.size() + 2 * marks_.size();
+  const int64_t state = open_weights_.size() + open_pairs_.size() + tables_.size() +
+                        2 * marks_.size() + observers_.size() +
+                        stats_.size() * static_cast<int64_t>(sizeof(policy::SlotStats)) / 4;
   return in_use * page_format(shape_).bytes() + 4 * state / shape_.rows * active;
 }
 
@@ -159,7 +174,8 @@ gpu::CacheView SequenceTable::view() const {
           {free_.get(), counters, counters + 1, references_.get(), returned_.get(), counters + 2},
           {closed_.get(), tables_.get(), open_count_.get(), open_head_.get(), open_weights_.get(),
            open_pairs_.get(), max_pages_, shape_.window, shape_.delay, mark_count_.get(),
-           mark_head_.get(), marks_.get()}};
+           mark_head_.get(), marks_.get(), stats_.get(), shape_.observes, shape_.query_floats,
+           observers_.get(), observed_.get()}};
 }
 
 }  // namespace dmc::runtime

@@ -18,6 +18,10 @@ struct SequenceTableShape {
   int64_t max_positions;  // tokens of each
   // With a policy that evicts late: tokens that such a token is seen by; -1: no slot goes.
   int delay = -1;
+  // With a policy that evicts: slots that a stream may hold at most; 0: none is evicted.
+  int64_t most_slots = 0;
+  // With a policy that looks at a prompt's end: tokens whose queries are kept, and their numbers.
+  int observes = 0, query_floats = 0;
   int64_t pages = 0;  // 0: for all rows at full length, as far as there is memory
 };
 
@@ -72,6 +76,9 @@ class SequenceTable {
   Buffer<float> open_weights_, open_pairs_;
   Buffer<int32_t> mark_count_, mark_head_;  // empty: no slot goes
   Buffer<kernels::cuda::Mark> marks_;
+  Buffer<policy::SlotStats> stats_;  // empty: none is evicted
+  Buffer<float> observers_;          // empty: nobody looks at a prompt's end
+  Buffer<int32_t> observed_;
   Buffer<int32_t> counters_;  // pages left, slots refused, pages waiting
   Buffer<int32_t> some_rows_;
   Buffer<int32_t> free_, references_, returned_;
