@@ -95,8 +95,9 @@ void expect_same_runs(const io::ModelConfig& config, DType weights, const Runner
 TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
   io::ModelConfig biased = config_for_gpu(), normed = config_for_gpu(), dense = config_for_gpu(),
-                  late = config_for_gpu();
+                  late = config_for_gpu(), adapted = config_for_gpu();
   late.dmc->method = "dms";
+  adapted.dmc->decision_source = "adapter";
   late.dmc->window = 9;
   biased.attention_bias = true;
   normed.qk_norm = true;
@@ -112,6 +113,7 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
     expect_same_runs(config, config.post_norm ? DType::kBF16 : DType::kF32, {});
   }
   expect_same_runs(late, DType::kF32, {.chunk = 50});
+  expect_same_runs(adapted, DType::kF32, {});
   // A decision could fall the other way where numbers are rounded, so there are none.
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kBF16, no_merging);

@@ -43,7 +43,23 @@ struct HeadsRows {
   float *q, *k, *v;          // [rows][heads][head_dim]; q rotated, k not
   uint8_t* merge;            // [rows][kv_heads]
   float* importance;         // [rows][kv_heads]
+  // What an adapter says in the place of the channels: of each KV head the decision, then, if
+  // there are so many more numbers in a row, the importance; null: there is none.
+  const float* said = nullptr;  // [rows][said_width]
+  int said_width = 0;
 };
+
+// Logits of a token's decision and importance, without offset and bias.
+struct DecisionLogits {
+  float decision, importance;
+};
+
+template <class In>
+DMC_HOST_DEVICE DecisionLogits said_of(const HeadsRows<In>& io, int64_t row, int head,
+                                       int kv_heads) {
+  const float* const said = io.said + row * io.said_width;
+  return {said[head], io.said_width > kv_heads ? said[kv_heads + head] : 0.0f};
+}
 
 // 1 over the root mean square of a head.
 template <class Team, class In>
@@ -95,14 +111,18 @@ DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64
     io.v[at + i] = static_cast<float>(val[i]);
   }
   if (Team::lane() != 0) return;
-  const float logit = channel_sum / static_cast<float>(spec.group) + spec.offset;
-  const float key_logit = value(key, factor, spec.k_norm, last) - spec.offset + spec.bias_of(row);
+  const DecisionLogits logits = io.said != nullptr
+                                    ? said_of(io, row, head, spec.kv_heads)
+                                    : DecisionLogits{value(key, factor, spec.k_norm, last),
+                                                     channel_sum / static_cast<float>(spec.group)};
+  const float decision = logits.decision - spec.offset + spec.bias_of(row);
   const int64_t scalar = row * spec.kv_heads + head;
   io.merge[scalar] = spec.opening_shares != nullptr
                          ? policy::forced_merge(spec.opening_shares[head], spec.first_stream + head,
                                                 io.positions[row])
-                         : spec.decides && key_logit > 0.0f;
-  io.importance[scalar] = spec.decides ? 1.0f / (1.0f + expf(-logit)) + spec.epsilon : 1.0f;
+                         : spec.decides && decision > 0.0f;
+  const float importance = 1.0f / (1.0f + expf(-(logits.importance + spec.offset)));
+  io.importance[scalar] = spec.decides ? importance + spec.epsilon : 1.0f;
 }
 
 }  // namespace dmc::kernels::cuda

@@ -90,6 +90,10 @@ DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
   normed_ = allocate_numbers(rows * D);
   inner_ = allocate_numbers(rows * config.intermediate_size);
   if (weights.type != DType::kF32) rounded_ = allocate_numbers(std::max(queries, logit_rows * D));
+  if (config.has_adapter()) {
+    adapter_input_ = Buffer<float>(device, rows * D);
+    adapted_ = Buffer<float>(device, rows * config.adapter_outputs());
+  }
   merge_ = Buffer<uint8_t>(device, scalars);
   importance_ = Buffer<float>(device, scalars);
   visible_ = Buffer<int32_t>(device, scalars);
@@ -152,12 +156,19 @@ void DeviceDecoder::multiply(const DeviceLinear& linear, const gpu::Numbers& x, 
   device_.linear(linear.matrix.view(), linear.bias.get(), x, rows, y);
 }
 
+void DeviceDecoder::apply_adapter(const DeviceLayer& layer, int64_t rows) {
+  gpu::NormSpec spec = norm_spec(layer.adapter_norm);
+  spec.centred = false;  // in every family
+  device_.add_and_norm(spec, x_.get(), nullptr, rows, f32_numbers(adapter_input_));
+  multiply(layer.adapter, f32_numbers(adapter_input_), rows, adapted_.get());
+}
+
 void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
   const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
   gpu::HeadsSpec spec{static_cast<int>(config_.num_kv_heads),
                       shape_.group,
                       shape_.head_dim,
-                      config_.dmc.has_value(),
+                      config_.has_decision_channel(),
                       decides_,
                       0.0f,
                       w.q_norm.weight.get(),
@@ -174,10 +185,14 @@ void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
   if (opening_shares_.size() > 0) {
     spec.opening_shares = opening_shares_.get() + spec.first_stream;
   }
-  device_.split_heads(spec,
-                      {projected_.get(), positions_.get(), cos_.get(), sin_.get(), q_.get(),
-                       k_.get(), v_.get(), merge_.get(), importance_.get()},
-                      rows);
+  gpu::HeadsRows<float> io{projected_.get(), positions_.get(), cos_.get(),
+                           sin_.get(),       q_.get(),         k_.get(),
+                           v_.get(),         merge_.get(),     importance_.get()};
+  if (config_.has_adapter()) {
+    io.said = adapted_.get();
+    io.said_width = static_cast<int>(config_.adapter_outputs());
+  }
+  device_.split_heads(spec, io, rows);
 }
 
 void DeviceDecoder::embed(int64_t rows) {
@@ -191,6 +206,7 @@ void DeviceDecoder::attention(int layer, int64_t rows, Rows of,
                               const std::function<void(int)>& attend) {
   const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
   multiply(w.qkv, numbers(normed_), rows, projected_.get());
+  if (config_.has_adapter()) apply_adapter(w, rows);
   split_heads(layer, rows, of);
   attend(layer);
   multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());

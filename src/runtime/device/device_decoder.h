@@ -72,6 +72,8 @@ class DeviceDecoder {
   kernels::cuda::NormSpec norm_spec(const DeviceNorm& norm) const;
   void multiply(const DeviceLinear& linear, const kernels::cuda::Numbers& x, int64_t rows,
                 float* y);
+  // What the layer's adapter says of the tokens, from the residual stream.
+  void apply_adapter(const DeviceLayer& layer, int64_t rows);
   void split_heads(int layer, int64_t rows, Rows of);
   void attend_prompt(int layer, int row, int64_t position, int tokens);
   // Token by token, for policies whose choice depends on every query on the way.
@@ -104,6 +106,7 @@ class DeviceDecoder {
   Buffer<float> x_, delta_, projected_, q_, k_, v_, mixed_;
   Buffer<float> own_key_, own_value_;
   Buffer<std::byte> normed_, inner_, rounded_;
+  Buffer<float> adapter_input_, adapted_;  // empty: the model has no adapter
   Buffer<float> transformed_;  // of the rows of logits; empty: the head takes them as they are
   Buffer<uint8_t> merge_;
   Buffer<float> importance_, logits_;

@@ -69,6 +69,14 @@ std::vector<Variant> variants() {
     add(name, config);
     config.dmc = io::DmcConfig{.decision_offset = 0.05};
     add(name, config, {.chunk = 30});
+    config.dmc->decision_source = "adapter";
+    add(name, config);
+  }
+  for (io::ModelConfig config : {dmc_config(), dms_config(9)}) {
+    config.dmc->decision_source = "adapter";
+    add("an adapter", config);
+    add("an adapter at a held ratio", config, {.compression = {.cr = 2.0}});
+    add("dense on an adapter", config, {.compression = {.policy = "dense"}});
   }
   add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
   add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
@@ -278,12 +286,10 @@ TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
                         DType type = DType::kF32) {
     return kind_of([&] { Pair(random_model(config, type, 1), options); });
   };
-  io::ModelConfig huge = small_config(), adapted = dmc_config();
+  io::ModelConfig huge = small_config();
   huge.vocab_size = gpu::kMostSampledTokens + 1;
   huge.hidden_size = huge.num_layers = 1;
-  adapted.dmc->decision_source = "adapter";
   EXPECT_EQ(usage(huge, {}), ErrorKind::kUsage);
-  EXPECT_EQ(usage(adapted, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorKind::kUsage);
   EXPECT_EQ(usage(small_config(), {}, DType::kI8), ErrorKind::kUsage);
 }

@@ -76,14 +76,20 @@ inline LayerWeights random_layer(const io::ModelConfig& config, DType type, Rng&
   const auto head_norm = [&] {
     return config.qk_norm ? random_norm(d, io::NormKind::kRms, rng) : Norm{};
   };
-  return {random_norm(D, config.norm, rng),
-          random_norm(D, config.norm, rng),
-          head_norm(),
-          head_norm(),
-          random_linear(queries + 2 * keys, D, type, config.attention_bias, rng),
-          random_linear(D, queries, type, !gated, rng),
-          random_linear(gated ? 2 * width : width, D, type, !gated, rng),
-          random_linear(D, width, type, !gated, rng)};
+  LayerWeights layer{random_norm(D, config.norm, rng),
+                     random_norm(D, config.norm, rng),
+                     head_norm(),
+                     head_norm(),
+                     random_linear(queries + 2 * keys, D, type, config.attention_bias, rng),
+                     random_linear(D, queries, type, !gated, rng),
+                     random_linear(gated ? 2 * width : width, D, type, !gated, rng),
+                     random_linear(D, width, type, !gated, rng),
+                     {}};
+  if (config.has_adapter()) {
+    layer.adapter = {random_norm(D, io::NormKind::kRms, rng),
+                     random_linear(config.adapter_outputs(), D, DType::kF32, false, rng)};
+  }
+  return layer;
 }
 
 inline std::shared_ptr<const Model> random_model(const io::ModelConfig& config, DType type,

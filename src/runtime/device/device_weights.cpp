@@ -63,11 +63,6 @@ void require_device_family(const io::ModelConfig& config) {
                       " tokens at most, the model has " + std::to_string(config.vocab_size) +
                       "; run it on the CPU");
   }
-  if (config.has_adapter()) {
-    throw usage_error(
-        "--device: an adapter takes this model's decisions, which runs on the CPU "
-        "only; leave the flag out, or run the model without its adapter");
-  }
 }
 
 std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model& model) {
@@ -82,6 +77,9 @@ std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model&
                           upload(device, layer.qkv, to->type), upload(device, layer.o, to->type),
                           upload(device, layer.up, to->type),
                           upload(device, layer.down, to->type)});
+    if (!layer.adapter) continue;
+    to->layers.back().adapter_norm = upload(device, layer.adapter->norm);
+    to->layers.back().adapter = upload(device, layer.adapter->projection, DType::kF32);
   }
   to->positions = upload(device, from.positions);
   to->token_type = upload(device, from.token_type);

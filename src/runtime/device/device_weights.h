@@ -31,10 +31,13 @@ struct DeviceNorm {
 struct DeviceLayer {
   DeviceNorm attention_norm, mlp_norm, q_norm, k_norm;
   DeviceLinear qkv, o, up, down;
+  // As runtime::Adapter, in f32; empty: none.
+  DeviceNorm adapter_norm;
+  DeviceLinear adapter;
 };
 
 struct DeviceWeights {
-  DType type = DType::kF32;  // of all matrices
+  DType type = DType::kF32;  // of all matrices but adapters'
   DeviceMatrix embedding;
   Buffer<float> positions, token_type;  // as DecoderWeights
   DeviceNorm embedding_norm, final_norm, head_norm;
@@ -47,8 +50,7 @@ struct DeviceWeights {
   }
 };
 
-// Error(kUsage) naming what the GPU cannot run of such a model: adapters, and vocabularies beyond
-// kMostSampledTokens.
+// Error(kUsage) for a vocabulary beyond kMostSampledTokens.
 void require_device_family(const io::ModelConfig& config);
 
 // In the type that `model` has. Error(kUsage) for weights of 8 bits.
