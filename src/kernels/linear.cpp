@@ -97,14 +97,19 @@ void PackedWeights::set_rounded_row(int64_t row, const std::byte* rounded, float
   });
 }
 
-void PackedWeights::get_row(int64_t row, float* to) const {
+void PackedWeights::get_rounded_row(int64_t row, std::byte* rounded, float* scale) const {
   DMC_CHECK(row >= 0 && row < outputs_);
-  std::vector<std::byte> rounded(static_cast<size_t>(inputs_) * dtype_size(type_));
+  if (const float* const from = scale_of(row)) *scale = *from;
   with_size_of(type_, [&](auto element) {
-    copy_apart(place(row), kBlock * sizeof(element), rounded.data(), sizeof(element), inputs_,
-               element);
+    copy_apart(place(row), kBlock * sizeof(element), rounded, sizeof(element), inputs_, element);
   });
-  widen_row(rounded.data(), inputs_, type_, scale_of(row), to);
+}
+
+void PackedWeights::get_row(int64_t row, float* to) const {
+  std::vector<std::byte> rounded(static_cast<size_t>(inputs_) * dtype_size(type_));
+  float scale = 0.0f;
+  get_rounded_row(row, rounded.data(), &scale);
+  widen_row(rounded.data(), inputs_, type_, &scale, to);
 }
 
 void linear(const PackedWeights& weights, const float* bias, const float* x, int64_t rows,

@@ -27,6 +27,8 @@ class PackedWeights {
   // The same for one row that is rounded already, in the form that round_row() gives (`scale`
   // counts for kI8 alone).
   void set_rounded_row(int64_t row, const std::byte* rounded, float scale);
+  // What set_rounded_row() takes: the bytes of output `row`, and for kI8 its scale.
+  void get_rounded_row(int64_t row, std::byte* rounded, float* scale) const;
   // What output `row` holds, in f32 [inputs].
   void get_row(int64_t row, float* to) const;
 

@@ -2,6 +2,7 @@
 // GPU it is skipped.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <string>
 
 #include "gpu_testing.h"
@@ -118,6 +119,36 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   expect_same_runs(config_for_gpu(), DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kBF16, no_merging);
   expect_same_runs(biased, DType::kF16, no_merging);
+  expect_same_runs(biased, DType::kI8, no_merging, 4);  // hidden_size 40: rows that are not aligned
+  biased.hidden_size = 48;
+  biased.intermediate_size = 64;
+  expect_same_runs(biased, DType::kI8, no_merging, 4);
+}
+
+// So large that it is widened in two tiles, and with more rows than our own products take.
+TEST(CudaDevice, MultipliesMatricesOf8BitsOfAnySize) {
+  if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  constexpr int64_t kOutputs = 520, kInputs = 16 * 1024, kRows = 33;
+  Rng rng(3);
+  std::vector<std::byte> weights(kOutputs * kInputs), x(2 * kRows * kInputs);
+  for (std::byte& byte : weights) byte = static_cast<std::byte>(rng.below(256));
+  for (size_t i = 0; i < x.size(); i += 2) {
+    const uint16_t bits = f32_to_bf16(static_cast<float>(rng.uniform()));
+    std::memcpy(&x[i], &bits, sizeof(bits));
+  }
+  const std::vector<float> scales = random_numbers(kOutputs, 0.1, rng),
+                           bias = random_numbers(kOutputs, 1.0, rng);
+  const auto multiply = [&](kernels::cuda::Device& device) {
+    const Buffer<std::byte> w(device, std::span<const std::byte>(weights)),
+        rows(device, std::span<const std::byte>(x));
+    const Buffer<float> s(device, std::span(scales)), b(device, std::span(bias)),
+        y(device, kRows * kOutputs);
+    device.linear({w.get(), kOutputs, kInputs, DType::kI8, s.get()}, b.get(),
+                  {rows.get(), DType::kBF16}, kRows, y.get());
+    return y.download();
+  };
+  HostDevice host;
+  EXPECT_LE(relative_error(multiply(*gpu()), multiply(host)), 1e-5);
 }
 
 TEST(CudaDevice, DropsSlotsAsTheCpuInItsPlace) {

@@ -86,8 +86,9 @@ void Cublas::multiply(const Product& p) {
   const float alpha = 1.0f, beta = p.add ? 1.0f : 0.0f;
   check(library_->multiply(handle_, cublas_abi::kTransposed, cublas_abi::kAsIs, outputs,
                            static_cast<int>(p.rows), inputs, &alpha, p.weights, type, inputs, p.x,
-                           type, inputs, &beta, p.y, cublas_abi::kRealF32, outputs,
-                           cublas_abi::kComputeF32, cublas_abi::kDefaultAlgorithm),
+                           type, inputs, &beta, p.y, cublas_abi::kRealF32,
+                           static_cast<int>(p.y_stride), cublas_abi::kComputeF32,
+                           cublas_abi::kDefaultAlgorithm),
         "multiplying");
 }
 

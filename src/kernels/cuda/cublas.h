@@ -16,6 +16,7 @@ struct Product {
   const void *weights, *x;
   float* y;
   int64_t outputs, inputs, rows;
+  int64_t y_stride;  // numbers from a row of y to the next
   bool add;
 };
 

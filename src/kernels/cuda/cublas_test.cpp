@@ -31,7 +31,7 @@ TEST(CudaCublas, AMissingLibraryIsOneSentence) {
 // another.
 template <class T, class Store, class Load>
 void expect_product(DType type, bool add, Store&& store, Load&& load) {
-  constexpr int64_t kRows = 7, kOutputs = 5, kInputs = 3;
+  constexpr int64_t kRows = 7, kOutputs = 5, kInputs = 3, kStride = 6;
   Rng rng(1);
   const auto stored = [&](int64_t count) {
     std::vector<T> numbers;
@@ -40,9 +40,9 @@ void expect_product(DType type, bool add, Store&& store, Load&& load) {
   };
   const std::vector<T> weights = stored(kOutputs * kInputs), x = stored(kRows * kInputs);
   const float before = add ? 0.5f : std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> y(kRows * kOutputs, before);
+  std::vector<float> y(kRows * kStride, before);
   Cublas(nullptr, nullptr, 0)
-      .multiply({type, weights.data(), x.data(), y.data(), kOutputs, kInputs, kRows, add});
+      .multiply({type, weights.data(), x.data(), y.data(), kOutputs, kInputs, kRows, kStride, add});
   for (int64_t row = 0; row < kRows; ++row) {
     for (int64_t output = 0; output < kOutputs; ++output) {
       double wanted = add ? before : 0.0;
@@ -50,8 +50,10 @@ void expect_product(DType type, bool add, Store&& store, Load&& load) {
         wanted += double{load(x[static_cast<size_t>(row * kInputs + i)])} *
                   load(weights[static_cast<size_t>(output * kInputs + i)]);
       }
-      EXPECT_NEAR(y[static_cast<size_t>(row * kOutputs + output)], wanted, 1e-5);
+      EXPECT_NEAR(y[static_cast<size_t>(row * kStride + output)], wanted, 1e-5);
     }
+    const float behind = y[static_cast<size_t>(row * kStride + kOutputs)];  // no output
+    EXPECT_TRUE(add ? behind == before : std::isnan(behind));
   }
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/model_launches.h"
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/products.h"
 
 namespace dmc::kernels::cuda {
 namespace {
@@ -97,8 +98,9 @@ class CudaDevice : public Device {
 
   void embed(const Matrix& table, const EmbeddingSums& sums, const int32_t* tokens,
              const int32_t* positions, int64_t rows, float* x) override {
-    with_numbers(table.data, table.type, [&](const auto* numbers) {
-      cuda::embed(numbers, table.outputs, table.inputs, sums, tokens, positions, rows, x, stream_);
+    with_numbers.of_table(table, [&]<class In>(const In* numbers) {
+      const EmbeddingTable<In> of{numbers, table.scales, table.outputs, table.inputs};
+      cuda::embed(of, sums, tokens, positions, rows, x, stream_);
     });
   }
   void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
@@ -174,8 +176,12 @@ class CudaDevice : public Device {
     void operator()(std::byte* memory) const { cudaFree(memory); }
   };
 
+  void multiply_widened(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
+                        float* y);
+
   OwnStream stream_;
   std::unique_ptr<std::byte, Free> workspace_;
+  std::unique_ptr<std::byte, Free> widened_;  // a tile of weights; null until there is need of it
   Cublas blas_;
 };
 
@@ -196,16 +202,34 @@ std::unique_ptr<Recording> CudaDevice::record(const std::function<void()>& launc
 void CudaDevice::linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
                         float* y) {
   if (rows == 0) return;
-  DMC_CHECK(x.type == weights.type);
+  DMC_CHECK(x.type == row_type(weights.type));
   if (takes_few_rows(weights.type, weights.inputs, rows)) {
-    return multiply_few_rows(
-        weights.type,
-        {weights.data, x.data, bias, y, weights.outputs, weights.inputs, static_cast<int>(rows)},
-        stream_);
+    each_few_rows(weights, bias, x, rows, y,
+                  [&](const FewRows& part) { multiply_few_rows(weights.type, part, stream_); });
+  } else if (weights.type == DType::kI8) {
+    multiply_widened(weights, bias, x, rows, y);
+  } else {
+    if (bias != nullptr) spread_bias(bias, rows, weights.outputs, y, stream_);
+    blas_.multiply({weights.type, weights.data, x.data, y, weights.outputs, weights.inputs, rows,
+                    weights.outputs, bias != nullptr});
   }
-  if (bias != nullptr) spread_bias(bias, rows, weights.outputs, y, stream_);
-  blas_.multiply({weights.type, weights.data, x.data, y, weights.outputs, weights.inputs, rows,
-                  bias != nullptr});
+}
+
+// Weights of 8 bits as tiles of bf16, which are so small that the product finds them in the cache.
+void CudaDevice::multiply_widened(const Matrix& weights, const float* bias, const Numbers& x,
+                                  int64_t rows, float* y) {
+  constexpr int64_t kTileBytes = int64_t{16} << 20, kNumber = 2;
+  const int64_t row_bytes = weights.inputs * kNumber;
+  const int64_t most = std::max<int64_t>(1, kTileBytes / row_bytes);  // outputs of a tile
+  if (widened_ == nullptr) widened_.reset(allocate_memory(std::max(kTileBytes, row_bytes)));
+  for (int64_t first = 0; first < weights.outputs; first += most) {
+    const int64_t outputs = std::min(most, weights.outputs - first);
+    widen(reinterpret_cast<const int8_t*>(weights.data) + first * weights.inputs,
+          outputs * weights.inputs, widened_.get(), stream_);
+    blas_.multiply({DType::kBF16, widened_.get(), x.data, y + first, outputs, weights.inputs, rows,
+                    weights.outputs, false});
+  }
+  scale_outputs(weights.scales, bias, rows, weights.outputs, y, stream_);
 }
 
 }  // namespace

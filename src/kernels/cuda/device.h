@@ -31,7 +31,8 @@ struct Numbers {
 struct Matrix {
   const std::byte* data;  // [outputs][inputs]
   int64_t outputs, inputs;
-  DType type;  // kF32, kBF16 or kF16
+  DType type;                     // kF32, kBF16, kF16 or kI8
+  const float* scales = nullptr;  // kI8: [outputs]
 };
 
 struct CacheView {
@@ -74,7 +75,8 @@ class Device {
   // As row_ops.h; out may be x.
   virtual void add_and_norm(const NormSpec& spec, float* x, const float* y, int64_t rows,
                             const Numbers& out) = 0;
-  // y [rows][outputs] = x [rows][inputs] W^T + bias (null: none); x has the type of W.
+  // y [rows][outputs] = x [rows][inputs] W^T + bias (null: none); x has row_type() of W
+  // (few_rows.h).
   virtual void linear(const Matrix& weights, const float* bias, const Numbers& x, int64_t rows,
                       float* y) = 0;
   virtual void split_heads(const HeadsSpec& spec, const HeadsRows<float>& io, int64_t rows) = 0;

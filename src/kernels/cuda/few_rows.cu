@@ -30,8 +30,10 @@ void multiply(const FewRows& args, Stream stream) {
 }  // namespace
 
 void multiply_few_rows(DType type, const FewRows& args, Stream stream) {
-  DMC_CHECK(args.rows > 0 && takes_few_rows(type, args.inputs, args.rows));
+  DMC_CHECK(args.rows > 0 && args.rows <= kMostFewRows);
+  DMC_CHECK(takes_few_rows(type, args.inputs, args.rows));
   if (type == DType::kF32) return multiply<DType::kF32>(args, stream);
+  if (type == DType::kI8) return multiply<DType::kI8>(args, stream);
   if (type == DType::kF16) return multiply<DType::kF16>(args, stream);
   DMC_CHECK(type == DType::kBF16);
   multiply<DType::kBF16>(args, stream);

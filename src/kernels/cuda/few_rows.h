@@ -8,22 +8,29 @@
 
 namespace dmc::kernels::cuda {
 
-// y [rows][outputs] f32 = x [rows][inputs] W^T + bias (null: none). W [outputs][inputs] and x are
-// f32, bf16 or f16, both the same; their rows start at multiples of 16 bytes.
+// y [rows][outputs] f32 = x [rows][inputs] W^T + bias (null: none). W [outputs][inputs] is f32,
+// bf16, f16 or, with a scale for each output, int8; x is of row_type(). Their rows start at
+// multiples of 16 bytes.
 struct FewRows {
   const std::byte *weights, *x;
+  const float* scales;  // [outputs]; null but for int8
   const float* bias;
   float* y;
   int64_t outputs, inputs;
   int rows;
 };
 
+// What activations are in that meet such weights. Whole numbers of 8 bits are exact in bf16, too.
+constexpr DType row_type(DType weights) { return weights == DType::kI8 ? DType::kBF16 : weights; }
+
 constexpr int kMostFewRows = 8;
 constexpr int kOutputsAtOnce = 4;  // of a team: as many loads are under way in each lane
 
-// Whether multiply_few_rows can take such a product.
+// Whether multiply_few_rows can take such a product, kMostFewRows at a time. Weights of 8 bits are
+// better read several times than widened and then read by a product of 16 bits.
 DMC_HOST_DEVICE bool takes_few_rows(DType type, int64_t inputs, int64_t rows) {
-  return rows <= kMostFewRows && inputs % (type == DType::kF32 ? 4 : 8) == 0;
+  const int64_t most = type == DType::kI8 ? 4 * kMostFewRows : kMostFewRows;
+  return rows <= most && inputs % (16 / slot_number_bytes(type)) == 0;
 }
 
 // fn.operator()<N>() with the least N of 1, 2, 4 and 8 that is at least `rows`.
@@ -38,6 +45,9 @@ void with_few_rows(int rows, Fn&& fn) {
 // Outputs first..first + kOutputsAtOnce - 1 (as far as there are so many) of up to kRows rows.
 template <class Team, DType kType, int kRows>
 DMC_DEVICE void multiply_few_rows(const FewRows& args, int64_t first) {
+  constexpr DType kRowType = row_type(kType);
+  constexpr int kRowNumbers = kPacketNumbers<kRowType>;
+  constexpr int kParts = kPacketNumbers<kType> / kRowNumbers;  // packets of x for one of weights
   const int64_t packets = args.inputs / kPacketNumbers<kType>;
   const auto* const weights = reinterpret_cast<const Packet*>(args.weights);
   const auto* const x = reinterpret_cast<const Packet*>(args.x);
@@ -55,12 +65,16 @@ DMC_DEVICE void multiply_few_rows(const FewRows& args, int64_t first) {
     }
     DMC_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const Packet of_row = x[row(r) * packets + p];
       DMC_UNROLL
-      for (int o = 0; o < kOutputsAtOnce; ++o) {
+      for (int part = 0; part < kParts; ++part) {
+        const Packet of_row = x[(row(r) * packets + p) * kParts + part];
         DMC_UNROLL
-        for (int i = 0; i < kPacketNumbers<kType>; ++i) {
-          sums[o][r] += number_of<kType, Team>(w[o], i) * number_of<kType, Team>(of_row, i);
+        for (int o = 0; o < kOutputsAtOnce; ++o) {
+          DMC_UNROLL
+          for (int i = 0; i < kRowNumbers; ++i) {
+            sums[o][r] += number_of<kType, Team>(w[o], part * kRowNumbers + i) *
+                          number_of<kRowType, Team>(of_row, i);
+          }
         }
       }
     }
@@ -69,8 +83,9 @@ DMC_DEVICE void multiply_few_rows(const FewRows& args, int64_t first) {
   for (int o = 0; o < kOutputsAtOnce; ++o) {
     DMC_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const float sum = Team::sum(sums[o][r]);
+      float sum = Team::sum(sums[o][r]);
       if (Team::lane() != 0 || r >= args.rows || first + o >= args.outputs) continue;
+      if constexpr (is_scaled(kType)) sum *= args.scales[first + o];
       args.y[r * args.outputs + first + o] =
           args.bias != nullptr ? sum + args.bias[first + o] : sum;
     }

@@ -28,7 +28,10 @@ struct Stored {
     stored.packets.resize(static_cast<size_t>(count / kPacketNumbers<kType>));
     for (size_t i = 0; i < stored.numbers.size(); ++i) {
       float& x = stored.numbers[i];
-      if constexpr (kType == DType::kF32) {
+      if constexpr (kType == DType::kI8) {
+        x = std::round(127.0f * x);
+        reinterpret_cast<int8_t*>(stored.packets.data())[i] = static_cast<int8_t>(x);
+      } else if constexpr (kType == DType::kF32) {
         reinterpret_cast<float*>(stored.packets.data())[i] = x;
       } else {
         const uint16_t bits = kType == DType::kF16 ? f32_to_f16(x) : f32_to_bf16(x);
@@ -48,13 +51,14 @@ void expect_product(int rows, int64_t outputs, int64_t inputs, bool with_bias, u
   ASSERT_TRUE(takes_few_rows(kType, inputs, rows));
   Rng rng(seed);
   const Stored weights = Stored::random<kType>(outputs * inputs, rng);
-  const Stored x = Stored::random<kType>(rows * inputs, rng);
+  const Stored x = Stored::random<row_type(kType)>(rows * inputs, rng);
   const std::vector<float> bias = random_floats(static_cast<size_t>(outputs), rng);
+  std::vector<float> scales(bias.size(), 1.0f);
+  if (is_scaled(kType)) scales = random_floats(bias.size(), rng);
   const float guard = -7.0f;  // behind the last number, which nobody may touch
   std::vector<float> y(static_cast<size_t>(rows * outputs) + 1, guard);
-  const FewRows args{
-      weights.bytes(), x.bytes(), with_bias ? bias.data() : nullptr, y.data(), outputs,
-      inputs,          rows};
+  const FewRows args{weights.bytes(), x.bytes(), scales.data(), with_bias ? bias.data() : nullptr,
+                     y.data(),        outputs,   inputs,        rows};
   with_few_rows(rows, [&]<int kRows>() {
     for (int64_t first = 0; first < outputs; first += kOutputsAtOnce) {
       multiply_few_rows<SoloTeam, kType, kRows>(args, first);
@@ -64,7 +68,8 @@ void expect_product(int rows, int64_t outputs, int64_t inputs, bool with_bias, u
     for (int64_t o = 0; o < outputs; ++o) {
       double sum = with_bias ? bias[static_cast<size_t>(o)] : 0.0, size = 0.0;
       for (int64_t i = 0; i < inputs; ++i) {
-        const double term = double{weights.numbers[static_cast<size_t>(o * inputs + i)]} *
+        const double term = double{scales[static_cast<size_t>(o)]} *
+                            weights.numbers[static_cast<size_t>(o * inputs + i)] *
                             x.numbers[static_cast<size_t>(r * inputs + i)];
         sum += term;
         size += std::abs(term);
@@ -82,6 +87,7 @@ TEST(CudaFewRows, GiveTheSumsOfF64) {
     for (int64_t outputs : {1, 3, 4, 9, 64}) {
       expect_product<DType::kF32>(rows, outputs, 4 * (1 + rows), rows % 2 == 0, seed++);
       expect_product<DType::kBF16>(rows, outputs, 8 * (1 + outputs), rows % 2 == 1, seed++);
+      expect_product<DType::kI8>(rows, outputs, 16 * (1 + outputs), rows % 2 == 1, seed++);
       expect_product<DType::kF16>(rows, outputs, 8 * (1 + outputs), rows % 2 == 1, seed++);
     }
   }
@@ -91,6 +97,9 @@ TEST(CudaFewRows, AreRefusedWhereRowsWouldNotBeAligned) {
   EXPECT_FALSE(takes_few_rows(DType::kBF16, 12, 1));
   EXPECT_TRUE(takes_few_rows(DType::kF32, 12, 1));
   EXPECT_FALSE(takes_few_rows(DType::kF32, 16, kMostFewRows + 1));
+  EXPECT_FALSE(takes_few_rows(DType::kI8, 24, 1));
+  EXPECT_TRUE(takes_few_rows(DType::kI8, 32, 4 * kMostFewRows));
+  EXPECT_FALSE(takes_few_rows(DType::kI8, 32, 4 * kMostFewRows + 1));
 }
 
 TEST(CudaSample, TheLikeliestTokenIsTheLowestOfEquals) {
@@ -112,7 +121,7 @@ TEST(CudaModelOps, ATokenThatWasNotChosenEmbedsAsZeros) {
   const std::vector<float> table = {1.0f, 2.0f, 3.0f, 4.0f};
   for (int32_t token : {-1, 2}) {
     std::vector<float> x(2, -7.0f);
-    embed_row<SoloTeam>(table.data(), 2, 2, token, {}, 0, x.data());
+    embed_row<SoloTeam>(EmbeddingTable<float>{table.data(), nullptr, 2, 2}, token, {}, 0, x.data());
     EXPECT_EQ(x, std::vector<float>(2, 0.0f));
   }
 }

@@ -18,12 +18,11 @@ unsigned blocks_for(int64_t count, int64_t in_block) {
 }
 
 template <class In>
-__global__ void embed_kernel(const In* table, int64_t vocab, int64_t width,
+__global__ void embed_kernel(const __grid_constant__ EmbeddingTable<In> table,
                              const __grid_constant__ EmbeddingSums sums, const int32_t* tokens,
                              const int32_t* positions, float* x) {
   const int64_t row = blockIdx.x;
-  embed_row<BlockTeam<kThreads>>(table, vocab, width, tokens[row], sums, positions[row],
-                                 x + row * width);
+  embed_row<BlockTeam<kThreads>>(table, tokens[row], sums, positions[row], x + row * table.width);
 }
 
 template <class Out>
@@ -39,9 +38,26 @@ __global__ void round_kernel(const float* from, int64_t count, Out* to) {
   if (i < count) to[i] = static_cast<Out>(from[i]);
 }
 
+constexpr int kWidenedAtOnce = 16;  // by a thread
+
+__global__ void widen_kernel(const int8_t* from, int64_t count, __nv_bfloat16* to) {
+  const int64_t first = int64_t{blockIdx.x} * kThreads * kWidenedAtOnce + threadIdx.x;
+  for (int n = 0; n < kWidenedAtOnce; ++n) {
+    const int64_t i = first + n * kThreads;
+    if (i < count) to[i] = static_cast<__nv_bfloat16>(static_cast<float>(from[i]));
+  }
+}
+
 __global__ void spread_kernel(const float* bias, int64_t count, int64_t outputs, float* y) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i < count) y[i] = bias[i % outputs];
+}
+
+__global__ void scale_kernel(const float* scales, const float* bias, int64_t count, int64_t outputs,
+                             float* y) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= count) return;
+  y[i] = y[i] * scales[i % outputs] + (bias != nullptr ? bias[i % outputs] : 0.0f);
 }
 
 // A warp has a sequence.
@@ -67,11 +83,11 @@ __global__ void copy_kernel(const __grid_constant__ CacheView cache,
 }  // namespace
 
 template <class In>
-void embed(const In* table, int64_t vocab, int64_t width, const EmbeddingSums& sums,
-           const int32_t* tokens, const int32_t* positions, int64_t rows, float* x, Stream stream) {
+void embed(const EmbeddingTable<In>& table, const EmbeddingSums& sums, const int32_t* tokens,
+           const int32_t* positions, int64_t rows, float* x, Stream stream) {
   if (rows == 0) return;
   launch("launching the embedding", embed_kernel<In>, {static_cast<unsigned>(rows), kThreads},
-         stream, table, vocab, width, sums, tokens, positions, x);
+         stream, table, sums, tokens, positions, x);
 }
 
 template <class Out>
@@ -110,11 +126,28 @@ void spread_bias(const float* bias, int64_t rows, int64_t outputs, float* y, Str
          stream, bias, count, outputs, y);
 }
 
-template void embed(const float*, int64_t, int64_t, const EmbeddingSums&, const int32_t*,
+void scale_outputs(const float* scales, const float* bias, int64_t rows, int64_t outputs, float* y,
+                   Stream stream) {
+  const int64_t count = rows * outputs;
+  if (count == 0) return;
+  launch("launching the scales of a product", scale_kernel, {blocks_for(count, kThreads), kThreads},
+         stream, scales, bias, count, outputs, y);
+}
+
+void widen(const int8_t* from, int64_t count, std::byte* to, Stream stream) {
+  if (count == 0) return;
+  launch("launching the widening of weights", widen_kernel,
+         {blocks_for(count, kThreads * kWidenedAtOnce), kThreads}, stream, from, count,
+         reinterpret_cast<__nv_bfloat16*>(to));
+}
+
+template void embed(const EmbeddingTable<float>&, const EmbeddingSums&, const int32_t*,
                     const int32_t*, int64_t, float*, Stream);
-template void embed(const __nv_bfloat16*, int64_t, int64_t, const EmbeddingSums&, const int32_t*,
+template void embed(const EmbeddingTable<__nv_bfloat16>&, const EmbeddingSums&, const int32_t*,
                     const int32_t*, int64_t, float*, Stream);
-template void embed(const Half*, int64_t, int64_t, const EmbeddingSums&, const int32_t*,
+template void embed(const EmbeddingTable<Half>&, const EmbeddingSums&, const int32_t*,
+                    const int32_t*, int64_t, float*, Stream);
+template void embed(const EmbeddingTable<int8_t>&, const EmbeddingSums&, const int32_t*,
                     const int32_t*, int64_t, float*, Stream);
 template void round(const float*, int64_t, float*, Stream);
 template void round(const float*, int64_t, __nv_bfloat16*, Stream);

@@ -15,14 +15,24 @@ struct EmbeddingSums {
   const float* constant = nullptr;   // [width]
 };
 
-// x = row `token` of table [vocab][width], with the sums; a token outside of it (one that could not
-// be chosen) gives zeros in its place.
+// An embedding's table [vocab][width]. In int8_t its rows have scales [vocab]; else null.
+template <class In>
+struct EmbeddingTable {
+  const In* rows;
+  const float* scales;
+  int64_t vocab, width;
+};
+
+// x = row `token` of the table, with the sums; a token outside of it (one that could not be chosen)
+// gives zeros in its place.
 template <class Team, class In>
-DMC_DEVICE void embed_row(const In* table, int64_t vocab, int64_t width, int32_t token,
-                          const EmbeddingSums& sums, int32_t position, float* x) {
-  const bool known = token >= 0 && token < vocab;
+DMC_DEVICE void embed_row(const EmbeddingTable<In>& table, int32_t token, const EmbeddingSums& sums,
+                          int32_t position, float* x) {
+  const int64_t width = table.width;
+  const bool known = token >= 0 && token < table.vocab;
+  const float scale = known && table.scales != nullptr ? table.scales[token] : 1.0f;
   for (int64_t i = Team::lane(); i < width; i += Team::size()) {
-    float sum = known ? static_cast<float>(table[token * width + i]) : 0.0f;
+    float sum = known ? scale * static_cast<float>(table.rows[token * width + i]) : 0.0f;
     if (sums.positions != nullptr) sum += sums.positions[position * width + i];
     if (sums.constant != nullptr) sum += sums.constant[i];
     x[i] = sum;

@@ -17,6 +17,12 @@ struct WithNumbers {
     DMC_CHECK(type == DType::kBF16);
     fn(reinterpret_cast<const typename Types::BF16*>(data));
   }
+  // The same of a table that may also be in int8_t.
+  template <class Fn>
+  void of_table(const Matrix& table, Fn&& fn) const {
+    if (table.type == DType::kI8) return fn(reinterpret_cast<const int8_t*>(table.data));
+    (*this)(table.data, table.type, fn);
+  }
   template <class Fn>
   void operator()(const Numbers& to, Fn&& fn) const {
     (*this)(to.data, to.type, [&]<class T>(const T*) { fn(reinterpret_cast<T*>(to.data)); });

@@ -98,16 +98,50 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
 }
 
 // Activations are rounded for the products there, here they are not.
-TEST(DeviceRunner, RoundsNoMoreThanTheWeightsOf16Bits) {
-  for (const auto& [type, allowed] :
-       {std::pair(DType::kBF16, 0.05), std::pair(DType::kF16, 0.006)}) {
-    SCOPED_TRACE(dtype_name(type));
-    const auto model = random_model(dmc_config(), type, 40);
-    Pair pair(model, {.compression = {.policy = "dense"}});
-    const std::vector<int32_t> text = random_text(*model, 50, 41);
-    expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
-                pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), allowed);
+TEST(DeviceRunner, RoundsNoMoreThanWeightsThatAreRounded) {
+  io::ModelConfig aligned = dmc_config();  // rows of 8 bits start at multiples of 16 bytes
+  aligned.hidden_size = 48;
+  aligned.intermediate_size = 64;
+  aligned.attention_bias = true;
+  for (const auto& [type, allowed] : {std::pair(DType::kBF16, 0.05), std::pair(DType::kF16, 0.006),
+                                      std::pair(DType::kI8, 0.05)}) {
+    for (const io::ModelConfig& config : {dmc_config(), aligned, small_bert_config()}) {
+      SCOPED_TRACE(std::string(dtype_name(type)) + ", " + std::to_string(config.hidden_size));
+      const auto model = random_model(config, type, 40);
+      Pair pair(model, {.compression = {.policy = "dense"}});
+      const std::vector<int32_t> text = random_text(*model, 50, 41);
+      expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
+                  pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), allowed);
+    }
   }
+}
+
+int64_t bytes_of_weights(DType type) {
+  io::ModelConfig config = small_config();
+  config.hidden_size = 256;
+  const auto host = std::make_shared<HostDevice>();
+  const int64_t before = host->bytes_left();
+  const DeviceModel on = upload_model(host, random_model(config, type, 45));
+  return before - host->bytes_left();
+}
+
+TEST(DeviceRunner, WeightsOf8BitsTakeHalfOfThoseOf16) {
+  const double narrow = static_cast<double>(bytes_of_weights(DType::kI8));
+  EXPECT_LT(narrow, 0.55 * static_cast<double>(bytes_of_weights(DType::kBF16)));
+}
+
+// As those of a checkpoint are that others have rounded.
+TEST(DeviceRunner, ScalesThatTheLargestNumberDoesNotSayAreKept) {
+  const auto model = std::const_pointer_cast<Model>(random_model(small_config(), DType::kI8, 46));
+  for (LayerWeights& layer : model->weights.layers) {
+    const std::vector<std::byte> row(static_cast<size_t>(model->config.hidden_size), std::byte{3});
+    layer.up.weights.set_rounded_row(5, row.data(), 0.25f);
+  }
+  const auto host = std::make_shared<HostDevice>();
+  const DeviceModel on = upload_model(host, model);
+  const DeviceMatrix& matrix = on.weights->layers[0].up.matrix;
+  EXPECT_EQ(matrix.scales.download()[5], 0.25f);
+  EXPECT_EQ(matrix.data.download()[static_cast<size_t>(5 * matrix.inputs)], std::byte{3});
 }
 
 TEST(DeviceRunner, ActivationsThatF16CannotHoldAreItsLargestNumber) {
@@ -282,16 +316,14 @@ ErrorKind kind_of(const std::function<void()>& fn) {
 }
 
 TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
-  const auto usage = [](const io::ModelConfig& config, const RunnerOptions& options,
-                        DType type = DType::kF32) {
-    return kind_of([&] { Pair(random_model(config, type, 1), options); });
+  const auto usage = [](const io::ModelConfig& config, const RunnerOptions& options) {
+    return kind_of([&] { Pair(random_model(config, DType::kF32, 1), options); });
   };
   io::ModelConfig huge = small_config();
   huge.vocab_size = gpu::kMostSampledTokens + 1;
   huge.hidden_size = huge.num_layers = 1;
   EXPECT_EQ(usage(huge, {}), ErrorKind::kUsage);
   EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorKind::kUsage);
-  EXPECT_EQ(usage(small_config(), {}, DType::kI8), ErrorKind::kUsage);
 }
 
 TEST(DeviceRunner, TooLittleMemoryIsSaid) {

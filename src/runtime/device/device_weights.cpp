@@ -3,35 +3,38 @@
 #include <algorithm>
 
 #include "base/parallel.h"
-#include "kernels/rounding.h"
+#include "kernels/cuda/few_rows.h"
 
 namespace dmc::runtime {
 namespace {
 
 using kernels::cuda::Device;
 
-// Rows rounded on the host at a time: enough to keep all cores and the copy busy.
+// Rows brought in order on the host at a time: enough to keep all cores and the copy busy.
 constexpr int64_t kRowsAtOnce = 1024;
 
-DeviceMatrix upload(Device& device, const kernels::PackedWeights& from, DType type) {
-  const int64_t row_bytes = from.inputs() * static_cast<int64_t>(dtype_size(type));
-  DeviceMatrix to{Buffer<std::byte>(device, from.outputs() * row_bytes), from.outputs(),
-                  from.inputs(), type};
+DeviceMatrix upload(Device& device, const kernels::PackedWeights& from) {
+  const int64_t row_bytes = from.inputs() * static_cast<int64_t>(dtype_size(from.type()));
+  DeviceMatrix to{Buffer<std::byte>(device, from.outputs() * row_bytes),
+                  from.outputs(),
+                  from.inputs(),
+                  from.type(),
+                  {}};
   std::vector<std::byte> rows(
       static_cast<size_t>(std::min(kRowsAtOnce, from.outputs()) * row_bytes));
+  std::vector<float> scales(static_cast<size_t>(from.outputs()));
   for (int64_t begin = 0; begin < from.outputs(); begin += kRowsAtOnce) {
     const int64_t end = std::min(begin + kRowsAtOnce, from.outputs());
     parallel_for(begin, end, 16, [&](int64_t first, int64_t last) {
-      std::vector<float> row(static_cast<size_t>(from.inputs()));
       for (int64_t r = first; r < last; ++r) {
-        from.get_row(r, row.data());
-        kernels::round_row(row.data(), from.inputs(), type, &rows[(r - begin) * row_bytes],
-                           nullptr);
+        from.get_rounded_row(r, &rows[static_cast<size_t>((r - begin) * row_bytes)],
+                             &scales[static_cast<size_t>(r)]);
       }
     });
     to.data.upload(std::span(rows).first(static_cast<size_t>((end - begin) * row_bytes)),
                    begin * row_bytes);
   }
+  if (is_scaled(from.type())) to.scales = Buffer<float>(device, std::span<const float>(scales));
   return to;
 }
 
@@ -39,19 +42,12 @@ Buffer<float> upload(Device& device, const std::vector<float>& from) {
   return from.empty() ? Buffer<float>() : Buffer<float>(device, std::span(from));
 }
 
-DeviceLinear upload(Device& device, const Linear& from, DType type) {
-  return {upload(device, from.weights, type), upload(device, from.bias)};
+DeviceLinear upload(Device& device, const Linear& from) {
+  return {upload(device, from.weights), upload(device, from.bias)};
 }
 
 DeviceNorm upload(Device& device, const Norm& from) {
   return {upload(device, from.weight), upload(device, from.bias)};
-}
-
-DType device_type(DType stored) {
-  if (stored == DType::kI8) {
-    throw usage_error("--weights: the GPU takes f32, bf16 or f16 weights, found int8; give one");
-  }
-  return stored;
 }
 
 }  // namespace
@@ -69,25 +65,24 @@ std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model&
   require_device_family(model.config);
   const DecoderWeights& from = model.weights;
   auto to = std::make_shared<DeviceWeights>();
-  to->type = device_type(from.embedding->type());
-  to->embedding = upload(device, *from.embedding, to->type);
+  to->type = kernels::cuda::row_type(from.embedding->type());
+  to->embedding = upload(device, *from.embedding);
   for (const LayerWeights& layer : from.layers) {
     to->layers.push_back({upload(device, layer.attention_norm), upload(device, layer.mlp_norm),
                           upload(device, layer.q_norm), upload(device, layer.k_norm),
-                          upload(device, layer.qkv, to->type), upload(device, layer.o, to->type),
-                          upload(device, layer.up, to->type),
-                          upload(device, layer.down, to->type)});
+                          upload(device, layer.qkv), upload(device, layer.o),
+                          upload(device, layer.up), upload(device, layer.down)});
     if (!layer.adapter) continue;
     to->layers.back().adapter_norm = upload(device, layer.adapter->norm);
-    to->layers.back().adapter = upload(device, layer.adapter->projection, DType::kF32);
+    to->layers.back().adapter = upload(device, layer.adapter->projection);
   }
   to->positions = upload(device, from.positions);
   to->token_type = upload(device, from.token_type);
   to->embedding_norm = upload(device, from.embedding_norm);
   to->final_norm = upload(device, from.final_norm);
   to->head_norm = upload(device, from.head_norm);
-  if (from.head_transform) to->head_transform = upload(device, *from.head_transform, to->type);
-  if (from.head != from.embedding) to->head.matrix = upload(device, *from.head, to->type);
+  if (from.head_transform) to->head_transform = upload(device, *from.head_transform);
+  if (from.head != from.embedding) to->head.matrix = upload(device, *from.head);
   to->head.bias = upload(device, from.head_bias);
   return to;
 }

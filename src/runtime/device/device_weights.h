@@ -1,5 +1,5 @@
-// A decoder's weights in a device's memory: matrices row by row in f32, bf16 or f16,
-// vectors in f32.
+// A decoder's weights in a device's memory: matrices row by row in f32, bf16, f16 or int8, vectors
+// in f32.
 #pragma once
 
 #include <memory>
@@ -13,8 +13,9 @@ struct DeviceMatrix {
   Buffer<std::byte> data;
   int64_t outputs = 0, inputs = 0;
   DType type = DType::kF32;
+  Buffer<float> scales;  // of outputs; empty but for int8
 
-  kernels::cuda::Matrix view() const { return {data.get(), outputs, inputs, type}; }
+  kernels::cuda::Matrix view() const { return {data.get(), outputs, inputs, type, scales.get()}; }
 };
 
 struct DeviceLinear {
@@ -37,7 +38,7 @@ struct DeviceLayer {
 };
 
 struct DeviceWeights {
-  DType type = DType::kF32;  // of all matrices but adapters'
+  DType type = DType::kF32;  // of what products take; adapters' are f32
   DeviceMatrix embedding;
   Buffer<float> positions, token_type;  // as DecoderWeights
   DeviceNorm embedding_norm, final_norm, head_norm;
@@ -53,7 +54,7 @@ struct DeviceWeights {
 // Error(kUsage) for a vocabulary beyond kMostSampledTokens.
 void require_device_family(const io::ModelConfig& config);
 
-// In the type that `model` has. Error(kUsage) for weights of 8 bits.
+// In the types that `model` has. Error(kUsage) as require_device_family().
 std::shared_ptr<const DeviceWeights> upload_weights(kernels::cuda::Device& device,
                                                     const Model& model);
 

@@ -8,11 +8,11 @@
 #include "base/parallel.h"
 #include "kernels/attention.h"
 #include "kernels/cuda/copy_stream.h"
-#include "kernels/cuda/few_rows.h"
 #include "kernels/cuda/late_prompt.h"
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/slot_types.h"
 #include "kernels/cuda/team.h"
 
@@ -52,6 +52,37 @@ void multiply_few_rows(const gpu::FewRows& args) {
       }
     });
   });
+}
+
+void multiply_few_rows(DType type, const gpu::FewRows& args) {
+  switch (type) {
+    case DType::kF32:
+      return multiply_few_rows<DType::kF32>(args);
+    case DType::kF16:
+      return multiply_few_rows<DType::kF16>(args);
+    case DType::kI8:
+      return multiply_few_rows<DType::kI8>(args);
+    default:
+      return multiply_few_rows<DType::kBF16>(args);
+  }
+}
+
+// Weights of 8 bits whose rows are not aligned, by way of bf16 as on the GPU.
+void multiply_widened(const gpu::Matrix& weights, const float* bias, const gpu::Numbers& x,
+                      int64_t rows, float* y) {
+  const int64_t count = weights.outputs * weights.inputs;
+  const auto* const numbers = reinterpret_cast<const int8_t*>(weights.data);
+  std::vector<gpu::Packet> wide(static_cast<size_t>(count / gpu::kPacketNumbers<DType::kBF16>) + 1);
+  std::transform(numbers, numbers + count, reinterpret_cast<Bf16*>(wide.data()),
+                 [](int8_t number) { return Bf16(number); });
+  const gpu::Matrix matrix{reinterpret_cast<const std::byte*>(wide.data()), weights.outputs,
+                           weights.inputs, DType::kBF16};
+  gpu::each_few_rows(matrix, nullptr, x, rows, y,
+                     [](const gpu::FewRows& part) { multiply_few_rows<DType::kBF16>(part); });
+  for (int64_t i = 0; i < rows * weights.outputs; ++i) {
+    const int64_t output = i % weights.outputs;
+    y[i] = y[i] * weights.scales[output] + (bias != nullptr ? bias[output] : 0.0f);
+  }
 }
 
 // The pool as the CPU's attention wants it: a pointer for each page.
@@ -196,10 +227,10 @@ std::unique_ptr<gpu::Recording> HostDevice::record(const std::function<void()>& 
 
 void HostDevice::embed(const gpu::Matrix& table, const gpu::EmbeddingSums& sums,
                        const int32_t* tokens, const int32_t* positions, int64_t rows, float* x) {
-  with_numbers(table.data, table.type, [&](const auto* numbers) {
+  with_numbers.of_table(table, [&]<class In>(const In* numbers) {
+    const gpu::EmbeddingTable<In> of{numbers, table.scales, table.outputs, table.inputs};
     for (int64_t row = 0; row < rows; ++row) {
-      gpu::embed_row<gpu::SoloTeam>(numbers, table.outputs, table.inputs, tokens[row], sums,
-                                    positions[row], x + row * table.inputs);
+      gpu::embed_row<gpu::SoloTeam>(of, tokens[row], sums, positions[row], x + row * table.inputs);
     }
   });
 }
@@ -217,24 +248,13 @@ void HostDevice::add_and_norm(const gpu::NormSpec& spec, float* x, const float* 
 
 void HostDevice::linear(const gpu::Matrix& weights, const float* bias, const gpu::Numbers& x,
                         int64_t rows, float* y) {
-  DMC_CHECK(x.type == weights.type && gpu::takes_few_rows(weights.type, weights.inputs, 1));
-  for (int64_t first = 0; first < rows; first += gpu::kMostFewRows) {
-    const auto count = static_cast<int>(std::min<int64_t>(gpu::kMostFewRows, rows - first));
-    const gpu::FewRows part{weights.data,
-                            x.from(first * weights.inputs).data,
-                            bias,
-                            y + first * weights.outputs,
-                            weights.outputs,
-                            weights.inputs,
-                            count};
-    if (weights.type == DType::kF32) {
-      multiply_few_rows<DType::kF32>(part);
-    } else if (weights.type == DType::kF16) {
-      multiply_few_rows<DType::kF16>(part);
-    } else {
-      multiply_few_rows<DType::kBF16>(part);
-    }
+  DMC_CHECK(x.type == gpu::row_type(weights.type));
+  if (weights.type == DType::kI8 && !gpu::takes_few_rows(weights.type, weights.inputs, 1)) {
+    return multiply_widened(weights, bias, x, rows, y);
   }
+  DMC_CHECK(gpu::takes_few_rows(weights.type, weights.inputs, 1));
+  gpu::each_few_rows(weights, bias, x, rows, y,
+                     [&](const gpu::FewRows& part) { multiply_few_rows(weights.type, part); });
 }
 
 void HostDevice::split_heads(const gpu::HeadsSpec& spec, const gpu::HeadsRows<float>& io,
