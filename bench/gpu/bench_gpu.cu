@@ -160,9 +160,20 @@ void bench_prompt(const Run& run, int tokens, int cr) {
                         references.get(), returned.get(), zeros.get() + 1};
   const Streams streams{zeros.get() + 8, tables.get(), zeros.get() + 64, zeros.get() + 128,
                         weights.get(),   pairs.get(),  max_pages,        12};
-  const PromptChunk chunk{tokens,       heads,   kDim,          0,
-                          k.get(),      v.get(), merges.get(),  importance.get(),
-                          nullptr,      nullptr, own_key.get(), own_value.get(),
+  const PromptChunk chunk{tokens,
+                          heads,
+                          kDim,
+                          0,
+                          zeros.get() + 2,
+                          nullptr,
+                          k.get(),
+                          v.get(),
+                          merges.get(),
+                          importance.get(),
+                          nullptr,
+                          nullptr,
+                          own_key.get(),
+                          own_value.get(),
                           visible.get()};
   // A second taking in would go on behind the first, so it is timed from the same state.
   const Times whole = run.time(

@@ -148,7 +148,7 @@ void take_chunk(gpu::HostCache& device, const gpu::PromptChunk& chunk) {
     }
   }
   for (int head = 0; head < chunk.kv_heads; ++head) {
-    const int64_t stream = chunk.first_stream + head;
+    const int64_t stream = chunk.stream(head);
     const int32_t before = device.streams.closed[stream];
     int closing = 0;
     for (int t = 0; t < chunk.tokens; ++t) {
@@ -192,8 +192,11 @@ void expect_same_prompt(int window, std::vector<int> chunks, uint64_t seed) {
                    of.importance.data(), out.data()});
     cache.advance(id, tokens);
     std::vector<int32_t> visible(of.merge.size());
-    take_chunk(device, {tokens, kHeads, kDim, 0, of.k.data(), of.v.data(), of.merge.data(),
-                        of.importance.data(), rope.cos_at(position), rope.sin_at(position),
+    const int32_t row = 0;
+    std::vector<int32_t> positions(static_cast<size_t>(tokens));
+    std::iota(positions.begin(), positions.end(), position);
+    take_chunk(device, {tokens, kHeads, kDim, 0, &row, positions.data(), of.k.data(), of.v.data(),
+                        of.merge.data(), of.importance.data(), rope.cos_at(0), rope.sin_at(0),
                         own_key.data(), own_value.data(), visible.data()});
     position += tokens;
     std::vector<float> key(kDim), value(kDim), device_key(kDim), device_value(kDim);

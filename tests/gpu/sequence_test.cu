@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -82,19 +83,13 @@ void expect_same_sequence(DType type, int head_dim, int group, int window,
     const DeviceArray<uint8_t> merge(of.merge);
     DeviceArray<float> own_key(of.k.size()), own_value(of.k.size()), out(of.q.size());
     DeviceArray<int32_t> visible(of.merge.size());
-    const PromptChunk chunk{tokens,
-                            kHeads,
-                            head_dim,
-                            0,
-                            k.get(),
-                            v.get(),
-                            merge.get(),
-                            importance.get(),
-                            cos.get() + position * head_dim / 2,
-                            sin.get() + position * head_dim / 2,
-                            own_key.get(),
-                            own_value.get(),
-                            visible.get()};
+    std::vector<int32_t> in_order(static_cast<size_t>(tokens));
+    std::iota(in_order.begin(), in_order.end(), position);
+    const DeviceArray<int32_t> positions(in_order);
+    const PromptChunk chunk{tokens,        kHeads,           head_dim,     0,
+                            rows.get(),    positions.get(),  k.get(),      v.get(),
+                            merge.get(),   importance.get(), cos.get(),    sin.get(),
+                            own_key.get(), own_value.get(),  visible.get()};
     take_prompt(shape, device.pool, device.stack, device.streams, chunk, nullptr);
     prefill_attention(shape, device.pool, device.streams, chunk, q.get(), scale, out.get(),
                       nullptr);

@@ -19,7 +19,7 @@ template <DType kType, class Team>
 DMC_DEVICE void lift_marked(const PagePool& pool, const PageStack& stack, const Streams& streams,
                             const PromptChunk& chunk, int head) {
   const PassingTokens& passing = chunk.passing;
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   const int P = pool.page_slots;
   const int32_t count = streams.mark_count[stream];
   for (int n = 0; n < count; ++n) {
@@ -40,7 +40,7 @@ DMC_HOST_DEVICE int32_t passed_by(const Streams& streams, const PromptChunk& chu
   const PassingTokens& passing = chunk.passing;
   if (token >= streams.delay) return passing.to[chunk.row(token - streams.delay, head)];
   const int32_t* const positions = passing.positions + head * passing.capacity();
-  const int32_t oldest = chunk.position + token - streams.delay;
+  const int32_t oldest = chunk.positions[token] - streams.delay;
   int32_t n = 0;
   while (n < passing.lifted[head] && positions[n] < oldest) ++n;
   return n;
@@ -65,7 +65,7 @@ DMC_DEVICE void write_passing(const Streams& streams, const PromptChunk& chunk, 
   write_slot<kType, Team>(passing.pool, head * passing.pages + n / P, n % P, chunk.head_dim,
                           pair.key, pair.value);
   if (Team::lane() == 0) {
-    passing.positions[head * passing.capacity() + n] = chunk.position + token - 1;
+    passing.positions[head * passing.capacity() + n] = chunk.positions[token] - 1;
   }
 }
 
@@ -74,7 +74,7 @@ template <DType kType, class Team>
 DMC_DEVICE void return_marked(const PagePool& pool, const Streams& streams,
                               const PromptChunk& chunk, int head) {
   const PassingTokens& passing = chunk.passing;
-  const int64_t stream = chunk.first_stream + head, row = chunk.row(chunk.tokens - 1, head);
+  const int64_t stream = chunk.stream(head), row = chunk.row(chunk.tokens - 1, head);
   const int P = pool.page_slots;
   const int32_t first = passing.from[row], left = passing.left(row);
   const int32_t closed = streams.closed[stream];

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kScanThreads)
   __shared__ bool enough;
   const PromptChunk& chunk = args.chunk;
   const int head = static_cast<int>(blockIdx.x);
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   const int length = (chunk.tokens + kScanThreads - 1) / kScanThreads;
   const int first = min(static_cast<int>(threadIdx.x) * length, chunk.tokens);
   const TokenRun run{head, first, min(first + length, chunk.tokens)};

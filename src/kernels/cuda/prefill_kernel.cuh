@@ -53,7 +53,7 @@ struct SlotRow {
 // Of one head: the cache's closed slots, then the tokens that pass by.
 __device__ inline SlotRow slot_row(const PrefillArguments& args, int head, bool passing) {
   if (!passing) {
-    const int32_t* const table = args.streams.table(args.chunk.first_stream + head);
+    const int32_t* const table = args.streams.table(args.chunk.stream(head));
     return {args.pool, table, 0, nullptr, args.chunk.visible};
   }
   const PassingTokens& of = args.chunk.passing;

@@ -26,33 +26,35 @@ struct PassingTokens {
   DMC_HOST_DEVICE int32_t left(int64_t row) const { return to[row] - from[row]; }
 };
 
-// A chunk of one sequence's prompt at one layer. Streams of the layer: first_stream + head.
+// A chunk of one sequence's prompt at one layer. Which sequence it is and where its tokens stand is
+// read on the device, so that a recorded chunk serves others, too.
 struct PromptChunk {
   int tokens, kv_heads, head_dim;
-  int64_t first_stream;
-  const float *k, *v;       // [tokens][kv_heads][head_dim], before rotary
-  const uint8_t* merge;     // [tokens][kv_heads]
-  const float* importance;  // [tokens][kv_heads]
-  const float *cos, *sin;   // [tokens][head_dim / 2] of the chunk's positions; null: not rotated
+  int64_t layer_stream;      // of the layer's streams the first, which is cache row 0's
+  const int32_t* cache_row;  // the sequence's in the cache
+  const int32_t* positions;  // [tokens]; only read where keys are rotated or tokens go late
+  const float *k, *v;        // [tokens][kv_heads][head_dim], before rotary
+  const uint8_t* merge;      // [tokens][kv_heads]
+  const float* importance;   // [tokens][kv_heads]
+  const float *cos, *sin;    // [positions][head_dim / 2]; null: not rotated
   // Results: every token's partial mean (keys rotated) and how many closed slots it sees.
   float *own_key, *own_value;  // [tokens][kv_heads][head_dim]
   int32_t* visible;            // [tokens][kv_heads]
-  // Only with a policy that evicts late:
-  int32_t position = 0;  // of the first token
-  PassingTokens passing = {};
+  PassingTokens passing = {};  // only with a policy that evicts late
 
   DMC_HOST_DEVICE int64_t row(int token, int head) const {
     return int64_t{token} * kv_heads + head;
   }
+  DMC_HOST_DEVICE int64_t stream(int head) const {
+    return layer_stream + int64_t{*cache_row} * kv_heads + head;
+  }
   // Whether a slot is closed right before the token: that of the segment before it.
   DMC_HOST_DEVICE bool closes(const Streams& streams, int token, int head) const {
-    return merge[row(token, head)] == 0 &&
-           (token > 0 || streams.open_count[first_stream + head] > 0);
+    return merge[row(token, head)] == 0 && (token > 0 || streams.open_count[stream(head)] > 0);
   }
   // Whether the token says of the one before it that it will go.
   DMC_HOST_DEVICE bool marks(const Streams& streams, int token, int head) const {
-    return merge[row(token, head)] != 0 &&
-           (token > 0 || streams.open_count[first_stream + head] > 0);
+    return merge[row(token, head)] != 0 && (token > 0 || streams.open_count[stream(head)] > 0);
   }
 };
 
@@ -61,7 +63,7 @@ struct PromptChunk {
 template <class Fn>
 DMC_DEVICE void each_in_mean(const Streams& streams, const PromptChunk& chunk, int token, int head,
                              Fn&& fn) {
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   int left = streams.window > 0 ? streams.window : chunk.tokens + 1;
   for (int t = token; t >= 0 && left > 0; --t, --left) {
     const int64_t row = chunk.row(t, head);
@@ -83,6 +85,7 @@ DMC_DEVICE void pool_prompt_token(const Streams& streams, const PromptChunk& chu
                                   int head) {
   const int dim = chunk.head_dim, half = dim / 2;
   const int64_t at = chunk.row(token, head) * dim;
+  const int64_t angle = chunk.cos != nullptr ? int64_t{chunk.positions[token]} * half : 0;
   float total = 0.0f;
   each_in_mean(streams, chunk, token, head,
                [&](float weight, const float*, const float*) { total += weight; });
@@ -95,8 +98,8 @@ DMC_DEVICE void pool_prompt_token(const Streams& streams, const PromptChunk& chu
       value[0] += share * v[i];
       value[1] += share * v[half + i];
     });
-    const float cos = chunk.cos != nullptr ? chunk.cos[token * half + i] : 1.0f;
-    const float sin = chunk.sin != nullptr ? chunk.sin[token * half + i] : 0.0f;
+    const float cos = chunk.cos != nullptr ? chunk.cos[angle + i] : 1.0f;
+    const float sin = chunk.sin != nullptr ? chunk.sin[angle + i] : 0.0f;
     chunk.own_key[at + i] = key[0] * cos - key[1] * sin;
     chunk.own_key[at + half + i] = key[1] * cos + key[0] * sin;
     chunk.own_value[at + i] = value[0];
@@ -128,7 +131,7 @@ struct ClosedPair {
 };
 DMC_HOST_DEVICE ClosedPair pair_before(const Streams& streams, const PromptChunk& chunk, int token,
                                        int head) {
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   if (token == 0) {
     return {streams.open_key(stream, chunk.head_dim), streams.open_value(stream, chunk.head_dim)};
   }
@@ -143,14 +146,14 @@ DMC_DEVICE void write_closed(const PagePool& pool, const Streams& streams, const
   const int slot = chunk.visible[chunk.row(token, head)] - 1;
   if (slot < 0 || !chunk.closes(streams, token, head)) return;
   const ClosedPair pair = pair_before(streams, chunk, token, head);
-  write_slot<kType, Team>(pool, streams.table(chunk.first_stream + head)[slot / pool.page_slots],
+  write_slot<kType, Team>(pool, streams.table(chunk.stream(head))[slot / pool.page_slots],
                           slot % pool.page_slots, chunk.head_dim, pair.key, pair.value);
 }
 
 // Leaves the stream as after the chunk's last token: `closed` slots and the open one.
 template <class Team>
 DMC_DEVICE void finish_prompt(const Streams& streams, const PromptChunk& chunk, int head) {
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   const int dim = chunk.head_dim, last = chunk.tokens - 1;
   const int reach = streams.window > 0 ? streams.window : chunk.tokens;
   int start = last;  // of the tokens that the ring will hold

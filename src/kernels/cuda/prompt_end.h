@@ -56,7 +56,7 @@ DMC_HOST_DEVICE EndingStream ending_stream(const PagePool& pool, const Streams& 
 template <class Team>
 DMC_DEVICE void remember_queries(const Streams& streams, const PromptChunk& chunk, const float* q,
                                  int head) {
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   const int32_t seen = streams.observed[stream], width = streams.query_floats;
   const int first = chunk.tokens > streams.observes ? chunk.tokens - streams.observes : 0;
   for (int t = first; t < chunk.tokens; ++t) {

@@ -265,24 +265,16 @@ void DeviceDecoder::attend_prompt_in_steps(int layer, int tokens) {
   }
 }
 
-void DeviceDecoder::attend_prompt(int layer, int row, int64_t position, int tokens) {
+void DeviceDecoder::attend_prompt(int layer, int tokens) {
   if (table_.view().streams.evicts()) return attend_prompt_in_steps(layer, tokens);
-  const int64_t angle = position * shape_.head_dim / 2;
-  const gpu::PromptChunk chunk{tokens,
-                               static_cast<int>(config_.num_kv_heads),
-                               shape_.head_dim,
-                               first_stream(layer, row),
-                               k_.get(),
-                               v_.get(),
-                               merge_.get(),
-                               importance_.get(),
-                               cos_.size() > 0 ? cos_.get() + angle : nullptr,
-                               sin_.size() > 0 ? sin_.get() + angle : nullptr,
-                               own_key_.get(),
-                               own_value_.get(),
-                               visible_.get(),
-                               static_cast<int32_t>(position),
-                               passing_.view(table_.view().pool)};
+  const gpu::PromptChunk chunk{tokens,          static_cast<int>(config_.num_kv_heads),
+                               shape_.head_dim, first_stream(layer, 0),
+                               rows_.get(),     positions_.get(),
+                               k_.get(),        v_.get(),
+                               merge_.get(),    importance_.get(),
+                               cos_.get(),      sin_.get(),
+                               own_key_.get(),  own_value_.get(),
+                               visible_.get(),  passing_.view(table_.view().pool)};
   device_.take_prompt(shape_, table_.view(), chunk);
   device_.prefill_attention(shape_, table_.view(), chunk, q_.get(), scale_, mixed_.get());
   if (table_.shape().observes > 0) device_.remember_queries(table_.view(), chunk, q_.get());
@@ -300,7 +292,7 @@ void DeviceDecoder::end_prompt(int row, int64_t length) {
   }
 }
 
-void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> tokens) {
+void DeviceDecoder::set_prompt(int row, int64_t position, std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
   DMC_CHECK(count <= tokens_.size());
   for (int32_t token : tokens) DMC_CHECK(token >= 0 && token < config_.vocab_size);
@@ -311,10 +303,13 @@ void DeviceDecoder::prefill(int row, int64_t position, std::span<const int32_t> 
   tokens_.upload(tokens);
   positions_.upload(positions);
   rows_.upload(std::array{row});
+}
+
+void DeviceDecoder::prefill(int64_t tokens) {
   device_.collect_pages(table_.view().stack);
   set_biases(batch_of(1));
-  pass(count, Rows::kOfOneSequence,
-       [&](int layer) { attend_prompt(layer, row, position, static_cast<int>(count)); });
+  pass(tokens, Rows::kOfOneSequence,
+       [&](int layer) { attend_prompt(layer, static_cast<int>(tokens)); });
 }
 
 void DeviceDecoder::set_step(const StepInput& input) {

@@ -1,5 +1,5 @@
 // A decoder's passes as lists of launches: what runtime::Decoder computes, on a device, with the
-// decisions taken there. Nothing in a pass waits for the host, so a decode step can be recorded.
+// decisions taken there. Nothing in a pass waits for the host, so it can be recorded.
 #pragma once
 
 #include <functional>
@@ -34,8 +34,10 @@ class DeviceDecoder {
                 const DeviceWeights& weights, const PolicyChoice& choice, SequenceTable& table,
                 const DeviceDecoderLimits& limits);
 
-  // Takes a chunk of one sequence's prompt in, at positions `position`...
-  void prefill(int row, int64_t position, std::span<const int32_t> tokens);
+  // What the next pass over a prompt is about: a chunk of one sequence, at positions `position`...
+  void set_prompt(int row, int64_t position, std::span<const int32_t> tokens);
+  // Takes the chunk's `tokens` tokens in.
+  void prefill(int64_t tokens);
 
   // The prompt of `length` tokens that came by prefill() is complete: policies that compress
   // prompts do so now.
@@ -75,7 +77,7 @@ class DeviceDecoder {
   // What the layer's adapter says of the tokens, from the residual stream.
   void apply_adapter(const DeviceLayer& layer, int64_t rows);
   void split_heads(int layer, int64_t rows, Rows of);
-  void attend_prompt(int layer, int row, int64_t position, int tokens);
+  void attend_prompt(int layer, int tokens);
   // Token by token, for policies whose choice depends on every query on the way.
   void attend_prompt_in_steps(int layer, int tokens);
   // A step of the layer with the tokens in rows first..first + batch.batch - 1 of the pass.

@@ -78,7 +78,8 @@ DeviceRunner::DeviceRunner(const DeviceModel& on, const RunnerOptions& options,
 void DeviceRunner::take_in(engine::SequenceId sequence, std::span<const int32_t> chunk) {
   const auto count = static_cast<int64_t>(chunk.size());
   require_room(table_.length(sequence) + count);
-  decoder_.prefill(table_.row(sequence), table_.length(sequence), chunk);
+  decoder_.set_prompt(table_.row(sequence), table_.length(sequence), chunk);
+  run_prompt(count);
   table_.advance(sequence, count);
 }
 
@@ -142,13 +143,24 @@ int DeviceRunner::start_step(std::span<const engine::Writing> texts) {
   return batch;
 }
 
-// The first step of a batch runs launch by launch: libraries then load what they need, which they
-// could not do while a step is recorded.
+// One by one libraries load what they need, which they could not do while they are recorded.
+void DeviceRunner::run_recorded(std::unique_ptr<kernels::cuda::Recording>& recorded,
+                                const std::function<void()>& launches) {
+  if (recorded != nullptr) return recorded->replay();
+  launches();
+  recorded = on_.device->record(launches);
+}
+
 void DeviceRunner::run_step(int batch) {
-  const auto known = steps_.find(batch);
-  if (known != steps_.end()) return known->second->replay();
-  decoder_.step(batch);
-  steps_[batch] = on_.device->record([this, batch] { decoder_.step(batch); });
+  run_recorded(steps_[batch], [this, batch] { decoder_.step(batch); });
+}
+
+// Of short chunks, as a held ratio wants them, a prompt has so many that the launches would cost
+// more than their work.
+void DeviceRunner::run_prompt(int64_t tokens) {
+  constexpr int64_t kRecorded = 64;
+  if (tokens != chunk_ || chunk_ > kRecorded) return decoder_.prefill(tokens);
+  run_recorded(prompt_, [this, tokens] { decoder_.prefill(tokens); });
 }
 
 std::vector<float> DeviceRunner::decode(std::span<const engine::SequenceId> sequences,

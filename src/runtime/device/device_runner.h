@@ -66,6 +66,10 @@ class DeviceRunner : public Runner {
   // Hands a step's sequences over; returns the batch that serves it.
   int start_step(std::span<const engine::Writing> texts);
   void run_step(int batch);
+  void run_prompt(int64_t tokens);  // a chunk of one
+  // Runs `launches` one by one the first time, and then as what was recorded.
+  void run_recorded(std::unique_ptr<kernels::cuda::Recording>& recorded,
+                    const std::function<void()>& launches);
   // Runs `steps` steps and returns the tokens that they chose, [steps][texts].
   std::span<const int32_t> run_steps(int batch, int64_t texts, int64_t steps);
 
@@ -76,6 +80,7 @@ class DeviceRunner : public Runner {
   SequenceTable table_;
   DeviceDecoder decoder_;
   std::map<int, std::unique_ptr<kernels::cuda::Recording>> steps_;  // by batch
+  std::unique_ptr<kernels::cuda::Recording> prompt_;                // a chunk, if it is short
   Staging staging_;
 };
 

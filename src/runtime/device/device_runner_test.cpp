@@ -188,6 +188,21 @@ TEST(DeviceRunner, SequencesOfABatchDoNotMeet) {
   for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));
 }
 
+// A held ratio looks at the cache for every 16 tokens, so it is these that are recorded.
+TEST(DeviceRunner, ShortChunksOfAPromptAreRecordedOnce) {
+  const auto model = random_model(dmc_config(), DType::kF32, 65);
+  Pair held(model, {.compression = {.cr = 2.0}}), whole(model);
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<int32_t> prompt = random_text(*model, 50 + 7 * i, 66 + i);
+    const SequenceId a = held.cpu.add_sequence(), b = held.device.add_sequence();
+    expect_near(held.device.prefill(b, prompt), held.cpu.prefill(a, prompt), 1e-3);
+    EXPECT_EQ(held.device.slots(b), held.cpu.slots(a));
+    whole.device.prefill(whole.device.add_sequence(), prompt);
+  }
+  EXPECT_EQ(held.host->recordings(), 1);
+  EXPECT_EQ(whole.host->recordings(), 0);
+}
+
 TEST(DeviceRunner, StepsFollowOneAnotherWithoutTheHost) {
   const auto model = random_model(dmc_config(), DType::kF32, 70);
   Pair pair(model);

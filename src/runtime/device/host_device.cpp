@@ -142,7 +142,7 @@ template <DType kType>
 void take_prompt_of(const gpu::CacheView& cache, const gpu::PromptChunk& chunk, int head) {
   using Team = gpu::SoloTeam;
   const gpu::Streams& streams = cache.streams;
-  const int64_t stream = chunk.first_stream + head;
+  const int64_t stream = chunk.stream(head);
   if (streams.late()) gpu::lift_marked<kType, Team>(cache.pool, cache.stack, streams, chunk, head);
   for (int t = 0; t < chunk.tokens; ++t) gpu::pool_prompt_token<Team>(streams, chunk, t, head);
   int32_t seen = streams.closed[stream], closing = 0;
@@ -341,7 +341,7 @@ void HostDevice::prefill_attention(const gpu::DecodeShape& shape, const gpu::Cac
                                    float* out) {
   const int64_t dim = chunk.head_dim, width = chunk.kv_heads * dim;
   for (int head = 0; head < chunk.kv_heads; ++head) {
-    const int64_t stream = chunk.first_stream + head, queries = head * shape.group * dim;
+    const int64_t stream = chunk.stream(head), queries = head * shape.group * dim;
     const PromptOfHead of(chunk, head);
     Pages pages(shape, cache, highest_page(cache, stream));
     kernels::PrefillItem item{
