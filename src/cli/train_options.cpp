@@ -9,13 +9,17 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 
 #include "base/human.h"
 #include "base/join.h"
 #include "base/progress.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
+#include "dist/team.h"
 #include "ops/threads.h"
+#include "train/placement.h"
 #include "train/retrofitted_model.h"
 #include "train/stage.h"
 
@@ -77,6 +81,43 @@ void say_model_of(double cr, const TrainCommand& command) {
   }
 }
 
+// The command as the process at `place` runs it: with its share of the machine.
+TrainCommand share_of(TrainCommand command, const dist::Place& place) {
+  if (command.threads == 0 && place.local_size > 1) {
+    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    command.threads = std::max(1, cores / place.local_size);
+  }
+  if (command.options.device == "cuda" && place.size > 1) {
+    command.options.device += ":" + std::to_string(place.local_rank);
+  }
+  return command;
+}
+
+// What the first process says at the end of a run.
+int report(const TrainCommand& command, train::Outcome outcome,
+           const std::vector<train::StepRecord>& records) {
+  const std::string out = command.options.out_dir.string();
+  if (outcome == train::Outcome::kInterrupted) {
+    std::cerr << "stopped; the checkpoint is in " << out
+              << "; the same command with --resume goes on from it\n";
+    return kExitInterrupted;
+  }
+  if (command.json && !records.empty()) {
+    const train::StepRecord& last = records.back();
+    std::cout << nlohmann::ordered_json{{"out", out},
+                                        {"step", last.step},
+                                        {"tokens", last.tokens},
+                                        {"loss", last.loss},
+                                        {"compression_ratio", last.cr}}
+                     .dump()
+              << "\n";
+  } else {
+    std::cerr << "the model is in " << out << "\n";
+    for (const double cr : command.options.retrofit.save_at_cr) say_model_of(cr, command);
+  }
+  return 0;
+}
+
 }  // namespace
 
 void add_training_options(CLI::App& app, TrainCommand& command) {
@@ -124,6 +165,11 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
                  "of matrix products and attention; weights and optimizer always have f32 "
                  "(default: f32 on the CPU, bf16 on CUDA)")
       ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--processes", command.processes,
+                 "processes to train in, each with its share of every batch, on this machine: on "
+                 "the CPU, or with a GPU each (default: one, or those that torchrun started); "
+                 "--resume may change it")
+      ->check(CLI::Range(1, 1024));
   add_threads(app, command.threads);
   app.add_flag("--fast-matmul", command.fast_matmul,
                "let f32 matrix products round their inputs, to bf16 where the CPU has bf16 units, "
@@ -132,41 +178,30 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
 }
 
 train::Outcome train_with_progress(const TrainCommand& command,
-                                   std::vector<train::StepRecord>* records) {
+                                   std::vector<train::StepRecord>* records, dist::Group& group) {
   catch_interrupts();
   set_up_machine(command);
-  ProgressBar bar("training", command.options.total_steps());
+  std::optional<ProgressBar> bar;
+  if (group.is_first()) bar.emplace("training", command.options.total_steps());
   train::TrainOptions options = command.options;
   options.command = command_line();
-  return train::run_training(options, interrupted, [&](const train::StepRecord& record) {
+  const auto on_step = [&](const train::StepRecord& record) {
     records->push_back(record);
-    bar.update(record.step, fields(record));
-  });
+    if (bar) bar->update(record.step, fields(record));
+  };
+  return train::run_training(options, interrupted, on_step, group);
 }
 
 int run_training_command(const TrainCommand& command) {
+  dist::Team team(command.processes);
+  const TrainCommand ours = share_of(command, team.place());
+  train::require_device(ours.options);
+  team.meet(train::device_of(ours.options));
   std::vector<train::StepRecord> records;
-  const train::Outcome outcome = train_with_progress(command, &records);
-  const std::string out = command.options.out_dir.string();
-  if (outcome == train::Outcome::kInterrupted) {
-    std::cerr << "stopped; the checkpoint is in " << out
-              << "; the same command with --resume goes on from it\n";
-    return kExitInterrupted;
-  }
-  if (command.json && !records.empty()) {
-    const train::StepRecord& last = records.back();
-    std::cout << nlohmann::ordered_json{{"out", out},
-                                        {"step", last.step},
-                                        {"tokens", last.tokens},
-                                        {"loss", last.loss},
-                                        {"compression_ratio", last.cr}}
-                     .dump()
-              << "\n";
-  } else {
-    std::cerr << "the model is in " << out << "\n";
-    for (const double cr : command.options.retrofit.save_at_cr) say_model_of(cr, command);
-  }
-  return 0;
+  train::Outcome outcome = train::Outcome::kInterrupted;
+  team.run([&] { outcome = train_with_progress(ours, &records, team.group()); });
+  if (team.group().is_first()) return report(command, outcome, records);
+  return outcome == train::Outcome::kInterrupted ? kExitInterrupted : 0;
 }
 
 }  // namespace dmc::cli

@@ -9,7 +9,8 @@ namespace dmc::cli {
 
 struct TrainCommand {
   train::TrainOptions options;
-  int threads = 0;  // 0: all cores
+  int threads = 0;    // 0: all cores, shared by the processes of this machine
+  int processes = 0;  // 0: not given
   bool fast_matmul = false;
   bool json = false;
 };
@@ -21,6 +22,7 @@ int run_training_command(const TrainCommand& command);
 
 // The training loop alone, with a bar on stderr.
 train::Outcome train_with_progress(const TrainCommand& command,
-                                   std::vector<train::StepRecord>* records);
+                                   std::vector<train::StepRecord>* records,
+                                   dist::Group& group = dist::alone());
 
 }  // namespace dmc::cli

@@ -13,11 +13,10 @@ namespace {
 
 constexpr auto kParameterPrefix = "parameter.";
 
-// Parameters that train and optimizer state under their names in the file, sharing memory with
-// both. (On the model's device: a file may be read on another one than it was written on.) What
-// does not train is in the model that the run started from.
-nn::TensorsByName all_tensors(const models::Decoder& model, const AdamW& optimizer) {
-  nn::TensorsByName tensors = optimizer.state();
+// `tensors`, the optimizer's, and with them the parameters that train, all under their names in the
+// file. (Parameters share memory with the model, on its device: a file may be read on another one
+// than it was written on.) What does not train is in the model that the run started from.
+nn::TensorsByName with_parameters(nn::TensorsByName tensors, const models::Decoder& model) {
   for (const auto& [name, parameter] : model.parameters()) {
     if (parameter.requires_grad()) tensors[kParameterPrefix + name] = parameter;
   }
@@ -43,7 +42,9 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir) {
 }
 
 void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
-                     const AdamW& optimizer, const Progress& progress) {
+                     const AdamW& optimizer, const Progress& progress, const dist::Group& group) {
+  nn::TensorsByName state_of_optimizer = optimizer.whole_state();
+  if (!group.is_first()) return;
   nlohmann::json feeds = nlohmann::json::array();
   for (const auto& feed : progress.feeds) feeds.push_back({feed.epoch, feed.document, feed.offset});
   const nlohmann::json state = {
@@ -53,7 +54,7 @@ void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
       {"ratios_saved", progress.ratios_saved},
       {"feeds", feeds},
   };
-  nn::TensorsByName tensors = all_tensors(model, optimizer);
+  nn::TensorsByName tensors = with_parameters(std::move(state_of_optimizer), model);
   for (auto& [name, tensor] : tensors) tensor = tensor.cpu();
   io::write_safetensors(checkpoint_path(options.out_dir), nn::to_views(tensors),
                         {{"progress", state.dump()}, {"options", options.identity_json()}});
@@ -72,7 +73,7 @@ Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, Ad
   require_same_run(options, metadata("options"));
 
   const at::NoGradGuard no_grad;
-  for (auto& [name, tensor] : all_tensors(model, optimizer)) {
+  for (auto& [name, tensor] : with_parameters(optimizer.state(), model)) {
     const auto found = file.tensors().find(name);
     if (found == file.tensors().end() || found->second.shape != tensor.sizes().vec()) {
       throw data_error(path.string() + ": tensor " + name + " is missing or has another shape");

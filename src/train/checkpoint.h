@@ -24,10 +24,13 @@ struct Progress {
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir);
 
+// Written by the group's first rank; a collective.
 void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
-                     const AdamW& optimizer, const Progress& progress);
+                     const AdamW& optimizer, const Progress& progress,
+                     const dist::Group& group = dist::alone());
 
-// Fills in place what the run trains: parameters that require gradients, and optimizer state.
+// Fills in place what the run trains: parameters that require gradients, and this rank's share of
+// the optimizer's state. Every rank reads the file itself. It may be of any number of ranks.
 // Error(kData) when the file does not fit the model, Error(kUsage) naming the first option in which
 // `options` differ from the run's own.
 Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, AdamW& optimizer);

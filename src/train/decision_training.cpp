@@ -1,9 +1,8 @@
 #include "train/decision_training.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/log.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/stack.h>
 
 #include "base/rng.h"
 #include "families/rope_frequencies.h"
@@ -14,15 +13,6 @@
 
 namespace dmc::train {
 namespace {
-
-// Difference of two Gumbel variables, which is a logistic one. Drawn on the CPU, so that a run has
-// the same noise on every device.
-at::Tensor logistic_noise(at::IntArrayRef shape, uint64_t seed) {
-  at::Generator generator = nn::generator(seed);
-  // Open interval: a logit of infinity would make a NaN gradient.
-  const at::Tensor u = at::rand(shape, generator).clamp(1e-7, 1.0 - 1e-7);
-  return u.log() - (1.0 - u).log();
-}
 
 // Rounded to 0 or 1 going forward, the identity going backward (straight-through).
 at::Tensor straight_through_round(const at::Tensor& x) { return x + (x.round() - x).detach(); }
@@ -47,10 +37,21 @@ void DecisionTraining::begin_step(const StepInfo& info) {
       ramp_ ? policy::ramped_cr(info.step, info.steps, options_.target_cr) : options_.target_cr;
 }
 
+// Difference of two Gumbel variables, which is a logistic one. Drawn on the CPU and for the whole
+// batch, so that a run has the same noise on every device and on any number of ranks.
+at::Tensor DecisionTraining::logistic_noise(int64_t layer, at::IntArrayRef shape_BTK) const {
+  at::Generator generator = nn::generator(random_bits(
+      info_.seed, static_cast<uint64_t>(info_.global_step), static_cast<uint64_t>(layer)));
+  const int64_t rows = shape_BTK[0], first = rows * info_.group->rank();
+  const at::Tensor all =
+      at::rand({rows * info_.group->size(), shape_BTK[1], shape_BTK[2]}, generator);
+  // Open interval: a logit of infinity would make a NaN gradient.
+  const at::Tensor u = all.narrow(0, first, rows).clamp(1e-7, 1.0 - 1e-7);
+  return u.log() - (1.0 - u).log();
+}
+
 at::Tensor DecisionTraining::decide(int64_t layer, const nn::AttentionInput& in) {
-  const uint64_t seed = random_bits(info_.seed, static_cast<uint64_t>(info_.global_step),
-                                    static_cast<uint64_t>(layer));
-  const at::Tensor noise = noise_ * logistic_noise(in.k_BTKd.sizes().slice(0, 3), seed);
+  const at::Tensor noise = noise_ * logistic_noise(layer, in.k_BTKd.sizes().slice(0, 3));
   const at::Tensor logit = (source_.decision(in) * options_.decision_scale - options_.offset +
                             nn::copied_to(device_, noise)) /
                            options_.temperature;
@@ -70,25 +71,36 @@ void DecisionTraining::count(const at::Tensor& logit_BTK) {
   decided_fractions_.push_back(decided / tokens);
 }
 
+// [layers, K]. The losses of ranks are averaged, and so are their gradients: the value is the whole
+// batch's, the gradient that of this rank's rows.
+at::Tensor DecisionTraining::fractions_of_batch() {
+  const at::Tensor here_LK = at::stack(decided_fractions_);
+  decided_LK_ = here_LK.detach().clone();
+  const int ranks = info_.group->size();
+  if (ranks == 1) return here_LK;
+  info_.group->sum(decided_LK_);
+  decided_LK_ /= ranks;
+  return decided_LK_ + (here_LK - here_LK.detach());
+}
+
 // max(0, wanted fraction - fraction of tokens that merge or go), paper equation 8. A head counts up
 // to the cap only: without it the loss is cheapest to meet by a few heads that merge everything,
 // and a head that went there has no gradient to come back by.
 at::Tensor DecisionTraining::extra_loss() {
   const double cap = policy::merge_fraction(options_.head_cr_cap);
-  const at::Tensor counted = at::cat(decided_fractions_).clamp_max(cap).mean();
+  const at::Tensor counted = fractions_of_batch().clamp_max(cap).mean();
   return at::relu(policy::merge_fraction(wanted_cr_) - counted) * info_.compression_weight;
 }
 
-at::Tensor DecisionTraining::decided_fraction() const {
-  return at::cat(decided_fractions_).detach().mean();
-}
+at::Tensor DecisionTraining::decided_fraction() const { return decided_LK_.mean(); }
 
 std::vector<std::vector<double>> DecisionTraining::cr_by_head() const {
   std::vector<std::vector<double>> result;
-  for (const at::Tensor& fractions_K : decided_fractions_) {
-    const at::Tensor cr =
-        (1.0 / (1.0 - fractions_K.detach().to(at::kCPU, at::kDouble))).contiguous();
-    result.emplace_back(cr.const_data_ptr<double>(), cr.const_data_ptr<double>() + cr.numel());
+  if (!decided_LK_.defined()) return result;
+  const at::Tensor cr_LK = 1.0 / (1.0 - decided_LK_.to(at::kCPU, at::kDouble));
+  const double* next = cr_LK.const_data_ptr<double>();
+  for (int64_t layer = 0; layer < cr_LK.size(0); ++layer, next += cr_LK.size(1)) {
+    result.emplace_back(next, next + cr_LK.size(1));
   }
   return result;
 }

@@ -33,6 +33,8 @@ class DecisionTraining : public TrainAttention {
 
  private:
   void count(const at::Tensor& logit_BTK);
+  at::Tensor logistic_noise(int64_t layer, at::IntArrayRef shape_BTK) const;
+  at::Tensor fractions_of_batch();
 
   const RetrofitOptions options_;
   const bool ramp_;
@@ -42,7 +44,8 @@ class DecisionTraining : public TrainAttention {
   StepInfo info_;
   double noise_ = 1.0;
   double wanted_cr_ = 1.0;
-  std::vector<at::Tensor> decided_fractions_;  // [K] for each layer, differentiable
+  std::vector<at::Tensor> decided_fractions_;  // [K] for each layer, differentiable; of these rows
+  at::Tensor decided_LK_;                      // [layers, K], of the whole batch
 };
 
 }  // namespace dmc::train

@@ -51,7 +51,7 @@ struct TrainOptions {
   std::string weights_dtype = "f32";  // of the model that is written at the end
 
   // Not part of the run's identity: a run may go on elsewhere.
-  std::string device = "cpu";      // or "cuda"
+  std::string device = "cpu";      // or "cuda", "cuda:1"
   std::string precision;           // of products: f32 or bf16; empty: bf16 on CUDA, f32 on the CPU
   std::string command;             // the command line, for the model card
   int64_t checkpoint_every = 100;  // steps

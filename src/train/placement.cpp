@@ -1,6 +1,7 @@
 #include "train/placement.h"
 
 #include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 
 #include "base/error.h"
 #include "ops/pool.h"
@@ -30,6 +31,13 @@ void require_device(const TrainOptions& options) {
         "--device cuda: the LibTorch that this program was built with sees no GPU here; it must be "
         "a CUDA build of it (`./run build cuda-train`), on a machine with an NVIDIA GPU and its "
         "driver");
+  }
+  const int gpus = at::detail::getCUDAHooks().deviceCount(), wanted = device_of(options).index();
+  if (wanted >= gpus) {
+    throw usage_error("--device " + options.device + ": this machine has GPUs 0 to " +
+                      std::to_string(gpus - 1) +
+                      ", and each process trains on one of its own; start at most " +
+                      std::to_string(gpus) + " here (--processes, torchrun's --nproc-per-node)");
   }
   if (pools(options) && !ops::can_pool_on_cuda()) {
     throw usage_error(

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dist/group.h"
 #include "models/decoder.h"
 #include "nn/attention.h"
 #include "train/options.h"
@@ -21,15 +22,18 @@ struct StepInfo {
   int64_t global_step = 0;
   uint64_t seed = 0;                // of the run; noise is drawn from (seed, global_step, layer)
   double compression_weight = 0.0;  // of the compression loss, see policy::adapted_weight
+  dist::Group* group = &dist::alone();  // whose ranks have equally many rows of the batch each
 };
 
 // Attention of one stage, told about each step; gathers what the stage's own loss needs.
 class TrainAttention : public nn::AttentionStrategy {
  public:
   virtual void begin_step(const StepInfo&) {}
-  // After the forward pass: added to the language-model loss; undefined if the stage has none.
+  // After the forward pass: added to the language-model loss; undefined if the stage has none. Its
+  // value is that of the whole batch; the gradient is one whose mean over the ranks is its own. A
+  // collective, called once a step.
   virtual at::Tensor extra_loss() { return {}; }
-  // Of tokens that merged or went in the step's forward pass, [] on the device; undefined: none.
+  // After extra_loss: of the batch's tokens that merged or went, [] on the device; undefined: none.
   virtual at::Tensor decided_fraction() const { return {}; }
   virtual double wanted_cr() const { return 1.0; }
   // Likewise by [layer][KV head]; empty before the first step and for a stage without decisions.

@@ -1,8 +1,8 @@
 #include "train/trainer.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
@@ -13,7 +13,6 @@
 #include <memory>
 
 #include "base/error.h"
-#include "base/rng.h"
 #include "base/stopwatch.h"
 #include "families/adapter.h"
 #include "families/config_file.h"
@@ -22,6 +21,7 @@
 #include "models/adapter.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
+#include "train/batches.h"
 #include "train/checkpoint.h"
 #include "train/loss.h"
 #include "train/method.h"
@@ -80,53 +80,35 @@ models::Decoder model_to_train(const TrainOptions& options) {
   return model;
 }
 
-// Each row of a batch reads its own stream of documents: neighbouring rows of one stream would be
-// parts of one file, and a batch that much alike makes a poor gradient.
-std::vector<io::TokenFeed> make_feeds(const io::Corpus& corpus, const io::Tokenizer& tokenizer,
-                                      int32_t separator, const TrainOptions& options) {
-  std::vector<io::TokenFeed> feeds;
-  for (int64_t row = 0; row < options.batch; ++row) {
-    feeds.emplace_back(corpus, tokenizer, separator,
-                       random_bits(options.seed, 0, static_cast<uint64_t>(row)));
-  }
-  return feeds;
-}
-
-// The numbers, each [] or undefined (which reads as 0): all at once, because the host waits for the
-// device each time it reads.
-std::vector<double> read_back(const std::vector<at::Tensor>& numbers, at::Device device) {
+// The numbers, each [] or undefined (which reads as 0), as means over the ranks: all at once,
+// because the host waits for the device each time it reads, and for the others.
+std::vector<double> read_back(const std::vector<at::Tensor>& numbers, at::Device device,
+                              dist::Group& group) {
   std::vector<at::Tensor> all;
   for (const at::Tensor& x : numbers) {
-    all.push_back(x.defined() ? x.detach().to(at::kDouble)
+    all.push_back(x.defined() ? x.detach().to(device, at::kDouble)
                               : at::zeros({}, at::TensorOptions(device).dtype(at::kDouble)));
   }
-  const at::Tensor here = at::stack(all).cpu();
+  const at::Tensor means = at::stack(all);
+  group.sum(means);
+  group.settle();
+  const at::Tensor here = (means / group.size()).cpu();
   return {here.const_data_ptr<double>(), here.const_data_ptr<double>() + here.numel()};
-}
-
-// [batch, length + 1] token ids: inputs and, shifted by one, targets.
-at::Tensor next_batch(std::vector<io::TokenFeed>& feeds, int64_t length) {
-  const at::Tensor batch = at::empty({static_cast<int64_t>(feeds.size()), length + 1}, at::kLong);
-  int64_t* next = batch.mutable_data_ptr<int64_t>();
-  std::vector<int32_t> ids(static_cast<size_t>(length + 1));
-  for (io::TokenFeed& feed : feeds) {
-    feed.read(ids);
-    next = std::copy(ids.begin(), ids.end(), next);
-  }
-  return batch;
 }
 
 class Trainer {
  public:
-  explicit Trainer(const TrainOptions& options)
+  Trainer(const TrainOptions& options, const std::function<bool()>& interrupted, dist::Group& group)
       : options_(options),
+        interrupted_(interrupted),
+        group_(group),
         model_(model_to_train(options)),
-        optimizer_(model_.parameters(), options),
+        optimizer_(model_.parameters(), options, group),
         tokenizer_(options.model_dir),
         corpus_(options.data.empty() ? io::builtin_corpus(io::Split::kTrain) : options.data,
                 io::Split::kTrain),
-        feeds_(make_feeds(corpus_, tokenizer_,
-                          io::document_separator(model_.config(), options.model_dir), options)) {
+        batches_(corpus_, tokenizer_, io::document_separator(model_.config(), options.model_dir),
+                 options, group) {
     io::require_context(model_.config(), "--length", options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.retrofit.distill.empty()) {
@@ -138,12 +120,12 @@ class Trainer {
     }
     if (!options.resume) return;
     progress_ = load_checkpoint(options_, model_, optimizer_);
-    for (size_t row = 0; row < feeds_.size(); ++row) feeds_[row].seek(progress_.feeds.at(row));
+    batches_.seek(progress_.feeds);
   }
 
-  Outcome run(const std::function<bool()>& interrupted,
-              const std::function<void(const StepRecord&)>& on_step) {
-    StepLog log(options_.out_dir / "train.jsonl", progress_.step);
+  Outcome run(const std::function<void(const StepRecord&)>& on_step) {
+    std::optional<StepLog> log;
+    if (group_.is_first()) log.emplace(options_.out_dir / "train.jsonl", progress_.step);
     int64_t stage_start = 0;
     for (const StageRun& run : options_.stages) {
       const int64_t stage_end = stage_start + run.steps;
@@ -153,10 +135,10 @@ class Trainer {
         // Done with the stage's last step, so that a checkpoint never falls between the two.
         if (progress_.step == stage_end && run.stage->finish) run.stage->finish(model_, options_);
         save_passed_ratios(*attention, &record);
-        log.write(record);
+        if (log) log->write(record);
         last_ = record;
         if (on_step) on_step(record);
-        if (interrupted()) {
+        if (stop_) {
           save();
           return Outcome::kInterrupted;
         }
@@ -172,10 +154,9 @@ class Trainer {
  private:
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
     const Stopwatch watch;
-    attention.begin_step(
-        {step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight});
-    const at::Tensor batch =
-        nn::copied_to(device_of(options_), next_batch(feeds_, options_.length));
+    attention.begin_step({step_in_stage, run.steps, progress_.step, options_.seed,
+                          progress_.compression_weight, &group_});
+    const at::Tensor batch = nn::copied_to(device_of(options_), batches_.next());
     const Losses losses = backward(batch, attention);
     StepRecord record;
     record.stage = run.stage->name;
@@ -184,13 +165,15 @@ class Trainer {
         options_.learning_rate, options_.final_learning_rate);
     const std::vector<double> numbers =
         read_back({losses.token.language_model, losses.token.divergence, losses.extra,
-                   optimizer_.step(record.learning_rate), attention.decided_fraction()},
-                  batch.device());
+                   optimizer_.step(record.learning_rate), attention.decided_fraction(),
+                   at::scalar_tensor(interrupted_() ? 1.0 : 0.0)},
+                  batch.device(), group_);
     record.loss = numbers[0];
     record.divergence = numbers[1];
     record.extra_loss = numbers[2];
     record.gradient_norm = numbers[3];
     record.cr = 1.0 / (1.0 - numbers[4]);
+    stop_ = numbers[5] > 0.0;
     if (!std::isfinite(record.loss + record.divergence)) {
       throw internal_error("the loss is not finite at step " + std::to_string(progress_.step + 1) +
                            "; resume from the last checkpoint with a lower --lr");
@@ -245,42 +228,47 @@ class Trainer {
     for (size_t next = progress_.ratios_saved; next < ratios.size() && ratios[next] <= passed;
          ++next) {
       record->saved = ratio_folder(ratios[next]);
+      progress_.ratios_saved = next + 1;
+      if (!group_.is_first()) continue;
       write_retrofitted(
           model_, options_,
           {record->stage, ratios[next], record->tokens, *record, attention.cr_by_head()},
           options_.out_dir / record->saved);
-      progress_.ratios_saved = next + 1;
     }
   }
 
   void save() {
-    progress_.feeds.clear();
-    for (const io::TokenFeed& feed : feeds_) progress_.feeds.push_back(feed.position());
-    save_checkpoint(options_, model_, optimizer_, progress_);
+    progress_.feeds = batches_.positions();
+    save_checkpoint(options_, model_, optimizer_, progress_, group_);
   }
 
   void write_model() {
     if (is_retrofit(options_)) {
       save();  // should writing the model fail, nothing is lost
+      if (!group_.is_first()) return;
       const std::string stage(options_.stages.back().stage->name);
       write_retrofitted(model_, options_,
                         {stage, options_.retrofit.target_cr, progress_.tokens, last_, cr_by_head_},
                         options_.out_dir);
       return;
     }
+    if (!group_.is_first()) return;
     model_.save(options_.out_dir, {nn::float_type(options_.weights_dtype)});
     io::copy_companions(options_.model_dir, options_.out_dir);
   }
 
   const TrainOptions& options_;
+  const std::function<bool()>& interrupted_;
+  dist::Group& group_;
   models::Decoder model_;
   AdamW optimizer_;
   std::unique_ptr<const Teacher> teacher_;  // null: no distillation
   io::Tokenizer tokenizer_;
   io::Corpus corpus_;
-  std::vector<io::TokenFeed> feeds_;
+  Batches batches_;
   Progress progress_;
   StepRecord last_;
+  bool stop_ = false;  // some rank was interrupted; all know it after the same step
   std::vector<std::vector<double>> cr_by_head_;  // of the stage that ended last
 };
 
@@ -308,18 +296,27 @@ void prepare_out_dir(const TrainOptions& options) {
   }
 }
 
+void wait_for_all(dist::Group& group, const at::Device& device) {
+  group.sum(at::zeros({1}, device));
+  group.settle();
+}
+
 }  // namespace
 
 Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
-                     const std::function<void(const StepRecord&)>& on_step) {
+                     const std::function<void(const StepRecord&)>& on_step, dist::Group& group) {
   nn::float_type(options.weights_dtype);  // refused before hours of work, not after
   if (is_retrofit(options)) require_window(options);
   require_device(options);
+  require_equal_shares(options, group);
   prepare_out_dir(options);
   try {
-    Trainer trainer(options);
-    const Outcome outcome = trainer.run(interrupted, on_step);
-    if (outcome == Outcome::kFinished) fs::remove(checkpoint_path(options.out_dir));
+    Trainer trainer(options, interrupted, group);
+    const Outcome outcome = trainer.run(on_step);
+    if (outcome == Outcome::kFinished && group.is_first()) {
+      fs::remove(checkpoint_path(options.out_dir));
+    }
+    wait_for_all(group, device_of(options));  // who ends before the first fails if that does
     return outcome;
   } catch (const c10::OutOfMemoryError&) {
     throw usage_error("--batch: the GPU's memory is too small for " +

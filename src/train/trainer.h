@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "dist/group.h"
 #include "models/decoder.h"
 #include "train/options.h"
 #include "train/step_log.h"
@@ -15,7 +16,13 @@ enum class Outcome { kFinished, kInterrupted };
 // while it runs, and at the end the model as a Hugging Face directory; likewise on the way, in
 // folders of their own, for options.retrofit.save_at_cr. `interrupted` is asked once a step; when
 // true, a checkpoint is written and the run ends. `on_step` may be empty.
+//
+// Every rank of `group` calls it with the same options, and has the same share of each batch's
+// rows; the run is that of one process but for the order of sums, and may be resumed on another
+// number of them. The first rank writes all that is written. All ranks read the folders of
+// `options` (the checkpoint too), and all end when one is interrupted.
 Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
-                     const std::function<void(const StepRecord&)>& on_step);
+                     const std::function<void(const StepRecord&)>& on_step,
+                     dist::Group& group = dist::alone());
 
 }  // namespace dmc::train
