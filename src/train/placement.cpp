@@ -14,6 +14,17 @@ bool pools(const TrainOptions& options) {
   return options.stages.back().stage->name != "dense" && options.retrofit.method == "dmc";
 }
 
+// Its index is the process's among those of its machine.
+void require_gpu(const TrainOptions& options) {
+  const int gpus = at::detail::getCUDAHooks().getNumGPUs(), wanted = device_of(options).index();
+  if (wanted >= gpus) {
+    throw usage_error("--device " + options.device + ": this machine has GPUs 0 to " +
+                      std::to_string(gpus - 1) +
+                      ", and each process trains on one of its own; start at most " +
+                      std::to_string(gpus) + " here (--processes, torchrun's --nproc-per-node)");
+  }
+}
+
 }  // namespace
 
 at::Device device_of(const TrainOptions& options) { return at::Device(options.device); }
@@ -32,13 +43,7 @@ void require_device(const TrainOptions& options) {
         "a CUDA build of it (`./run build cuda-train`), on a machine with an NVIDIA GPU and its "
         "driver");
   }
-  const int gpus = at::detail::getCUDAHooks().deviceCount(), wanted = device_of(options).index();
-  if (wanted >= gpus) {
-    throw usage_error("--device " + options.device + ": this machine has GPUs 0 to " +
-                      std::to_string(gpus - 1) +
-                      ", and each process trains on one of its own; start at most " +
-                      std::to_string(gpus) + " here (--processes, torchrun's --nproc-per-node)");
-  }
+  require_gpu(options);
   if (pools(options) && !ops::can_pool_on_cuda()) {
     throw usage_error(
         "--device cuda: --method dmc needs our CUDA kernels, which this program was built without; "
