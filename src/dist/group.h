@@ -38,7 +38,8 @@ class Group {
   virtual void sum_to(const at::Tensor& x, int to) = 0;
   // x becomes that of rank `from`.
   virtual void broadcast(const at::Tensor& x, int from) = 0;
-  // Returns when all calls so far have ended on the device, too: after it nothing waits for a peer.
+  // Returns when all calls so far have ended on the device, too. To be called before the host waits
+  // for the device by other means, which on a GPU would be forever if a peer is gone.
   virtual void settle() {}
 
   bool is_first() const { return rank() == 0; }

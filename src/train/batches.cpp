@@ -54,6 +54,7 @@ std::vector<Batches::Position> Batches::positions() const {
   }
   all = all.to(device_);
   group_.sum(all);  // every row is zero on all ranks but one
+  group_.settle();
   all = all.cpu();
   std::vector<Position> result;
   const int64_t* numbers = all.const_data_ptr<int64_t>();

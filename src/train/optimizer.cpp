@@ -100,6 +100,7 @@ std::map<std::string, at::Tensor> AdamW::whole_state() const {
       const bool here = p.owner == group_.rank();
       const at::Tensor moment = here ? mine.at(kind + p.name) : at::empty_like(p.parameter);
       group_.broadcast(moment, p.owner);
+      group_.settle();
       if (group_.is_first()) result[kind + p.name] = moment.cpu();
     }
     if (group_.is_first()) result[kSteps + p.name] = steps_.cpu();

@@ -6,6 +6,8 @@
 
 #include <limits>
 
+#include "dist/thread_groups.h"
+
 namespace dmc::train {
 namespace {
 
@@ -58,6 +60,48 @@ TEST(AdamW, AGradientThatIsNotFiniteChangesNothing) {
     }
     EXPECT_FALSE(of.parameters["vector"].grad().defined());
   }
+}
+
+// The mean of both ranks' gradients is 3 everywhere.
+TEST(AdamW, RanksShareTheMomentsAndAgreeOnTheParameters) {
+  dist::run_as_threads(2, [](dist::Group& group) {
+    Fixture of;
+    of.options.weight_decay = 0.0;
+    of.options.epsilon = 0.0;
+    AdamW optimizer(of.parameters, of.options, group);
+    of.set_gradients(group.is_first() ? 1.0 : 5.0);
+    EXPECT_NEAR(optimizer.step(0.01).item<double>(), 3.0 * std::sqrt(10.0), 1e-6);
+    for (const char* const name : {"matrix", "vector"}) {
+      const at::Tensor error = (of.parameters[name].detach() - 0.99).abs().max();
+      EXPECT_LT(error.item<double>(), 1e-6) << name;
+      EXPECT_FALSE(of.parameters[name].grad().defined());
+    }
+    const auto mine = optimizer.state();
+    EXPECT_EQ(mine.contains("first_moment.matrix"), group.is_first()) << "the larger one";
+    EXPECT_EQ(mine.contains("second_moment.vector"), !group.is_first());
+
+    const auto whole = optimizer.whole_state();
+    EXPECT_EQ(whole.size(), group.is_first() ? 6u : 0u);
+    for (const auto& [name, tensor] : whole) {
+      if (name.starts_with("steps.")) {
+        EXPECT_EQ(tensor.item<float>(), 1.0f) << name;
+      }
+      if (!name.starts_with("first_moment.")) continue;
+      EXPECT_NEAR(tensor.max().item<double>(), 0.1 / std::sqrt(10.0), 1e-6) << name;
+    }
+  });
+}
+
+TEST(AdamW, AGradientThatIsNotFiniteOnOneRankChangesNothingOnAny) {
+  dist::run_as_threads(2, [](dist::Group& group) {
+    Fixture of;
+    AdamW optimizer(of.parameters, of.options, group);
+    of.set_gradients(group.is_first() ? std::nan("") : 1.0);
+    EXPECT_FALSE(std::isfinite(optimizer.step(0.01).item<double>()));
+    EXPECT_TRUE(at::equal(of.parameters["matrix"], at::ones({2, 3})));
+    EXPECT_TRUE(at::equal(of.parameters["vector"], at::ones({4})));
+    EXPECT_EQ(optimizer.state().at("steps.matrix").item<float>(), 0.0f);
+  });
 }
 
 }  // namespace

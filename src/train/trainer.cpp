@@ -1,8 +1,8 @@
 #include "train/trainer.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones_like.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/stopwatch.h"
@@ -86,7 +87,7 @@ std::vector<double> read_back(const std::vector<at::Tensor>& numbers, at::Device
                               dist::Group& group) {
   std::vector<at::Tensor> all;
   for (const at::Tensor& x : numbers) {
-    all.push_back(x.defined() ? x.detach().to(device, at::kDouble)
+    all.push_back(x.defined() ? x.detach().to(at::kDouble)
                               : at::zeros({}, at::TensorOptions(device).dtype(at::kDouble)));
   }
   const at::Tensor means = at::stack(all);
@@ -166,7 +167,7 @@ class Trainer {
     const std::vector<double> numbers =
         read_back({losses.token.language_model, losses.token.divergence, losses.extra,
                    optimizer_.step(record.learning_rate), attention.decided_fraction(),
-                   at::scalar_tensor(interrupted_() ? 1.0 : 0.0)},
+                   at::full({}, interrupted_() ? 1.0 : 0.0, batch.options().dtype(at::kDouble))},
                   batch.device(), group_);
     record.loss = numbers[0];
     record.divergence = numbers[1];
