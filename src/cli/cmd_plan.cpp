@@ -49,6 +49,12 @@ std::vector<Line> lines(const engine::Plan& plan) {
           {"total", s.total(), t.total()}};
 }
 
+// A served model is split evenly; what processes that train together have is dmc's own way.
+Line of_each_gpu(const PlanCommand& command, const engine::Plan& plan) {
+  return {"each gpu", plan.serving.total() / command.gpus,
+          plan.training.of_process(command.request.batch, command.gpus)};
+}
+
 std::string cell(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
 
 void print(const PlanCommand& command, const io::ModelConfig& c, double parameters,
@@ -63,9 +69,9 @@ void print(const PlanCommand& command, const io::ModelConfig& c, double paramete
     table.add_row({line.name, cell(line.serving), cell(line.training)});
   }
   if (command.gpus > 1) {
-    table.add_row({"each of " + std::to_string(command.gpus) + " GPUs",
-                   cell(plan.serving.total() / command.gpus),
-                   cell(plan.training.total() / command.gpus)});
+    const Line each = of_each_gpu(command, plan);
+    table.add_row({"each of " + std::to_string(command.gpus) + " GPUs", cell(each.serving),
+                   cell(each.training)});
   }
   table.print(std::cout);
 }
@@ -80,7 +86,9 @@ nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
                                  {"cr", r.cr},
                                  {"gpus", command.gpus},
                                  {"cache_bytes_per_dense_token", plan.token_bytes}};
-  for (const Line& line : lines(plan)) {
+  std::vector<Line> all = lines(plan);
+  all.push_back(of_each_gpu(command, plan));
+  for (const Line& line : all) {
     std::string key = line.name;
     std::ranges::replace(key, ' ', '_');
     json["serving_bytes"][key] = line.serving;
@@ -125,14 +133,17 @@ std::function<int()> setup_plan(CLI::App& app) {
   app.add_option("--cr", command->cr,
                  "compression ratio of the cache (default: what the model was trained for, else 1)")
       ->check(CLI::Range(1.0, 1e6));
-  app.add_option("--gpus", command->gpus, "devices that share all of it evenly")
+  app.add_option(
+         "--gpus", command->gpus,
+         "GPUs: a served model is split evenly, by an engine that can (dmc serves with one); "
+         "training has all weights and gradients on each, and shares out the rest")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   add_precision(app, "--weights", command->weights, "type of the weights when served")
       ->capture_default_str();
   add_slot_precision(app, command->slots, "type of the cache's slots")->capture_default_str();
   app.add_option("--train", command->training,
-                 "type that training computes in; bf16 keeps a copy in f32 beside")
+                 "type that products of training take; bf16 copies stand beside weights in f32")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
   app.add_flag("--json", command->json, "print one JSON object, in bytes, instead");

@@ -75,10 +75,11 @@ TrainingPlan training(const io::ModelConfig& config, double parameters,
   const double f32 = bytes_of(DType::kF32), compute = bytes_of(request.training);
   const auto tokens = static_cast<double>(request.batch) * static_cast<double>(request.context);
   const double layers = static_cast<double>(config.num_layers) * kept_by_layer(config);
-  const double master_copy = request.training == DType::kF32 ? 0.0 : f32;
+  const double copy = request.training == DType::kF32 ? 0.0 : compute;
   TrainingPlan plan;
-  plan.weights = plan.gradients = parameters * compute;
-  plan.optimizer = parameters * (2.0 * f32 + master_copy);
+  plan.weights = parameters * (f32 + copy);
+  plan.gradients = parameters * f32;
+  plan.optimizer = parameters * 2.0 * f32;
   plan.activations =
       tokens * (layers * compute + kLogitCopies * static_cast<double>(config.vocab_size) * f32);
   return plan;

@@ -14,7 +14,7 @@ struct PlanRequest {
   double cr = 1.0;               // compression ratio of the cache, 1 or more
   DType weights = DType::kBF16;  // of serving
   DType slots = DType::kBF16;    // of closed slots
-  // kF32, or kBF16: weights and gradients in bf16 beside a master copy in f32.
+  // What products take while training: kF32, or kBF16, rounded copies of weights that stay f32.
   DType training = DType::kF32;
 };
 
@@ -29,14 +29,21 @@ struct ServingPlan {
 };
 
 struct TrainingPlan {
-  double weights = 0.0;
-  double gradients = 0.0;
-  double optimizer = 0.0;  // AdamW's two moments in f32, and the master copy if there is one
+  double weights = 0.0;    // in f32, and their copies in bf16 if there are any
+  double gradients = 0.0;  // in f32
+  double optimizer = 0.0;  // AdamW's two moments in f32
   // What the backward pass reads, nothing computed twice. The trainer's measured peak was 1.5 times
   // this: rearranged copies and the allocator's slack.
   double activations = 0.0;
 
   double total() const { return weights + gradients + optimizer + activations; }
+  // Of one of so many processes that share a batch: each has all weights and gradients, its share
+  // of the moments (ZeRO, stage 1) and its sequences, rounded up.
+  double of_process(int64_t batch, int64_t processes) const {
+    const int64_t sequences = (batch + processes - 1) / processes;
+    return weights + gradients + optimizer / static_cast<double>(processes) +
+           activations * static_cast<double>(sequences) / static_cast<double>(batch);
+  }
 };
 
 struct Plan {

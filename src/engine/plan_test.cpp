@@ -57,13 +57,20 @@ TEST(Plan, SequencesShareWeightsAndNothingElse) {
   EXPECT_EQ(many.training.activations, 24 * one.training.activations);
 }
 
-TEST(Plan, TrainingStateIsSixteenBytesAParameterInEitherPrecision) {
+TEST(Plan, TrainingStateIsSixteenBytesAParameterAndTwoForItsCopyInBf16) {
   PlanRequest half = request(1, 128, 1);
   half.training = DType::kBF16;
-  for (const PlanRequest& r : {request(1, 128, 1), half}) {
-    const TrainingPlan t = plan(llama_2_7b(), kParameters, r).training;
-    EXPECT_EQ(t.weights + t.gradients + t.optimizer, 16 * kParameters);
-  }
+  const TrainingPlan single = plan(llama_2_7b(), kParameters, request(1, 128, 1)).training;
+  const TrainingPlan copied = plan(llama_2_7b(), kParameters, half).training;
+  EXPECT_EQ(single.weights + single.gradients + single.optimizer, 16 * kParameters);
+  EXPECT_EQ(copied.weights + copied.gradients + copied.optimizer, 18 * kParameters);
+}
+
+TEST(Plan, ProcessesShareMomentsAndSequencesAlone) {
+  const TrainingPlan t = plan(llama_2_7b(), kParameters, request(6, 128, 1)).training;
+  EXPECT_EQ(t.of_process(6, 1), t.total());
+  EXPECT_EQ(t.of_process(6, 4),
+            t.weights + t.gradients + t.optimizer / 4 + t.activations * 2 / 6);  // two of six
 }
 
 TEST(Plan, NoSizeAConfigMayHaveOverflows) {

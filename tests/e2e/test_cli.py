@@ -210,6 +210,11 @@ def test_a_plan_of_a_model_that_is_not_here(dmc):
     done = dmc("plan", "-m", "llama-2-70b", "--cr", 8, "--gpus", 8)
     assert done.returncode == 0, done.stderr
     assert "each of 8 GPUs" in done.stdout
+    planned = json.loads(dmc("plan", "-m", "llama-2-7b", "--gpus", 8, "--batch", 8, "--json").stdout)
+    whole = planned["training_bytes"]
+    assert whole["each_gpu"] == (whole["weights"] + whole["gradients"]
+                                 + (whole["optimizer"] + whole["activations"]) / 8)
+    assert planned["serving_bytes"]["each_gpu"] == planned["serving_bytes"]["total"] / 8
     refused(dmc("plan", "-m", "llama-2-71b"), USAGE, "llama-2-71b", "llama-2-70b")
 
 
