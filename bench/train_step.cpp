@@ -16,7 +16,7 @@
 
 #include "base/error.h"
 #include "base/stopwatch.h"
-#include "families/published.h"
+#include "model/published.h"
 #include "ops/threads.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
@@ -46,19 +46,19 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-models::Decoder make_model(const Bench& bench) {
-  if (std::filesystem::is_directory(bench.model)) return models::Decoder::load(bench.model);
-  std::optional<io::ModelConfig> config = families::published_model(bench.model);
+nn::Decoder make_model(const Bench& bench) {
+  if (std::filesystem::is_directory(bench.model)) return nn::Decoder::load(bench.model);
+  std::optional<model::ModelConfig> config = model::published_model(bench.model);
   if (!config) {
-    throw usage_error(bench.model + " is neither a folder nor a shape; there are " +
-                      families::published_names());
+    throw invalid_argument(bench.model + " is neither a folder nor a shape; there are " +
+                           model::published_names());
   }
   if (bench.layers > 0) config->num_layers = bench.layers;
-  return models::Decoder::create(*config, /*seed=*/1);
+  return nn::Decoder::create(*config, /*seed=*/1);
 }
 
 // One whole step; reading the loss at its end waits for the device.
-double step(const models::Decoder& model, train::AdamW& optimizer, Contender& contender,
+double step(const nn::Decoder& model, train::AdamW& optimizer, Contender& contender,
             const at::Tensor& tokens_BT, int64_t number) {
   const Stopwatch watch;
   const int64_t length = tokens_BT.size(1) - 1;
@@ -96,7 +96,8 @@ void report(const Bench& bench, const Contender& contender, double dense_seconds
   std::fflush(stdout);
 }
 
-std::vector<Contender> contenders_for(const io::ModelConfig& config, train::TrainOptions options) {
+std::vector<Contender> contenders_for(const model::ModelConfig& config,
+                                      train::TrainOptions options) {
   std::vector<Contender> contenders;
   contenders.push_back({"dense"});
   contenders.push_back({"dmc", 12});
@@ -120,7 +121,7 @@ void run(Bench& bench) {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 
-  models::Decoder model = make_model(bench);
+  nn::Decoder model = make_model(bench);
   bench.layers = model.config().num_layers;
   model.place(train::placement_of(options));
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);

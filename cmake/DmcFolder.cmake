@@ -1,4 +1,4 @@
-# dmc_folder(NAME [TORCH] [EXCLUDE REGEX] DEPS ...): the library dmc_NAME of all sources under
+# dmc_folder(NAME [TORCH] [EXCLUDE REGEX] DEPS ... [TEST_DEPS ...]): the library dmc_NAME of all sources under
 # src/NAME, and, from the *_test.cpp beside them, the test program NAME_test. A new file needs no
 # line anywhere.
 # -Wno-restrict: g++ 12 warns of its own std::string (GCC bug 105651).
@@ -7,7 +7,7 @@ set(DMC_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Wno-res
     -Wno-aggressive-loop-optimizations -Werror)
 
 function(dmc_folder NAME)
-  cmake_parse_arguments(ARG "TORCH" "EXCLUDE" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "EXCLUDE" "DEPS;TEST_DEPS" ${ARGN})
   set(dir ${CMAKE_SOURCE_DIR}/src/${NAME})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cpp)
   if(ARG_EXCLUDE)
@@ -34,7 +34,7 @@ function(dmc_folder NAME)
   if(DMC_TESTS AND tests)
     add_executable(${NAME}_test ${tests})
     target_compile_options(${NAME}_test PRIVATE ${DMC_WARNINGS})
-    target_link_libraries(${NAME}_test PRIVATE dmc_${NAME} GTest::gtest_main)
+    target_link_libraries(${NAME}_test PRIVATE dmc_${NAME} ${ARG_TEST_DEPS} GTest::gtest_main)
     if(ARG_TORCH)
       dmc_use_torch(${NAME}_test)
     endif()

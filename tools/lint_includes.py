@@ -12,24 +12,26 @@ import sys
 # Folder -> folders it may include from (besides itself).
 ALLOWED = {
     "base": set(),
-    "io": {"base"},
-    "families": {"base", "io"},
+    "text": {"base"},
+    "model": {"base"},
     "policy": {"base"},
     "kernels": {"base", "policy"},
     "cache": {"base", "policy", "kernels"},
-    "engine": {"base", "io", "policy", "cache"},
-    "server": {"base", "io", "engine"},
-    "eval": {"base", "io", "policy", "engine"},
+    "engine": {"base", "text", "policy", "cache"},
+    "runtime": {"base", "text", "model", "policy", "kernels", "cache", "engine"},
+    "sandbox": {"base", "text"},
+    "report": {"base"},
+    "eval": {"base", "text", "policy", "engine", "runtime", "sandbox", "report"},
+    "server": {"base", "text", "engine"},
     "ops": {"base", "policy", "kernels"},
-    "nn": {"base", "io", "kernels", "ops"},
-    "models": {"base", "io", "families", "nn"},
+    "nn": {"base", "model", "kernels", "ops"},
     "dist": {"base"},
-    "runtime": {"base", "io", "families", "policy", "kernels", "cache", "engine", "eval"},
-    "train": {"base", "io", "families", "policy", "ops", "nn", "models", "dist"},
+    "train": {"base", "text", "model", "policy", "ops", "nn", "dist"},
 }
 ALLOWED["cli"] = set(ALLOWED)  # the command line ties everything together
 WITHOUT_TORCH = {
-    "base", "io", "families", "policy", "kernels", "cache", "engine", "server", "eval", "runtime",
+    "base", "text", "model", "policy", "kernels", "cache", "engine", "runtime", "sandbox", "eval",
+    "report", "server",
 }
 
 PROJECT_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')

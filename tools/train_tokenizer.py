@@ -3,7 +3,7 @@
     python tools/train_tokenizer.py models/builtin --vocab 2048 [SOURCE ...]
 
 Sources default to the Python sources of the installed torch wheel and of the standard library. The
-split is that of src/io/corpus.h: a file is held out iff fnv1a64(content) % 50 == 0. Deterministic:
+split is that of src/text/corpus.h: a file is held out iff fnv1a64(content) % 50 == 0. Deterministic:
 files are read in the order of their content hashes. With tokenizers==0.23.3, torch==2.13.0 and
 Python 3.11.7 the result is models/builtin/tokenizer.json, byte for byte. Unlike Corpus it reads
 the few files that are not UTF-8 too, without their invalid bytes.

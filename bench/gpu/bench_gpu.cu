@@ -252,8 +252,8 @@ Arguments parse(std::span<char*> words) {
     } else if (const Part* const part = find_named(kParts, word)) {
       result.parts.push_back(part);
     } else {
-      throw usage_error(std::string("there is no part ") + word + "; there are " +
-                        join(kParts, ", ", &Part::name));
+      throw invalid_argument(std::string("there is no part ") + word + "; there are " +
+                             join(kParts, ", ", &Part::name));
     }
   }
   if (result.parts.empty()) {
@@ -268,12 +268,12 @@ Arguments parse(std::span<char*> words) {
 int main(int argc, char** argv) {
   using namespace dmc::bench;
   try {
-    if (!dmc::kernels::cuda::have_device()) throw dmc::usage_error("this machine has no GPU");
+    if (!dmc::kernels::cuda::have_device()) throw dmc::invalid_argument("this machine has no GPU");
     const Arguments arguments = parse(std::span(argv + 1, static_cast<size_t>(argc - 1)));
     for (const Part* part : arguments.parts) part->run(arguments.run);
   } catch (const dmc::Error& error) {
     std::fprintf(stderr, "bench_gpu: %s\n", error.what());
-    return error.exit_code();
+    return dmc::exit_code(error.code());
   }
   return 0;
 }

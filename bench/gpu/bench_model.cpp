@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "base/named.h"
 #include "base/stopwatch.h"
-#include "families/published.h"
+#include "model/published.h"
 #include "random_model.h"
 #include "runtime/device/host_device.h"
 
@@ -40,7 +40,7 @@ const Effort kSmall = {{kDense, 4.0}, {kDense, 4.0}, 3, 1, 2, 2, 1};
 
 struct Bench {
   std::string name;
-  io::ModelConfig config;
+  model::ModelConfig config;
   std::vector<int64_t> contexts, prompts;  // tokens
   Effort effort = kUsual;
   DType kv = DType::kBF16;
@@ -48,8 +48,8 @@ struct Bench {
   RandomWeights weights;
 };
 
-io::ModelConfig tiny_config() {
-  io::ModelConfig config;
+model::ModelConfig tiny_config() {
+  model::ModelConfig config;
   config.vocab_size = 100;
   config.hidden_size = 128;
   config.intermediate_size = 96;
@@ -60,10 +60,10 @@ io::ModelConfig tiny_config() {
 
 Bench bench_of(const std::string& name) {
   if (name == "tiny") return {name, tiny_config(), {512}, {64, 256}};
-  const auto config = families::published_model(name);
+  const auto config = model::published_model(name);
   if (!config) {
-    throw usage_error("there is no shape " + name + "; there are tiny, " +
-                      families::published_names());
+    throw invalid_argument("there is no shape " + name + "; there are tiny, " +
+                           model::published_names());
   }
   return {name, *config, {2048, 4096, 8192}, {512, 2048, 8192, 32768}};
 }
@@ -241,18 +241,18 @@ Arguments parse(std::span<char*> words) {
     } else if (word == "--kv") {
       const SlotType* const slot =
           i + 1 < words.size() ? find_named(kSlotTypes, words[++i]) : nullptr;
-      if (slot == nullptr) throw usage_error("--kv: expected bf16, f16, int8 or fp8");
+      if (slot == nullptr) throw invalid_argument("kv", "expected bf16, f16, int8 or fp8");
       result.kv = slot->type;
     } else if (result.shape.empty()) {
       result.shape = word;
     } else if (const Part* const part = find_named(kParts, word)) {
       result.parts.push_back(part);
     } else {
-      throw usage_error("there is no part " + word + "; there are " + names_explained(kParts));
+      throw invalid_argument("there is no part " + word + "; there are " + names_explained(kParts));
     }
   }
   if (result.shape.empty())
-    throw usage_error("expected bench_model SHAPE [PART...] [--kv TYPE] [--host] [--small]");
+    throw invalid_argument("expected bench_model SHAPE [PART...] [--kv TYPE] [--host] [--small]");
   if (result.parts.empty()) {
     for (const Part& part : kParts) result.parts.push_back(&part);
   }
@@ -285,7 +285,7 @@ int main(int argc, char** argv) {
     dmc::bench::run(dmc::bench::parse(std::span(argv + 1, static_cast<size_t>(argc - 1))));
   } catch (const dmc::Error& error) {
     std::fprintf(stderr, "bench_model: %s\n", error.what());
-    return error.exit_code();
+    return dmc::exit_code(error.code());
   }
   return 0;
 }

@@ -53,7 +53,7 @@ class WeightMaker {
   int64_t bytes_ = 0;
 };
 
-int64_t streams_of(const io::ModelConfig& config) {
+int64_t streams_of(const model::ModelConfig& config) {
   return config.num_layers * config.num_kv_heads;
 }
 
@@ -93,7 +93,7 @@ runtime::DeviceRoom room_for(const Setup& setup, int64_t bytes_left) {
 
 }  // namespace
 
-RandomWeights random_weights(kernels::cuda::Device& device, const io::ModelConfig& c) {
+RandomWeights random_weights(kernels::cuda::Device& device, const model::ModelConfig& c) {
   WeightMaker maker(device);
   auto weights = std::make_shared<runtime::DeviceWeights>();
   weights->type = DType::kBF16;
@@ -121,7 +121,7 @@ std::unique_ptr<runtime::DeviceRunner> make_runner(
   model->config = setup.config;
   model->config.max_positions = setup.longest;
   // So that the state of compression is there.
-  if (setup.cr != kDense) model->config.dmc = io::DmcConfig{.window = kWindow};
+  if (setup.cr != kDense) model->config.dmc = model::DmcConfig{.window = kWindow};
   runtime::RunnerOptions options{.max_positions = setup.longest, .kv = setup.kv};
   options.compression.policy = setup.cr == kDense ? "dense" : "forced";
   options.compression.forced_cr = ratio_of(setup);
@@ -131,7 +131,7 @@ std::unique_ptr<runtime::DeviceRunner> make_runner(
       runtime::DeviceModel{device, model, weights.weights}, options, room);
 }
 
-std::vector<int32_t> random_prompt(const io::ModelConfig& config, int64_t tokens) {
+std::vector<int32_t> random_prompt(const model::ModelConfig& config, int64_t tokens) {
   std::vector<int32_t> prompt(static_cast<size_t>(tokens));
   Rng rng(2);
   for (int32_t& token : prompt) {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "io/model_config.h"
+#include "model/model_config.h"
 #include "runtime/device/device_runner.h"
 
 namespace dmc::bench {
@@ -18,11 +18,11 @@ struct RandomWeights {
 };
 
 // For a model of the Llama family, in bf16: the same random numbers over and over.
-RandomWeights random_weights(kernels::cuda::Device& device, const io::ModelConfig& config);
+RandomWeights random_weights(kernels::cuda::Device& device, const model::ModelConfig& config);
 
 // How a model runs.
 struct Setup {
-  io::ModelConfig config;
+  model::ModelConfig config;
   DType kv = DType::kBF16;
   double cr = kDense;
   int64_t longest = 0;     // tokens of a sequence
@@ -35,6 +35,6 @@ std::unique_ptr<runtime::DeviceRunner> make_runner(
     const std::shared_ptr<kernels::cuda::Device>& device, const RandomWeights& weights,
     const Setup& setup, int* sequences);
 
-std::vector<int32_t> random_prompt(const io::ModelConfig& config, int64_t tokens);
+std::vector<int32_t> random_prompt(const model::ModelConfig& config, int64_t tokens);
 
 }  // namespace dmc::bench

@@ -175,6 +175,6 @@ int main(int argc, char** argv) {
     return dmc::peers::run(options);
   } catch (const dmc::Error& error) {
     std::cerr << "attention_op: " << error.what() << "\n";
-    return error.exit_code();
+    return dmc::exit_code(error.code());
   }
 }

@@ -33,7 +33,7 @@ struct CacheConfig {
   int64_t delay = 0;
   // Scores grow by the logarithm of the number of tokens in a slot: a mean of n counts as n do.
   bool mass_term = false;
-  int64_t max_pages = 0;  // 0: grow as needed; else Error(kInternal) once all are in use
+  int64_t max_pages = 0;  // 0: grow as needed; else Error(kExhausted) once all are in use
   // Rotary angles applied to pooled keys with the position of the segment's newest token; null for
   // families without rotary embedding. Must outlive the cache.
   const kernels::RopeTable* rope = nullptr;
@@ -78,7 +78,7 @@ class KvCache {
 
   // One-pass compressed prefill (docs/algorithm.md) of tokens at positions length(sequence)...:
   // takes them into `layer`'s streams and attends. A prompt may come in any number of chunks. When
-  // the pages run out (here or in decode), Error(kInternal): the sequences of that call are then
+  // the pages run out (here or in decode), Error(kExhausted): the sequences of that call are then
   // good for release() alone, all others are untouched. Policies that evict (Policy::evict) take a
   // prompt in token by token: what they keep depends on every query on the way.
   void prefill(SequenceId sequence, int layer, const LayerTokens& tokens);

@@ -25,8 +25,8 @@ void PagePool::grow() {
   const int64_t fitting = std::max<int64_t>(kRun, kChunkBytes / stride / kRun * kRun);
   const int64_t count = std::min(fitting, max_pages_ - pages_total());
   if (count <= 0) {
-    throw internal_error("the KV cache is full: all of its " + std::to_string(max_pages_) +
-                         " pages are in use");
+    throw exhausted("the KV cache is full: all of its " + std::to_string(max_pages_) +
+                    " pages are in use");
   }
   chunks_.push_back(allocate_huge(count * stride));
   for (int64_t i = 0; i < count; ++i) {

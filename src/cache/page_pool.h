@@ -17,7 +17,7 @@ class PagePool {
   PagePool(const kernels::PageFormat& format, int64_t max_pages);
 
   // A free page with one reference; if possible the one behind `previous` (-1: none), so that a
-  // stream's pages lie in runs and are read in long stretches. Error(kInternal) when the limit is
+  // stream's pages lie in runs and are read in long stretches. Error(kExhausted) when the limit is
   // reached.
   int32_t take(int32_t previous = -1);
   // A page that its only owner may write to: `page` itself, or a copy of it (giving up a reference)

@@ -7,11 +7,11 @@ namespace dmc::cli {
 std::vector<int32_t> bench_text(const std::vector<std::filesystem::path>& data,
                                 const runtime::Model& model, const std::filesystem::path& model_dir,
                                 int64_t count) {
-  const io::Tokenizer tokenizer(model_dir);
-  const io::Corpus corpus(data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : data,
-                          io::Split::kHeldOut);
-  io::TokenFeed feed(corpus, tokenizer, io::document_separator(model.config, model_dir),
-                     /*seed=*/1);
+  const text::Tokenizer tokenizer(model_dir);
+  const text::Corpus corpus(data.empty() ? text::builtin_corpus(text::Split::kHeldOut) : data,
+                            text::Split::kHeldOut);
+  text::TokenFeed feed(corpus, tokenizer, model::document_separator(model.config, model_dir),
+                       /*seed=*/1);
   std::vector<int32_t> text(static_cast<size_t>(count));
   feed.read(text);
   return text;

@@ -8,17 +8,17 @@
 #include "cli/interrupt.h"
 #include "cli/run_statistics.h"
 #include "engine/conversation.h"
-#include "io/generation_config.h"
+#include "text/generation_config.h"
 
 namespace dmc::cli {
 namespace {
 
-io::ChatTemplate require_template(const std::filesystem::path& dir) {
-  auto found = io::ChatTemplate::find(dir);
+text::ChatTemplate require_template(const std::filesystem::path& dir) {
+  auto found = text::ChatTemplate::find(dir);
   if (found) return std::move(*found);
-  throw usage_error("--chat: " + dir.string() +
-                    " has no chat template (chat_template.jinja, or chat_template in "
-                    "tokenizer_config.json); leave --chat out to continue a text");
+  throw invalid_argument("--chat: " + dir.string() +
+                         " has no chat template (chat_template.jinja, or chat_template in "
+                         "tokenizer_config.json); leave --chat out to continue a text");
 }
 
 // The next line that is not empty; nothing at the end of the input.
@@ -53,9 +53,9 @@ void report(const runtime::Runner& runner, engine::SequenceId sequence, const en
 
 int chat(runtime::Runner& runner, const std::filesystem::path& model_dir,
          engine::GenerateOptions generate, const ChatOptions& options) {
-  const io::ChatTemplate chat_template = require_template(model_dir);
-  const io::Tokenizer tokenizer(model_dir);
-  for (int64_t id : io::reply_stop_ids(model_dir, tokenizer)) generate.stop_ids.push_back(id);
+  const text::ChatTemplate chat_template = require_template(model_dir);
+  const text::Tokenizer tokenizer(model_dir);
+  for (int64_t id : text::reply_stop_ids(model_dir, tokenizer)) generate.stop_ids.push_back(id);
   engine::Conversation conversation(runner, tokenizer, chat_template, options.system);
   const auto show = [&](const std::string& text) {
     if (!options.json) std::cout << text << std::flush;

@@ -15,7 +15,7 @@ struct ChatOptions {
   bool json = false;                   // an object for each reply instead of its text
 };
 
-// Returns the exit code. Error(kUsage) if the model has no chat template.
+// Returns the exit code. Error(kInvalidArgument) if the model has no chat template.
 int chat(runtime::Runner& runner, const std::filesystem::path& model_dir,
          engine::GenerateOptions generate, const ChatOptions& options);
 

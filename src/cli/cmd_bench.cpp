@@ -69,7 +69,8 @@ void print(const std::vector<runtime::Measurement>& results, size_t subjects) {
 
 int run(BenchCommand command) {
   if (command.kv_budget > 0.0 && command.model.device != "cpu") {
-    throw usage_error("--kv-budget: a GPU's room is made before the first prompt; give --batch");
+    throw invalid_argument(
+        "--kv-budget: a GPU's room is made before the first prompt; give --batch");
   }
   const runtime::PlacedModel placed = place_model(command.model);
   const runtime::Model& model = placed.model();

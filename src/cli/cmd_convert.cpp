@@ -6,13 +6,13 @@
 #include "base/human.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "families/checkpoint.h"
-#include "families/config_file.h"
-#include "families/quantization.h"
-#include "io/model_files.h"
-#include "models/adapter.h"
-#include "models/decision_channel.h"
-#include "models/kv_heads.h"
+#include "model/checkpoint.h"
+#include "model/config_file.h"
+#include "model/model_files.h"
+#include "model/quantization.h"
+#include "nn/adapter.h"
+#include "nn/decision_channel.h"
+#include "nn/kv_heads.h"
 #include "nn/weights.h"
 #include "ops/threads.h"
 
@@ -28,48 +28,51 @@ struct ConvertCommand {
   bool int8 = false;
   int64_t kv_heads = 0;  // 0: as many as there are
   bool plain = false;
-  double shard_gigabytes = static_cast<double>(io::kShardBytes) / 1e9;
+  double shard_gigabytes = static_cast<double>(model::kShardBytes) / 1e9;
 };
 
 // Of the weights as they are; what 8 bits and a scale stand for fits into f32 alone.
 at::ScalarType stored_dtype(const fs::path& dir) {
-  const io::ModelConfig config = families::read_model_config(dir);
+  const model::ModelConfig config = model::read_model_config(dir);
   if (config.int8_weights) return at::kFloat;
-  const families::Checkpoint checkpoint(dir, families::decoder_layout(config));
+  const model::Checkpoint checkpoint(dir, model::decoder_layout(config));
   return nn::scalar_type(checkpoint.tensor(checkpoint.layout().token_embedding).dtype);
 }
 
 void require_new_folder(const fs::path& out) {
   std::error_code ignored;
   if (fs::exists(out) && !fs::is_empty(out, ignored)) {
-    throw usage_error("--out: " + out.string() + " is there already; name a new or empty folder");
+    throw invalid_argument("--out: " + out.string() +
+                           " is there already; name a new or empty folder");
   }
 }
 
-models::Decoder make_plain(models::Decoder model) {
+nn::Decoder make_plain(nn::Decoder model) {
   if (!model.config().dmc) {
-    throw usage_error("--plain: the model has no dmc_config, so there are no decisions to remove");
+    throw invalid_argument(
+        "--plain: the model has no dmc_config, so there are no decisions to remove");
   }
   if (model.config().dmc->zero_after_rope) {
-    throw usage_error(
+    throw invalid_argument(
         "--plain: the model's decision channel is 0 behind the rotary embedding, too "
         "(zero_after_rope in dmc_config), which no dense model can be");
   }
-  if (model.config().has_adapter()) return models::without_adapter(model);
-  models::scale_decision_channel(model, 0.0);
+  if (model.config().has_adapter()) return nn::without_adapter(model);
+  nn::scale_decision_channel(model, 0.0);
   model.config().dmc.reset();
   return model;
 }
 
-nn::WeightForm weight_form(const ConvertCommand& command, const models::Decoder& model,
+nn::WeightForm weight_form(const ConvertCommand& command, const nn::Decoder& model,
                            at::ScalarType dtype) {
   nn::WeightForm form{dtype, {}, static_cast<int64_t>(command.shard_gigabytes * 1e9)};
   if (!command.int8) return form;
-  form.int8 = families::int8_matrices(model.layout());
+  form.int8 = model::int8_matrices(model.layout());
   if (form.int8.empty()) {
-    throw usage_error("--weights: a " + model.config().model_type +
-                      " model stores its matrices transposed, for which there is no common form "
-                      "in 8 bits; `dmc run --weights int8` rounds them when it loads");
+    throw invalid_argument(
+        "--weights: a " + model.config().model_type +
+        " model stores its matrices transposed, for which there is no common form "
+        "in 8 bits; `dmc run --weights int8` rounds them when it loads");
   }
   return form;
 }
@@ -81,11 +84,11 @@ int run(const ConvertCommand& command) {
   const fs::path& from = command.model.dir;
   const at::ScalarType dtype =
       command.dtype.empty() ? stored_dtype(from) : nn::float_type(command.dtype);
-  models::Decoder model = models::Decoder::load(from, dtype);
+  nn::Decoder model = nn::Decoder::load(from, dtype);
   if (command.plain) model = make_plain(std::move(model));
-  if (command.kv_heads > 0) model = models::pool_kv_heads(model, command.kv_heads);
+  if (command.kv_heads > 0) model = nn::pool_kv_heads(model, command.kv_heads);
   model.save(command.out, weight_form(command, model, dtype));
-  io::copy_companions(from, command.out);
+  model::copy_companions(from, command.out);
   std::cerr << "the model is in " << command.out.string() << ": "
             << human_count(static_cast<double>(model.parameter_count())) << " parameters\n";
   return 0;

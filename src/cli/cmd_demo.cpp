@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/human.h"
 #include "base/progress.h"
 #include "base/table.h"
@@ -13,10 +14,9 @@
 #include "cli/options.h"
 #include "cli/train_options.h"
 #include "engine/generate.h"
-#include "eval/report.h"
-#include "io/safetensors.h"
+#include "eval/score.h"
+#include "report/report.h"
 #include "runtime/measure.h"
-#include "runtime/score.h"
 #include "train/stage.h"
 
 namespace dmc::cli {
@@ -78,13 +78,13 @@ TrainCommand live_retrofit(const DemoCommand& demo, const DemoSize& size) {
 }
 
 // Slots a head keeps, on average, as a text grows.
-std::vector<eval::SlotsPoint> slots_by_tokens(runtime::DecoderRunner& runner,
-                                              std::span<const int32_t> text) {
+std::vector<report::SlotsPoint> slots_by_tokens(runtime::DecoderRunner& runner,
+                                                std::span<const int32_t> text) {
   const cache::CacheConfig& config = runner.cache().config();
   constexpr size_t kPoints = 32;
   const size_t step = text.size() / kPoints;
   const engine::SequenceId sequence = runner.add_sequence();
-  std::vector<eval::SlotsPoint> points = {{0, 0.0}};
+  std::vector<report::SlotsPoint> points = {{0, 0.0}};
   for (size_t first = 0; first + step <= text.size(); first += step) {
     runner.prefill(sequence, text.subspan(first, step));
     points.push_back(
@@ -96,7 +96,7 @@ std::vector<eval::SlotsPoint> slots_by_tokens(runtime::DecoderRunner& runner,
 }
 
 std::string sample_text(runtime::DecoderRunner& runner, const fs::path& dir) {
-  const io::Tokenizer tokenizer(dir);
+  const text::Tokenizer tokenizer(dir);
   engine::GenerateOptions options;
   options.max_tokens = kSampleTokens;
   options.stop_ids = runner.model().config.eos_token_ids;
@@ -108,13 +108,12 @@ std::string sample_text(runtime::DecoderRunner& runner, const fs::path& dir) {
   return tokenizer.decode(generation.tokens);
 }
 
-eval::Variant describe(const Contender& contender, const io::EvalWindows& windows) {
+report::Variant describe(const Contender& contender, const text::EvalWindows& windows) {
   runtime::DecoderRunner runner(contender.model, {});
   ProgressBar bar("scoring " + contender.name, static_cast<int64_t>(windows.tokens.size()));
-  const runtime::Score score =
-      runtime::score(runner, windows, [&](int64_t done) { bar.update(done); });
+  const eval::Score score = eval::score(runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
-  eval::Variant variant;
+  report::Variant variant;
   variant.name = contender.name;
   variant.bits_per_byte = score.bits_per_byte;
   variant.accuracy = score.next_token_accuracy;
@@ -129,7 +128,7 @@ eval::Variant describe(const Contender& contender, const io::EvalWindows& window
 }
 
 void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
-               std::vector<eval::Variant>* variants) {
+               std::vector<report::Variant>* variants) {
   std::vector<runtime::Subject> subjects;
   for (const Contender& c : contenders) subjects.push_back({c.name, c.model, {}});
   const Contender& first = contenders.front();
@@ -141,7 +140,7 @@ void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
                                         [&](int64_t done, int64_t) { bar.update(done); });
   for (size_t i = 0; i < results.size(); ++i) {
     const runtime::Measurement& m = results[i];
-    eval::Variant& variant = (*variants)[i % contenders.size()];
+    report::Variant& variant = (*variants)[i % contenders.size()];
     variant.decode.push_back({m.context, static_cast<int>(m.batch), m.decode_tokens_per_second});
     if (m.batch != 1) continue;
     variant.prefill_tokens_per_second = m.prefill_tokens_per_second;  // of the longest, the last
@@ -155,20 +154,20 @@ double cache_bytes(const Contender& contender, std::span<const int32_t> text) {
   return static_cast<double>(runner.cache().bytes().total());
 }
 
-void print_summary(const std::vector<eval::Variant>& variants) {
+void print_summary(const std::vector<report::Variant>& variants) {
   Table table(
       {{"", Align::kLeft}, {"CR"}, {"bits/byte"}, {"accuracy"}, {"cache"}, {"decode tok/s"}});
-  for (const eval::Variant& v : variants) {
+  for (const report::Variant& v : variants) {
     table.add_row({v.name, fixed(v.cr, 2), fixed(v.bits_per_byte, 4),
                    fixed(100 * v.accuracy, 1) + " %", human_bytes(v.cache_bytes),
                    human_count(v.decode.back().tokens_per_second)});
   }
   std::cout << "\n";
   table.print(std::cout);
-  const eval::SpeedPoint& speed = variants.front().decode.back();
+  const report::SpeedPoint& speed = variants.front().decode.back();
   std::cout << "cache: one sequence of " << kContext << " tokens; decode: " << speed.batch
             << " sequences of " << speed.context << " tokens\n\n";
-  const eval::Variant& last = variants.back();
+  const report::Variant& last = variants.back();
   print_heat_map(std::cout,
                  {"compression ratio of " + last.name + " by layer and KV head", "layer", "head",
                   last.cr_by_head, 1.0, 2 * last.cr},
@@ -176,7 +175,7 @@ void print_summary(const std::vector<eval::Variant>& variants) {
 }
 
 std::vector<std::pair<std::string, std::string>> facts(const runtime::Model& model) {
-  const io::ModelConfig& c = model.config;
+  const model::ModelConfig& c = model.config;
   return {{"parameters", human_count(static_cast<double>(model.parameters))},
           {"layers", std::to_string(c.num_layers)},
           {"heads", std::to_string(c.num_heads) + " (" + std::to_string(c.num_kv_heads) + " KV)"},
@@ -184,9 +183,9 @@ std::vector<std::pair<std::string, std::string>> facts(const runtime::Model& mod
           {"context", std::to_string(c.context())}};
 }
 
-eval::ReportData report_data(const std::vector<train::StepRecord>& records,
-                             std::vector<eval::Variant> variants, const runtime::Model& dense) {
-  eval::ReportData data;
+report::ReportData report_data(const std::vector<train::StepRecord>& records,
+                               std::vector<report::Variant> variants, const runtime::Model& dense) {
+  report::ReportData data;
   data.title = "A language model that learned to compress its own KV cache";
   data.subtitle =
       "The built-in model on held-out Python source code: dense, retrofitted to 2x while you "
@@ -225,8 +224,8 @@ int run(const DemoCommand& command) {
   TextOptions text;
   text.windows = size.windows;
   text.length = kContext;
-  const io::EvalWindows windows = held_out_windows(text, *contenders[0].model, contenders[0].dir);
-  std::vector<eval::Variant> variants;
+  const text::EvalWindows windows = held_out_windows(text, *contenders[0].model, contenders[0].dir);
+  std::vector<report::Variant> variants;
   for (const Contender& c : contenders) {
     variants.push_back(describe(c, windows));
     variants.back().cache_bytes = cache_bytes(c, windows.tokens.front());
@@ -237,8 +236,8 @@ int run(const DemoCommand& command) {
   add_speed(contenders, size, &variants);
   print_summary(variants);
   const fs::path report = command.out / "report.html";
-  io::write_file_atomically(
-      report, eval::render_report(report_data(records, variants, *contenders[0].model)));
+  write_file_atomically(
+      report, report::render_report(report_data(records, variants, *contenders[0].model)));
   std::cout << "\nreport: " << report.string() << "\ntalk to it: dmc run -m "
             << contenders.back().dir.string() << " -p 'class Parser:' -n 200\n";
   return 0;

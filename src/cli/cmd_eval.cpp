@@ -10,9 +10,9 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/task_support.h"
-#include "eval/sandbox.h"
+#include "eval/score.h"
 #include "eval/tasks/summary.h"
-#include "runtime/score.h"
+#include "sandbox/sandbox.h"
 
 namespace dmc::cli {
 namespace {
@@ -37,7 +37,7 @@ struct Subject {
   const EvalCommand& command;
   const runtime::PlacedModel& placed;
   runtime::Runner& runner;
-  const io::Tokenizer& tokenizer;
+  const text::Tokenizer& tokenizer;
 };
 
 ordered_json header(const Subject& subject) {
@@ -49,16 +49,16 @@ std::string heading(const Subject& subject) {
          std::string(subject.runner.policy().name);
 }
 
-runtime::Score score_text(const Subject& subject) {
+eval::Score score_text(const Subject& subject) {
   const EvalCommand& command = subject.command;
-  const io::EvalWindows windows =
+  const text::EvalWindows windows =
       held_out_windows(command.text, subject.placed.model(), command.model.dir);
   ProgressBar bar("text", static_cast<int64_t>(windows.tokens.size()));
-  return runtime::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
+  return eval::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
 }
 
 int print_text_score(const Subject& subject) {
-  const runtime::Score score = score_text(subject);
+  const eval::Score score = score_text(subject);
   const int64_t length = subject.command.text.length, windows = score.tokens / length;
   if (subject.command.json) {
     ordered_json json = header(subject);
@@ -98,11 +98,12 @@ std::vector<Step> make_plan(const EvalCommand& command) {
     }
     const eval::Task& task = eval::find_task(name);
     if (task.runs_code && !command.allow_code) {
-      throw usage_error("task " + name + " runs code that the model writes; --allow-code lets it " +
-                        "do so in a sandbox");
+      throw invalid_argument("task " + name +
+                             " runs code that the model writes; --allow-code lets it " +
+                             "do so in a sandbox");
     }
     if (task.runs_code)
-      eval::PythonSandbox(eval::SandboxLimits{});  // throws if this machine cannot isolate
+      sandbox::PythonSandbox(sandbox::SandboxLimits{});  // throws if this machine cannot isolate
     plan.push_back({&task, task_file(task, command.text, command.data_dir)});
   }
   return plan;
@@ -134,7 +135,7 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
     return std::ranges::any_of(
         plan, [&](const Step& step) { return step.task != nullptr && step.task->*what; });
   };
-  std::optional<io::EvalWindows> text;
+  std::optional<text::EvalWindows> text;
   if (needs(&eval::Task::on_text)) {
     text = held_out_windows(command.text, subject.placed.model(), command.model.dir);
   }
@@ -176,7 +177,7 @@ int print_task_scores(const Subject& subject) {
 int run(const EvalCommand& command) {
   const runtime::PlacedModel model = place_model(command.model);
   const std::unique_ptr<runtime::Runner> runner = model.make_runner(runner_options(command.model));
-  const io::Tokenizer tokenizer(command.model.dir);
+  const text::Tokenizer tokenizer(command.model.dir);
   const Subject subject{command, model, *runner, tokenizer};
   const bool only_text = command.tasks == std::vector<std::string>{kText};
   return only_text ? print_text_score(subject) : print_task_scores(subject);

@@ -10,8 +10,8 @@
 #include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "families/checkpoint.h"
-#include "runtime/score.h"
+#include "eval/score.h"
+#include "model/checkpoint.h"
 
 namespace dmc::cli {
 namespace {
@@ -23,7 +23,7 @@ struct InspectCommand {
   bool json = false;
 };
 
-nlohmann::ordered_json to_json(const io::ModelConfig& c, double parameters) {
+nlohmann::ordered_json to_json(const model::ModelConfig& c, double parameters) {
   nlohmann::ordered_json json = {
       {"architecture", c.architecture}, {"parameters", static_cast<int64_t>(parameters)},
       {"layers", c.num_layers},         {"hidden_size", c.hidden_size},
@@ -43,7 +43,7 @@ nlohmann::ordered_json to_json(const io::ModelConfig& c, double parameters) {
   return json;
 }
 
-void print(const io::ModelConfig& c, double parameters) {
+void print(const model::ModelConfig& c, double parameters) {
   std::cout << c.architecture << ", " << human_count(parameters) << " parameters: " << c.num_layers
             << " layers, hidden " << c.hidden_size << ", " << c.num_heads << " heads, "
             << c.num_kv_heads << " KV heads of " << c.head_dim << ", vocabulary " << c.vocab_size
@@ -59,7 +59,7 @@ void print(const io::ModelConfig& c, double parameters) {
   }
 }
 
-void print(const runtime::Score& score) {
+void print(const eval::Score& score) {
   double largest = 2.0;
   for (const auto& layer : score.cr_by_head) largest = std::max(largest, std::ranges::max(layer));
   std::cout << "\n";
@@ -72,11 +72,11 @@ void print(const runtime::Score& score) {
 
 int check_files(const InspectCommand& command) {
   require_model(command.model);
-  const auto [config, checkpoint] = families::open_model(command.model.dir, command.model.adapter);
-  const families::CheckpointFacts facts = checkpoint.check();
+  const auto [config, checkpoint] = model::open_model(command.model.dir, command.model.adapter);
+  const model::CheckpointFacts facts = checkpoint.check();
   std::vector<std::string> dtypes;
   for (DType dtype : facts.dtypes) dtypes.emplace_back(dtype_name(dtype));
-  const double parameters = families::parameter_count(checkpoint.layout());
+  const double parameters = model::parameter_count(checkpoint.layout());
   if (command.json) {
     nlohmann::ordered_json json = to_json(config, parameters);
     json["tensors"] = facts.tensors;
@@ -96,10 +96,9 @@ int run(const InspectCommand& command) {
   if (command.check) return check_files(command);
   const auto model = load_model(command.model);
   runtime::DecoderRunner runner(model, runner_options(command.model));
-  const io::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
+  const text::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
   ProgressBar bar("reading held-out text", static_cast<int64_t>(windows.tokens.size()));
-  const runtime::Score score =
-      runtime::score(runner, windows, [&](int64_t done) { bar.update(done); });
+  const eval::Score score = eval::score(runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
   if (command.json) {
     nlohmann::ordered_json json = to_json(model->config, static_cast<double>(model->parameters));

@@ -11,28 +11,28 @@
 #include "base/table.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "engine/plan.h"
-#include "families/config_file.h"
-#include "families/family.h"
-#include "families/published.h"
+#include "model/config_file.h"
+#include "model/families/family.h"
+#include "model/published.h"
+#include "runtime/plan.h"
 
 namespace dmc::cli {
 namespace {
 
 struct PlanCommand {
   std::string model;
-  engine::PlanRequest request;
+  runtime::PlanRequest request;
   double cr = 0.0;  // 0: the model's
   std::string weights = "bf16", slots = "bf16", training = "f32";
   int gpus = 1;
   bool json = false;
 };
 
-io::ModelConfig find_model(const std::string& model) {
-  if (std::filesystem::is_directory(model)) return families::read_model_config(model);
-  if (const auto config = families::published_model(model)) return *config;
-  throw usage_error("--model: \"" + model + "\" is neither a folder nor one of " +
-                    families::published_names());
+model::ModelConfig find_model(const std::string& model) {
+  if (std::filesystem::is_directory(model)) return model::read_model_config(model);
+  if (const auto config = model::published_model(model)) return *config;
+  throw invalid_argument("--model: \"" + model + "\" is neither a folder nor one of " +
+                         model::published_names());
 }
 
 struct Line {
@@ -40,9 +40,9 @@ struct Line {
   double serving, training;  // bytes; 0: has none
 };
 
-std::vector<Line> lines(const engine::Plan& plan) {
-  const engine::ServingPlan& s = plan.serving;
-  const engine::TrainingPlan& t = plan.training;
+std::vector<Line> lines(const runtime::Plan& plan) {
+  const runtime::ServingPlan& s = plan.serving;
+  const runtime::TrainingPlan& t = plan.training;
   return {{"weights", s.weights, t.weights}, {"gradients", 0, t.gradients},
           {"optimizer", 0, t.optimizer},     {"cache", s.cache, 0},
           {"open slots", s.open_slots, 0},   {"activations", s.activations, t.activations},
@@ -50,16 +50,16 @@ std::vector<Line> lines(const engine::Plan& plan) {
 }
 
 // A served model is split evenly; what processes that train together have is dmc's own way.
-Line of_each_gpu(const PlanCommand& command, const engine::Plan& plan) {
+Line of_each_gpu(const PlanCommand& command, const runtime::Plan& plan) {
   return {"each gpu", plan.serving.total() / command.gpus,
           plan.training.of_process(command.request.batch, command.gpus)};
 }
 
 std::string cell(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
 
-void print(const PlanCommand& command, const io::ModelConfig& c, double parameters,
-           const engine::Plan& plan) {
-  const engine::PlanRequest& r = command.request;
+void print(const PlanCommand& command, const model::ModelConfig& c, double parameters,
+           const runtime::Plan& plan) {
+  const runtime::PlanRequest& r = command.request;
   std::cout << command.model << ": " << human_count(parameters) << " parameters, " << c.num_layers
             << " layers, " << c.num_kv_heads << " KV heads of " << c.head_dim << "\n"
             << r.batch << " x " << r.context << " tokens at CR " << fixed(r.cr, 2)
@@ -77,8 +77,8 @@ void print(const PlanCommand& command, const io::ModelConfig& c, double paramete
 }
 
 nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
-                               const engine::Plan& plan) {
-  const engine::PlanRequest& r = command.request;
+                               const runtime::Plan& plan) {
+  const runtime::PlanRequest& r = command.request;
   nlohmann::ordered_json json = {{"model", command.model},
                                  {"parameters", parameters},
                                  {"batch", r.batch},
@@ -98,15 +98,15 @@ nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
 }
 
 int run(PlanCommand command) {
-  const io::ModelConfig config = find_model(command.model);
-  engine::PlanRequest& r = command.request;
+  const model::ModelConfig config = find_model(command.model);
+  runtime::PlanRequest& r = command.request;
   if (r.context == 0) r.context = config.context();
   r.cr = command.cr > 0.0 ? command.cr : config.dmc ? config.dmc->target_cr : 1.0;
   r.weights = precision(command.weights);
   r.slots = precision(command.slots);
   r.training = precision(command.training);
-  const double parameters = families::parameter_count(families::decoder_layout(config));
-  const engine::Plan plan = engine::plan(config, parameters, r);
+  const double parameters = model::parameter_count(model::decoder_layout(config));
+  const runtime::Plan plan = runtime::plan(config, parameters, r);
   if (command.json) {
     std::cout << to_json(command, parameters, plan).dump() << "\n";
   } else {
@@ -119,9 +119,8 @@ int run(PlanCommand command) {
 
 std::function<int()> setup_plan(CLI::App& app) {
   auto command = std::make_shared<PlanCommand>();
-  app.add_option(
-         "-m,--model", command->model,
-         "model directory (config.json is enough), or one of " + families::published_names())
+  app.add_option("-m,--model", command->model,
+                 "model directory (config.json is enough), or one of " + model::published_names())
       ->required();
   app.add_option("--batch", command->request.batch,
                  "sequences served together, or of one training step")

@@ -129,25 +129,26 @@ std::vector<train::StageRun> choose_stages(RetrofitCommand& command) {
 
 void check_decisions(const train::RetrofitOptions& options, bool zero_out_given) {
   if (options.decisions == "adapter" && zero_out_given) {
-    throw usage_error(
+    throw invalid_argument(
         "--zero-out-steps: an adapter takes no channel of the model, so none has to fade; leave "
         "the flag out or take --decisions neuron");
   }
   if (options.decisions != "adapter" && options.train_base) {
-    throw usage_error("--train-base: --decisions " + options.decisions +
-                      " always trains the model's own weights; leave the flag out");
+    throw invalid_argument("--train-base: --decisions " + options.decisions +
+                           " always trains the model's own weights; leave the flag out");
   }
 }
 
 void check_options(const train::RetrofitOptions& options, bool distill_weight_given) {
   if (distill_weight_given && options.distill.empty()) {
-    throw usage_error("--distill-weight: there is no distillation to weigh; add --distill forward");
+    throw invalid_argument(
+        "--distill-weight: there is no distillation to weigh; add --distill forward");
   }
   for (const double cr : options.save_at_cr) {
     if (cr > 1.0 && cr < options.target_cr) continue;
-    throw usage_error("--save-at-cr: " + fixed(cr, 2) + " is not between 1 and --cr " +
-                      fixed(options.target_cr, 2) +
-                      "; the model of --cr itself is the run's result");
+    throw invalid_argument("--save-at-cr: " + fixed(cr, 2) + " is not between 1 and --cr " +
+                           fixed(options.target_cr, 2) +
+                           "; the model of --cr itself is the run's result");
   }
 }
 

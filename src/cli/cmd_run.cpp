@@ -4,13 +4,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/chat.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/run_statistics.h"
 #include "engine/generate.h"
-#include "io/safetensors.h"
 
 namespace dmc::cli {
 namespace {
@@ -28,7 +28,7 @@ struct RunCommand {
 };
 
 std::string read_prompt(const RunCommand& command) {
-  if (!command.prompt_file.empty()) return io::read_text_file(command.prompt_file, 64 << 20);
+  if (!command.prompt_file.empty()) return read_text_file(command.prompt_file, 64 << 20);
   if (command.prompt != "-") return command.prompt;
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
@@ -36,11 +36,11 @@ std::string read_prompt(const RunCommand& command) {
 int continue_text(const RunCommand& command, runtime::Runner& runner,
                   const engine::GenerateOptions& options) {
   const std::string prompt = read_prompt(command);
-  const io::Tokenizer tokenizer(command.model.dir);
+  const text::Tokenizer tokenizer(command.model.dir);
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
   const engine::SequenceId sequence = runner.add_sequence();
-  io::StreamDecoder decoder(tokenizer, /*continues=*/true);
+  text::StreamDecoder decoder(tokenizer, /*continues=*/true);
   std::string text;
   const auto show = [&](const std::string& piece) {
     text += piece;
@@ -116,7 +116,7 @@ std::function<int()> setup_run(CLI::App& app) {
   return [command, prompt, file] {
     command->has_text = prompt->count() + file->count() > 0;
     if (!command->has_text && !command->chat) {
-      throw usage_error("no text to continue; give -p TEXT or -f FILE");
+      throw invalid_argument("no text to continue; give -p TEXT or -f FILE");
     }
     return run(*command);
   };

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/human.h"
 #include "base/join.h"
 #include "base/progress.h"
@@ -14,12 +15,11 @@
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/task_support.h"
+#include "eval/score.h"
 #include "eval/sweep/plan.h"
 #include "eval/sweep/sweep_report.h"
-#include "families/config_file.h"
-#include "io/safetensors.h"
+#include "model/config_file.h"
 #include "runtime/measure.h"
-#include "runtime/score.h"
 
 namespace dmc::cli {
 namespace {
@@ -71,8 +71,8 @@ std::string size_of(const SweepCommand& command, const std::string& task) {
 struct Subject {
   fs::path dir;
   std::shared_ptr<const runtime::Model> model;
-  io::Tokenizer tokenizer;
-  io::EvalWindows windows;
+  text::Tokenizer tokenizer;
+  text::EvalWindows windows;
   std::vector<int32_t> speed_text;
 
   Subject(const SweepCommand& command, const ModelOptions& options)
@@ -170,8 +170,8 @@ class Sweep {
 
   void score_text(runtime::DecoderRunner& runner, const Show& show, eval::SweepRecord* record) {
     const auto total = static_cast<int64_t>(subject_->windows.tokens.size());
-    const runtime::Score score =
-        runtime::score(runner, subject_->windows, [&](int64_t done) { show(done, total); });
+    const eval::Score score =
+        eval::score(runner, subject_->windows, [&](int64_t done) { show(done, total); });
     record->score = as_task(score);
     record->cr_by_head = score.cr_by_head;
   }
@@ -206,9 +206,9 @@ void check_tasks(const SweepCommand& command) {
     if (name == eval::kTextTask || name == eval::kSpeedTask) continue;
     const eval::Task& task = eval::find_task(name);
     if (task.runs_code) {
-      throw usage_error("--tasks: " + name +
-                        " runs code that the model writes, which a sweep does " +
-                        "not; use `dmc eval --allow-code`");
+      throw invalid_argument("--tasks: " + name +
+                             " runs code that the model writes, which a sweep does " +
+                             "not; use `dmc eval --allow-code`");
     }
     task_file(task, command.text, command.data_dir);
   }
@@ -220,7 +220,7 @@ eval::SweepAxes axes_of(const SweepCommand& command) {
     ModelOptions options = command.options;
     options.dir = dir;
     require_model(options);
-    const io::ModelConfig config = families::read_model_config(dir);
+    const model::ModelConfig config = model::read_model_config(dir);
     axes.models.push_back({dir.string(), config.dmc ? config.dmc->method : ""});
   }
   axes.policies = command.policies;
@@ -240,7 +240,7 @@ void shorten(SweepCommand& command) {
 
 void write_report(const SweepCommand& command, const eval::SweepFile& file) {
   const fs::path path = command.out / "report.html";
-  io::write_file_atomically(path, eval::render_sweep_report(file.records()));
+  write_file_atomically(path, eval::render_sweep_report(file.records()));
   std::cout << "report: " << path.string() << "\n";
 }
 

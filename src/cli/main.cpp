@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int kUsage = static_cast<int>(dmc::ErrorKind::kUsage);
+const int kUsage = dmc::exit_code(dmc::ErrorCode::kInvalidArgument);
 
 // What could have been typed where `app` stands: its commands and its options.
 std::vector<std::string> known_words(const CLI::App& app) {
@@ -58,14 +58,14 @@ int guarded(const std::function<int()>& run) {
   try {
     return run();
   } catch (const dmc::Error& error) {
-    std::cerr << "dmc: " << error.what() << "\n";
-    return error.exit_code();
+    std::cerr << "dmc: " << dmc::command_line_sentence(error) << "\n";
+    return dmc::exit_code(error.code());
   } catch (const std::bad_alloc&) {
     std::cerr << "dmc: out of memory; try a smaller --batch, --length or context\n";
   } catch (const std::exception& error) {  // LibTorch's carry a stack trace after the first line
     std::cerr << "dmc: " << first_line(error.what()) << "\n";
   }
-  return static_cast<int>(dmc::ErrorKind::kInternal);
+  return dmc::exit_code(dmc::ErrorCode::kInternal);
 }
 
 }  // namespace

@@ -126,7 +126,7 @@ void add_device_option(CLI::App& app, ModelOptions& options) {
 
 void require_model(const ModelOptions& options) {
   if (!fs::is_directory(options.dir)) {
-    throw usage_error("--model: there is no folder " + options.dir.string());
+    throw invalid_argument("--model: there is no folder " + options.dir.string());
   }
 }
 
@@ -165,15 +165,15 @@ void add_text_options(CLI::App& app, TextOptions& options) {
       ->capture_default_str();
 }
 
-io::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
-                                 const fs::path& model_dir) {
-  io::require_context(model.config, "--length", options.length);
-  const io::Tokenizer tokenizer(model_dir);
-  const io::Corpus corpus(
-      options.data.empty() ? io::builtin_corpus(io::Split::kHeldOut) : options.data,
-      io::Split::kHeldOut);
-  return io::eval_windows(corpus, tokenizer, io::document_separator(model.config, model_dir),
-                          options.length, options.windows);
+text::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
+                                   const fs::path& model_dir) {
+  model::require_context(model.config, "length", options.length);
+  const text::Tokenizer tokenizer(model_dir);
+  const text::Corpus corpus(
+      options.data.empty() ? text::builtin_corpus(text::Split::kHeldOut) : options.data,
+      text::Split::kHeldOut);
+  return text::eval_windows(corpus, tokenizer, model::document_separator(model.config, model_dir),
+                            options.length, options.windows);
 }
 
 }  // namespace dmc::cli

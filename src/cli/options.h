@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "io/corpus.h"
 #include "runtime/placed_model.h"
+#include "text/corpus.h"
 
 namespace dmc::cli {
 
@@ -45,12 +45,12 @@ DType precision(const std::string& name);
 // beside the build the program lies in.
 std::filesystem::path shipped_model(const std::string& name);
 
-// Error(kUsage) if the model's folder does not exist.
+// Error(kInvalidArgument) if the model's folder does not exist.
 void require_model(const ModelOptions& options);
 
 // The model for inference, on the threads asked for.
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options);
-// The same on the device asked for. Error(kUsage) if that is not there.
+// The same on the device asked for. Error(kInvalidArgument) if that is not there.
 runtime::PlacedModel place_model(const ModelOptions& options);
 runtime::RunnerOptions runner_options(const ModelOptions& options);
 
@@ -62,8 +62,8 @@ struct TextOptions {
 
 void add_text_options(CLI::App& app, TextOptions& options);
 
-// Held-out windows for this model; a length of more than its context is Error(kUsage).
-io::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
-                                 const std::filesystem::path& model_dir);
+// Held-out windows for this model; a length of more than its context is Error(kInvalidArgument).
+text::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
+                                   const std::filesystem::path& model_dir);
 
 }  // namespace dmc::cli

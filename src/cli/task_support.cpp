@@ -2,7 +2,7 @@
 
 namespace dmc::cli {
 
-eval::TaskScore as_task(const runtime::Score& score) {
+eval::TaskScore as_task(const eval::Score& score) {
   return {score.tokens,
           {{"loss", score.loss},
            {"next_token_accuracy", score.next_token_accuracy},

@@ -15,7 +15,7 @@ namespace dmc::dist {
 class PeerLost : public Error {
  public:
   PeerLost(std::vector<int> ranks, const std::string& sentence)
-      : Error(ErrorKind::kInternal, sentence), ranks_(std::move(ranks)) {}
+      : Error(ErrorCode::kInternal, sentence), ranks_(std::move(ranks)) {}
   const std::vector<int>& ranks() const { return ranks_; }  // which; empty: not known
 
  private:

@@ -23,16 +23,22 @@ struct Kind {
   Runner run;
 };
 
-// Gloo's ranks are processes, but they may as well be threads that share nothing but a store.
-void run_on_gloo(int size, const std::function<void(Group&)>& work) {
+// With groups for processes, whose ranks may as well be threads that share nothing but a store:
+// each has what `make(store, place, timing)` gives.
+template <class Make>
+void run_over_store(int size, const std::function<void(Group&)>& work, const Make& make) {
   const auto store = c10::make_intrusive<c10d::HashStore>();
   run_as_threads(size, [&](Group& thread) {
     const Place place = {
         .rank = thread.rank(), .size = size, .local_size = size, .host = "127.0.0.1"};
     const Timing quick = {.heartbeat = std::chrono::milliseconds(250)};
-    const std::unique_ptr<Group> group = gloo_group(store, place, quick);
+    const std::unique_ptr<Group> group = make(store, place, quick);
     work(*group);
   });
+}
+
+void run_on_gloo(int size, const std::function<void(Group&)>& work) {
+  run_over_store(size, work, gloo_group);
 }
 
 // Whether who asks for NCCL gets one that sums on the CPU (tests/fakes/fake_nccl.cpp): it has that
@@ -43,15 +49,9 @@ bool nccl_is_fake() {
   return dlopen("libnccl.so.2", RTLD_NOW) == fake;
 }
 
-// Likewise, with that NCCL.
 void run_on_nccl(int size, const std::function<void(Group&)>& work) {
-  const auto store = c10::make_intrusive<c10d::HashStore>();
-  run_as_threads(size, [&](Group& thread) {
-    const Place place = {
-        .rank = thread.rank(), .size = size, .local_size = size, .host = "127.0.0.1"};
-    const Timing quick = {.heartbeat = std::chrono::milliseconds(250)};
-    const std::unique_ptr<Group> group = nccl_group(store, place, at::kCPU, quick);
-    work(*group);
+  run_over_store(size, work, [](const Store& store, const Place& place, const Timing& timing) {
+    return nccl_group(store, place, at::kCPU, timing);
   });
 }
 

@@ -124,8 +124,8 @@ PeerLost Heartbeat::peer_lost(const std::string& what) {
     return {lost, "the processes of this run could not exchange numbers (" + first_line +
                       "); --resume goes on from the last checkpoint"};
   }
-  return {lost, "process " + as_text(lost) + " of " + std::to_string(place_.size) +
-                    " (counted from 0) is gone, and the run cannot go on without it; see what it "
+  return {lost, named(as_text(lost), place_.size) +
+                    " is gone, and the run cannot go on without it; see what it "
                     "said; --resume goes on from the last checkpoint"};
 }
 

@@ -13,8 +13,8 @@
 namespace dmc::dist {
 
 // A collective of place.size processes that share `store`, for tensors on `device`, whose exchanges
-// run on LibTorch's default stream. Error(kUsage) naming --device if NCCL is not found; PeerLost,
-// thrown by settle() too, which is where a rank that is gone is noticed.
+// run on LibTorch's default stream. Error(kInvalidArgument) naming --device if NCCL is not found;
+// PeerLost, thrown by settle() too, which is where a rank that is gone is noticed.
 std::unique_ptr<Group> nccl_group(const Store& store, const Place& place, const at::Device& device,
                                   const Timing& timing = {});
 

@@ -5,37 +5,35 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/loaded_library.h"
 
 namespace dmc::dist {
 namespace {
 
 constexpr const char* kName = "libnccl.so.2";
 
-template <class Function>
-void find(void* library, const char* name, Function& function) {
-  void* const found = dlsym(library, name);
-  if (found == nullptr) throw internal_error(std::string(kName) + " has no function " + name);
-  function = reinterpret_cast<Function>(found);
-}
-
 // It stays loaded: CUDA does not survive its unloading.
 NcclLibrary load() {
   void* const library = dlopen(kName, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    throw usage_error(std::string("--device cuda: ") + kName +
-                      ", through which GPUs exchange gradients, was not found; it comes with "
-                      "PyTorch for CUDA, add its folder to LD_LIBRARY_PATH");
+    throw unavailable("device",
+                      std::string("cuda needs ") + kName +
+                          ", through which GPUs exchange gradients, was not found; it comes with "
+                          "PyTorch for CUDA, add its folder to LD_LIBRARY_PATH");
   }
+  const auto find = [library](const char* name, auto& function) {
+    find_function(library, kName, name, function);
+  };
   NcclLibrary result{};
-  find(library, "ncclGetUniqueId", result.get_unique_id);
-  find(library, "ncclCommInitRank", result.init_rank);
-  find(library, "ncclCommDestroy", result.destroy);
-  find(library, "ncclCommAbort", result.abort);
-  find(library, "ncclCommGetAsyncError", result.get_async_error);
-  find(library, "ncclGetErrorString", result.error_string);
-  find(library, "ncclAllReduce", result.all_reduce);
-  find(library, "ncclReduce", result.reduce);
-  find(library, "ncclBroadcast", result.broadcast);
+  find("ncclGetUniqueId", result.get_unique_id);
+  find("ncclCommInitRank", result.init_rank);
+  find("ncclCommDestroy", result.destroy);
+  find("ncclCommAbort", result.abort);
+  find("ncclCommGetAsyncError", result.get_async_error);
+  find("ncclGetErrorString", result.error_string);
+  find("ncclAllReduce", result.all_reduce);
+  find("ncclReduce", result.reduce);
+  find("ncclBroadcast", result.broadcast);
   return result;
 }
 

@@ -17,7 +17,7 @@ struct NcclLibrary {
   nccl_abi::Broadcast broadcast;
 };
 
-// Error(kUsage) naming --device if there is none.
+// Error(kInvalidArgument) naming --device if there is none.
 const NcclLibrary& nccl();
 
 }  // namespace dmc::dist

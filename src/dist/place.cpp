@@ -13,7 +13,7 @@ constexpr int kMostProcesses = 1 << 16;
 std::string required(const Environment& environment, const char* name) {
   const char* const text = environment(name);
   if (text != nullptr && *text != '\0') return text;
-  throw usage_error(
+  throw invalid_argument(
       std::string(name) +
       ": is not set in the environment, but RANK or WORLD_SIZE is; a launcher such as "
       "torchrun sets them all, and without any of them dmc trains in one process");
@@ -25,9 +25,9 @@ int number(const char* name, const std::string& text, int low, int high, const c
   const char* const end = text.data() + text.size();
   const auto [stopped, error] = std::from_chars(text.data(), end, result);
   if (error != std::errc() || stopped != end || result < low || result > high) {
-    throw usage_error(std::string(name) + ": \"" + text + "\" in the environment is not " + what +
-                      ", a whole number from " + std::to_string(low) + " to " +
-                      std::to_string(high));
+    throw invalid_argument(std::string(name) + ": \"" + text + "\" in the environment is not " +
+                           what + ", a whole number from " + std::to_string(low) + " to " +
+                           std::to_string(high));
   }
   return result;
 }
@@ -65,6 +65,10 @@ std::optional<Place> place_from(const Environment& environment) {
   const char* const restarts = environment("TORCHELASTIC_RESTART_COUNT");
   place.attempt = restarts != nullptr ? restarts : "0";
   return place;
+}
+
+std::string named(const std::string& ranks, int size) {
+  return "process " + ranks + " of " + std::to_string(size) + " (counted from 0)";
 }
 
 }  // namespace dmc::dist

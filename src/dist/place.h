@@ -21,8 +21,11 @@ struct Place {
 using Environment = std::function<const char*(const char* name)>;
 
 // What torchrun and launchers like it say in RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
-// MASTER_ADDR and MASTER_PORT; nothing if neither RANK nor WORLD_SIZE is set. Error(kUsage) naming
-// the variable that is missing or wrong.
+// MASTER_ADDR and MASTER_PORT; nothing if neither RANK nor WORLD_SIZE is set.
+// Error(kInvalidArgument) naming the variable that is missing or wrong.
 std::optional<Place> place_from(const Environment& environment);
+
+// What messages call one process of a run, or several: "process 2 of 4 (counted from 0)".
+std::string named(const std::string& ranks, int size);
 
 }  // namespace dmc::dist

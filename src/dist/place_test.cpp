@@ -77,7 +77,7 @@ TEST_P(BadPlace, IsRefusedInASentenceThatNamesTheVariable) {
     place_of(variables);
     FAIL() << "it was taken";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
     EXPECT_EQ(std::string(error.what()).rfind(std::string(variable) + ": ", 0), 0u) << error.what();
     EXPECT_NE(std::string(error.what()).find(value == nullptr ? "not set" : value),
               std::string::npos);

@@ -93,14 +93,11 @@ std::string sentence_in(const std::string& text) {
   return text.substr(first, text.find('\n', first) - first);
 }
 
-ErrorKind kind_of(int exit_code) {
-  return exit_code == 2 || exit_code == 3 ? static_cast<ErrorKind>(exit_code)
-                                          : ErrorKind::kInternal;
-}
-
-std::string named(int rank, size_t processes) {
-  return "process " + std::to_string(rank) + " of " + std::to_string(processes) +
-         " (counted from 0)";
+ErrorCode code_of(int exit_code) {
+  for (ErrorCode code : {ErrorCode::kInvalidArgument, ErrorCode::kData}) {
+    if (dmc::exit_code(code) == exit_code) return code;
+  }
+  return ErrorCode::kInternal;
 }
 
 }  // namespace
@@ -117,7 +114,7 @@ Processes::Processes(const Place& place) : children_(static_cast<size_t>(place.s
     if (child.id == 0) become(argv.data(), envp.data(), child.output, parent);
     if (child.id < 0) {
       const std::string reason = why_not();
-      throw internal_error("--processes: cannot start another process: " + reason);
+      throw internal_error("cannot start another process: " + reason);
     }
   }
 }
@@ -153,7 +150,7 @@ Processes::Child& Processes::reaped(int rank, bool wait_for_end) {
 std::optional<Error> Processes::failure(int rank) {
   const Child& child = reaped(rank, false);
   if (!child.status || *child.status == 0) return std::nullopt;
-  const std::string name = named(rank, children_.size() + 1);
+  const std::string name = named(std::to_string(rank), static_cast<int>(children_.size()) + 1);
   if (WIFSIGNALED(*child.status)) {
     const int signal = WTERMSIG(*child.status);
     return internal_error(name + " was ended by signal " + std::to_string(signal) + ", " +
@@ -161,7 +158,7 @@ std::optional<Error> Processes::failure(int rank) {
   }
   const int code = WEXITSTATUS(*child.status);
   const std::string said = sentence_in(text_of(child.output));
-  return Error(kind_of(code), said.empty() ? name + " ended with exit code " + std::to_string(code)
+  return Error(code_of(code), said.empty() ? name + " ended with exit code " + std::to_string(code)
                                            : name + ": " + said);
 }
 

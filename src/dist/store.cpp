@@ -22,10 +22,11 @@ void quieten_libtorch() {
 
 Error no_store(const Place& place) {
   if (place.serves_store) {
-    return usage_error("MASTER_PORT: cannot listen on port " + std::to_string(place.port) +
-                       ", another program may do so; name a free one, the same for all processes");
+    return invalid_argument(
+        "MASTER_PORT: cannot listen on port " + std::to_string(place.port) +
+        ", another program may do so; name a free one, the same for all processes");
   }
-  return usage_error(
+  return invalid_argument(
       "MASTER_ADDR, MASTER_PORT: no process of the run answers at " + address(place) +
       "; start the one of RANK 0 on that machine, and let no firewall stand between");
 }
@@ -55,9 +56,9 @@ void wait_for_all(c10d::Store& store, const Place& place, const std::function<vo
   for (; here < place.size; here = store.add("here", 0)) {
     if (meanwhile) meanwhile();
     if (watch.seconds() > std::chrono::duration<double>(patience).count()) {
-      throw usage_error("WORLD_SIZE: only " + std::to_string(here) + " of " +
-                        std::to_string(place.size) + " processes came to " + address(place) +
-                        " in time; see what the others said");
+      throw invalid_argument("WORLD_SIZE: only " + std::to_string(here) + " of " +
+                             std::to_string(place.size) + " processes came to " + address(place) +
+                             " in time; see what the others said");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

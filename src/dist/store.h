@@ -16,11 +16,11 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 inline constexpr std::chrono::milliseconds kPatience = std::chrono::minutes(5);
 
 // Serves the store or connects to it, as `place` says. A port of 0 is replaced by a free one.
-// Error(kUsage) naming MASTER_ADDR or MASTER_PORT if that does not succeed in time.
+// Error(kInvalidArgument) naming MASTER_ADDR or MASTER_PORT if that does not succeed in time.
 Store open_store(Place& place, std::chrono::milliseconds patience = kPatience);
 
 // Returns when all processes of the run have called it. `meanwhile` is called now and then, and may
-// throw. Error(kUsage) if not all come in time.
+// throw. Error(kInvalidArgument) if not all come in time.
 void wait_for_all(c10d::Store& store, const Place& place, const std::function<void()>& meanwhile,
                   std::chrono::milliseconds patience = kPatience);
 

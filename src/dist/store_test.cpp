@@ -36,7 +36,7 @@ void expect_refused(Place place, const char* words) {
     open_store(place, milliseconds(500));
     FAIL() << "a store was opened";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
     EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
   }
 }
@@ -68,7 +68,7 @@ TEST(WaitForAll, SaysHowManyCame) {
     wait_for_all(*store, place_of(0, 3), {}, milliseconds(50));
     FAIL() << "two never came";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
     EXPECT_NE(std::string(error.what()).find("only 1 of 3"), std::string::npos) << error.what();
   }
 }

@@ -17,10 +17,10 @@ Place of_launcher_or_alone(int processes) {
   const std::optional<Place> place = place_from([](const char* name) { return getenv(name); });
   if (!place) return {};
   if (processes > 0 && processes != place->size) {
-    throw usage_error("--processes: " + std::to_string(processes) +
-                      ", but WORLD_SIZE in the "
-                      "environment says that a launcher has started " +
-                      std::to_string(place->size) + "; leave the flag out");
+    throw invalid_argument("processes", std::to_string(processes) +
+                                            ", but WORLD_SIZE in the "
+                                            "environment says that a launcher has started " +
+                                            std::to_string(place->size) + "; leave the flag out");
   }
   return *place;
 }

@@ -12,13 +12,14 @@ namespace dmc::dist {
 class Team {
  public:
   // With `processes` above 0 as many on this machine; else those that a launcher started, if the
-  // environment tells of one; else this process alone. Error(kUsage) naming the flag or the
-  // variable that is wrong.
+  // environment tells of one; else this process alone. Error(kInvalidArgument) naming the flag or
+  // the variable that is wrong.
   explicit Team(int processes);
 
   const Place& place() const { return place_; }
   // Starts the other processes, if they are not yet, and meets them: with NCCL if `device` is a
-  // GPU, else with Gloo. Error(kUsage) if they do not come; an Error of their own if they fail.
+  // GPU, else with Gloo. Error(kInvalidArgument) if they do not come; an Error of their own if they
+  // fail.
   void meet(const at::Device& device);
   Group& group() { return *group_; }
 

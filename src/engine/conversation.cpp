@@ -20,8 +20,8 @@ size_t common_length(const std::vector<int32_t>& a, const std::vector<int32_t>& 
 
 }  // namespace
 
-Conversation::Conversation(ModelRunner& runner, const io::Tokenizer& tokenizer,
-                           const io::ChatTemplate& chat, const std::string& system)
+Conversation::Conversation(ModelRunner& runner, const text::Tokenizer& tokenizer,
+                           const text::ChatTemplate& chat, const std::string& system)
     : runner_(runner), tokenizer_(tokenizer), chat_(chat) {
   if (!system.empty()) add_message(&messages_, "system", system);
 }
@@ -37,7 +37,7 @@ void Conversation::release(std::optional<Held>& held) {
 }
 
 std::vector<int32_t> Conversation::tokens_so_far(bool add_generation_prompt) const {
-  const io::ChatPrompt prompt = chat_.render(messages_, add_generation_prompt);
+  const text::ChatPrompt prompt = chat_.render(messages_, add_generation_prompt);
   return tokenizer_.encode_marked(prompt.text, prompt.untrusted);
 }
 
@@ -84,7 +84,7 @@ Turn Conversation::reply(const std::string& message, const GenerateOptions& opti
   const double seconds = watch.seconds();
 
   Turn turn{.prompt_tokens = std::ssize(tokens), .kept_tokens = static_cast<int64_t>(kept)};
-  io::StreamDecoder decoder(tokenizer_, /*continues=*/true);
+  text::StreamDecoder decoder(tokenizer_, /*continues=*/true);
   const auto show = [&](const std::string& text) {
     turn.text += text;
     on_text(text);

@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/generate.h"
-#include "io/chat_template.h"
-#include "io/tokenizer.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
 
 namespace dmc::engine {
 
@@ -26,14 +26,15 @@ class Conversation {
  public:
   // All must outlive this, which owns its sequences in `runner`. `system` is the first message, ""
   // for none.
-  Conversation(ModelRunner& runner, const io::Tokenizer& tokenizer, const io::ChatTemplate& chat,
-               const std::string& system);
+  Conversation(ModelRunner& runner, const text::Tokenizer& tokenizer,
+               const text::ChatTemplate& chat, const std::string& system);
   ~Conversation();
   Conversation(const Conversation&) = delete;
   Conversation& operator=(const Conversation&) = delete;
 
   // The model's reply to the next message; on_text is called with its text as it comes.
-  // Error(kUsage) if the conversation does not fit the context or the template refuses it.
+  // Error(kInvalidArgument) if the conversation does not fit the context or the template refuses
+  // it.
   Turn reply(const std::string& message, const GenerateOptions& options,
              const std::function<void(const std::string&)>& on_text,
              const std::function<bool()>& cancelled);
@@ -54,8 +55,8 @@ class Conversation {
   void release(std::optional<Held>& held);
 
   ModelRunner& runner_;
-  const io::Tokenizer& tokenizer_;
-  const io::ChatTemplate& chat_;
+  const text::Tokenizer& tokenizer_;
+  const text::ChatTemplate& chat_;
   nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
   // The template may write a reply in another way than the model did (trimmed, without its
   // thoughts), and its text may have other tokens. A compressed cache cannot be rolled back to

@@ -52,7 +52,7 @@ class HistoryRunner : public ModelRunner {
                        : static_cast<size_t>(kEnd)] = 1.0f;
     return result;
   }
-  io::Tokenizer tokenizer_{kModel};
+  text::Tokenizer tokenizer_{kModel};
   SequenceId last_ = 0;
 };
 
@@ -83,8 +83,8 @@ class Templates : public testing::TestWithParam<Case> {};
 
 // The slow twin takes the whole conversation in anew for each reply.
 TEST_P(Templates, RepliesAreThoseOfAFreshCache) {
-  const io::Tokenizer tokenizer(kModel);
-  const io::ChatTemplate chat(GetParam().chat, "template");
+  const text::Tokenizer tokenizer(kModel);
+  const text::ChatTemplate chat(GetParam().chat, "template");
   HistoryRunner runner;
   auto messages = nlohmann::ordered_json::array({{{"role", "system"}, {"content", "short"}}});
   {
@@ -116,8 +116,8 @@ INSTANTIATE_TEST_SUITE_P(Table, Templates, testing::ValuesIn(kTemplates),
 
 // Tokens that each of three turns finds in the cache.
 std::vector<int64_t> kept(const Case& c) {
-  const io::Tokenizer tokenizer(kModel);
-  const io::ChatTemplate chat(c.chat, "template");
+  const text::Tokenizer tokenizer(kModel);
+  const text::ChatTemplate chat(c.chat, "template");
   HistoryRunner runner;
   Conversation conversation(runner, tokenizer, chat, "");
   std::vector<int64_t> result;
@@ -145,8 +145,8 @@ TEST(Conversation, KeepsWhatTheTemplateLeavesAsItWas) {
 }
 
 TEST(Conversation, SaysWhenTheContextIsFull) {
-  const io::Tokenizer tokenizer(kModel);
-  const io::ChatTemplate chat(kTemplates[0].chat, "template");
+  const text::Tokenizer tokenizer(kModel);
+  const text::ChatTemplate chat(kTemplates[0].chat, "template");
   HistoryRunner runner;
   Conversation conversation(runner, tokenizer, chat, "");
   const auto reply = [&](const std::string& message) {

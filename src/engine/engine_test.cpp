@@ -107,7 +107,7 @@ TEST(Generate, RefusesPromptsThatDoNotFit) {
     run(std::vector<int32_t>(9, 1), {});
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
     EXPECT_NE(std::string(error.what()).find("9 tokens, the model's context is 8"),
               std::string::npos);
   }

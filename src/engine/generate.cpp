@@ -41,12 +41,12 @@ bool take(std::span<const int32_t> written, std::span<const int64_t> stop_ids,
 void check_request(const ModelRunner& runner, std::span<const int32_t> prompt,
                    const GenerateOptions& options) {
   check_sampling_options(options.sampling);
-  if (prompt.empty()) throw usage_error("the prompt is empty; give some text");
+  if (prompt.empty()) throw invalid_argument("the prompt is empty; give some text");
   const int64_t tokens = options.held_tokens + static_cast<int64_t>(prompt.size());
   if (tokens > runner.max_positions()) {
-    throw usage_error("the prompt has " + std::to_string(tokens) +
-                      " tokens, the model's context is " + std::to_string(runner.max_positions()) +
-                      "; shorten the prompt");
+    throw invalid_argument("the prompt has " + std::to_string(tokens) +
+                           " tokens, the model's context is " +
+                           std::to_string(runner.max_positions()) + "; shorten the prompt");
   }
 }
 

@@ -26,14 +26,14 @@ struct Generation {
   double prefill_seconds = 0.0, decode_seconds = 0.0;
 };
 
-// Error(kUsage) when the prompt is empty or does not fit the context, or a sampling option is out
-// of range. generate() checks too; callers that print before they generate ask first.
+// Error(kInvalidArgument) when the prompt is empty or does not fit the context, or a sampling
+// option is out of range. generate() checks too; callers that print before they generate ask first.
 void check_request(const ModelRunner& runner, std::span<const int32_t> prompt,
                    const GenerateOptions& options);
 
 // Continues `prompt` on a sequence the caller owns. on_token is called with each token as it comes;
 // `cancelled` is asked after each portion of them that the runner writes at once, which takes about
-// a twentieth of a second or is a single token. Error(kUsage) as check_request().
+// a twentieth of a second or is a single token. Error(kInvalidArgument) as check_request().
 Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(int32_t)>& on_token,
                     const std::function<bool()>& cancelled);

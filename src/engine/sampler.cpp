@@ -28,12 +28,12 @@ std::vector<int32_t> likeliest_first(std::span<const float> logits, size_t count
 
 void check_sampling_options(const SamplingOptions& options) {
   if (!(options.temperature >= 0.0 && options.temperature <= 100.0)) {
-    throw usage_error("--temperature: expected a number from 0 to 100");
+    throw invalid_argument("temperature", "expected a number from 0 to 100");
   }
   if (!(options.top_p > 0.0 && options.top_p <= 1.0)) {
-    throw usage_error("--top-p: expected a number above 0 and at most 1");
+    throw invalid_argument("top_p", "expected a number above 0 and at most 1");
   }
-  if (options.top_k < 0) throw usage_error("--top-k: expected 0 (all) or a positive number");
+  if (options.top_k < 0) throw invalid_argument("top_k", "expected 0 (all) or a positive number");
 }
 
 int32_t sample(std::span<const float> logits, const SamplingOptions& options, int64_t position) {

@@ -13,7 +13,7 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-// Error(kUsage) naming the option that is out of range.
+// Error(kInvalidArgument) naming the option that is out of range.
 void check_sampling_options(const SamplingOptions& options);
 
 // The token for `position` of a text. The random number depends on (seed, position) alone, so a

@@ -4,13 +4,13 @@
 #include <map>
 
 #include "base/error.h"
-#include "eval/text.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 
-TokenPair encode_pair(const io::Tokenizer& tokenizer, const std::string& context,
+TokenPair encode_pair(const text::Tokenizer& tokenizer, const std::string& context,
                       const std::string& continuation) {
-  const std::string text(right_stripped(context));
+  const std::string text(text::right_stripped(context));
   const std::string rest = context.substr(text.size()) + continuation;
   TokenPair pair{tokenizer.encode_prompt(text), tokenizer.encode_prompt(text + rest)};
   const size_t cut = std::min(pair.context.size(), pair.continuation.size());
@@ -74,10 +74,10 @@ std::vector<LogLikelihood> ContinuationScorer::score(const std::string& context,
   for (const std::string& continuation : continuations) {
     const TokenPair pair = encode_pair(tokenizer_, context, continuation);
     if (pair.context.empty() || pair.continuation.empty() || pair.continuation.size() >= longest) {
-      throw data_error("\"" + shortened(continuation) + "\" after \"" + shortened(context) +
-                       "\" cannot be scored: both must have tokens, and the former at most " +
-                       std::to_string(longest - 1) + ", found " +
-                       std::to_string(pair.continuation.size()));
+      throw data_error(
+          "\"" + text::shortened(continuation) + "\" after \"" + text::shortened(context) +
+          "\" cannot be scored: both must have tokens, and the former at most " +
+          std::to_string(longest - 1) + ", found " + std::to_string(pair.continuation.size()));
     }
     const size_t kept = std::min(pair.context.size(), longest - pair.continuation.size());
     auto trunk = trunks.find(kept);

@@ -15,7 +15,7 @@
 #include "engine/model_runner.h"
 #include "eval/log_probs.h"
 #include "eval/sequence.h"
-#include "io/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace dmc::eval {
 
@@ -24,13 +24,13 @@ struct TokenPair {
 };
 
 // `context` without white space at its end must not be empty.
-TokenPair encode_pair(const io::Tokenizer& tokenizer, const std::string& context,
+TokenPair encode_pair(const text::Tokenizer& tokenizer, const std::string& context,
                       const std::string& continuation);
 
 class ContinuationScorer {
  public:
   // Both must outlive it.
-  ContinuationScorer(engine::ModelRunner& runner, const io::Tokenizer& tokenizer)
+  ContinuationScorer(engine::ModelRunner& runner, const text::Tokenizer& tokenizer)
       : runner_(runner), tokenizer_(tokenizer) {}
 
   // Rates each continuation of `context`. The context is taken in once and forked. `beginning`, a
@@ -60,7 +60,7 @@ class ContinuationScorer {
   LogLikelihood rate_branch(const Trunk& trunk, Tokens continuation);
 
   engine::ModelRunner& runner_;
-  const io::Tokenizer& tokenizer_;
+  const text::Tokenizer& tokenizer_;
   std::optional<Beginning> beginning_;
   CacheUse cache_use_;
 };

@@ -10,8 +10,8 @@
 namespace dmc::eval {
 namespace {
 
-const io::Tokenizer& tokenizer() {
-  static const io::Tokenizer tokenizer("models/builtin");
+const text::Tokenizer& tokenizer() {
+  static const text::Tokenizer tokenizer("models/builtin");
   return tokenizer;
 }
 

@@ -7,9 +7,9 @@
 #include <memory>
 
 #include "base/error.h"
-#include "eval/text.h"
-#include "io/json.h"
-#include "io/safetensors.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -70,7 +70,7 @@ std::string read_bz2(const fs::path& path) {
 std::string read_data_file(const fs::path& path) {
   if (path.extension() == ".gz") return read_gz(path);
   if (path.extension() == ".bz2") return read_bz2(path);
-  return io::read_text_file(path, kLargest);
+  return read_text_file(path, kLargest);
 }
 
 const json& Record::at(const char* key) const {
@@ -96,18 +96,18 @@ std::vector<Record> read_json_lines(const fs::path& path) {
   const std::string content = read_data_file(path);
   std::vector<Record> records;
   int64_t number = 0;
-  for (std::string_view line : split_lines(content)) {
+  for (std::string_view line : text::split_lines(content)) {
     ++number;
-    if (stripped(line).empty()) continue;
+    if (text::stripped(line).empty()) continue;
     const std::string where = path.string() + ", line " + std::to_string(number);
-    records.push_back({io::parse_json(line, where), where});
+    records.push_back({parse_json(line, where), where});
     if (!records.back().json.is_object()) fail(where, "is not a JSON object");
   }
   return records;
 }
 
 std::vector<Record> read_json_array(const fs::path& path) {
-  json list = io::parse_json(read_data_file(path), path.string());
+  json list = parse_json(read_data_file(path), path.string());
   if (!list.is_array()) fail(path.string(), "is not a JSON list");
   std::vector<Record> records;
   for (auto& entry : list) {

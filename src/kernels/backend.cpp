@@ -23,8 +23,8 @@ const Backend& choose() {
   const char* wanted = std::getenv("DMC_BACKEND");
   if (wanted == nullptr) return kBackends[0];
   if (const Backend* known = find_named(kBackends, wanted)) return *known;
-  throw usage_error(std::string("DMC_BACKEND: \"") + wanted + "\" is not one of " +
-                    join(kBackends, ", ", &Backend::name));
+  throw invalid_argument(std::string("DMC_BACKEND: \"") + wanted + "\" is not one of " +
+                         join(kBackends, ", ", &Backend::name));
 }
 
 }  // namespace

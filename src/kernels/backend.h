@@ -36,8 +36,8 @@ struct Backend {
 };
 
 std::span<const Backend> backends();  // backend.cpp; the first is the default
-// The one in use: the environment variable DMC_BACKEND, else the default. Error(kUsage) if it names
-// none.
+// The one in use: the environment variable DMC_BACKEND, else the default. Error(kInvalidArgument)
+// if it names none.
 const Backend& backend();
 
 }  // namespace dmc::kernels

@@ -62,7 +62,7 @@ void add_stored(const std::string& name, const at::Tensor& tensor, const WeightF
                        scales.data_ptr<float>() + r);
   }
   (*to)[name] = rounded;
-  (*to)[io::scale_name(name)] = scales;
+  (*to)[model::scale_name(name)] = scales;
 }
 
 }  // namespace
@@ -78,7 +78,8 @@ at::ScalarType float_type(const std::string& name) {
   for (const FloatType& known : kFloatTypes) {
     if (name == known.name) return known.type;
   }
-  throw usage_error("weights of dtype \"" + name + "\" cannot be written; f32, f16 and bf16 can");
+  throw invalid_argument("weights of dtype \"" + name +
+                         "\" cannot be written; f32, f16 and bf16 can");
 }
 
 const char* float_type_name(at::ScalarType type) {
@@ -88,15 +89,15 @@ const char* float_type_name(at::ScalarType type) {
   throw internal_error(std::string("config.json has no name for dtype ") + at::toString(type));
 }
 
-at::Tensor to_tensor(const io::TensorView& view, at::ScalarType dtype) {
+at::Tensor to_tensor(const model::TensorView& view, at::ScalarType dtype) {
   // from_blob wants a mutable pointer; the copy below is all that reads it.
   void* data = const_cast<std::byte*>(view.bytes.data());
   const at::Tensor mapped = at::from_blob(data, view.shape, scalar_type(view.dtype));
   return mapped.to(dtype, /*non_blocking=*/false, /*copy=*/true);
 }
 
-io::TensorMap to_views(const TensorsByName& tensors) {
-  io::TensorMap views;
+model::TensorMap to_views(const TensorsByName& tensors) {
+  model::TensorMap views;
   for (const auto& [name, tensor] : tensors) {
     DMC_CHECK(tensor.is_contiguous() && tensor.is_cpu());
     const auto* data = static_cast<const std::byte*>(tensor.const_data_ptr());
@@ -115,18 +116,18 @@ void save_model(const std::filesystem::path& dir, const std::string& config_json
     bytes[name] = stored_bytes(name, tensor, form);
     total += bytes[name];
   }
-  std::vector<io::Shard> shards = io::plan_shards(bytes, form.shard_bytes);
-  for (io::Shard& shard : shards) {  // a shard at a time: converting takes as much memory
+  std::vector<model::Shard> shards = model::plan_shards(bytes, form.shard_bytes);
+  for (model::Shard& shard : shards) {  // a shard at a time: converting takes as much memory
     TensorsByName converted;
     for (const std::string& name : shard.tensors) {
       add_stored(name, parameters.at(name).detach(), form, &converted);
     }
-    io::write_safetensors(dir / shard.file, to_views(converted));
+    model::write_safetensors(dir / shard.file, to_views(converted));
     shard.tensors.clear();
     for (const auto& [name, tensor] : converted) shard.tensors.push_back(name);
   }
-  io::finish_shards(dir, shards, total);
-  io::write_file_atomically(dir / "config.json", config_json);
+  model::finish_shards(dir, shards, total);
+  write_file_atomically(dir / "config.json", config_json);
 }
 
 at::Generator generator(uint64_t seed) { return at::make_generator<at::CPUGeneratorImpl>(seed); }

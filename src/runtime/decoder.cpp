@@ -25,7 +25,7 @@ void each_row(int64_t rows, const std::function<void(int64_t)>& fn) {
 // to = norm(from), `width` numbers; may be the same.
 void norm_row(const Norm& norm, const float* from, int64_t width, float* to) {
   float mean = 0.0f;
-  if (norm.kind == io::NormKind::kLayer) {
+  if (norm.kind == model::NormKind::kLayer) {
     for (int64_t i = 0; i < width; ++i) mean += from[i];
     mean /= static_cast<float>(width);
   }
@@ -56,15 +56,15 @@ float gelu_tanh(float x) {
 }
 
 // to[width] of what up's matrix gave: gate and up, or up alone. They may be the same.
-void activate(io::Activation activation, const float* from, int64_t width, float* to) {
+void activate(model::Activation activation, const float* from, int64_t width, float* to) {
   switch (activation) {
-    case io::Activation::kSiluGated:
+    case model::Activation::kSiluGated:
       kernels::backend().silu_product(from, from + width, width, to);
       return;
-    case io::Activation::kGelu:
+    case model::Activation::kGelu:
       std::transform(from, from + width, to, gelu);
       return;
-    case io::Activation::kGeluTanh:
+    case model::Activation::kGeluTanh:
       std::transform(from, from + width, to, gelu_tanh);
       return;
   }

@@ -1,5 +1,5 @@
 // One pass of a decoder over some tokens with the compressed cache, on kernels alone: what the
-// training-side models::Decoder means, at the speed inference wants. All numbers f32, rows of
+// training-side nn::Decoder means, at the speed inference wants. All numbers f32, rows of
 // [hidden].
 #pragma once
 
@@ -49,7 +49,7 @@ class Decoder {
   void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
   policy::Decision decide(int layer, int64_t row, int64_t head) const;
 
-  const io::ModelConfig& config_;
+  const model::ModelConfig& config_;
   const DecoderWeights& weights_;
   const policy::Policy& policy_;
   DecisionKnobs knobs_;

@@ -8,7 +8,7 @@
 namespace dmc::runtime {
 namespace {
 
-cache::CacheConfig cache_config(const io::ModelConfig& config, const PolicyChoice& choice,
+cache::CacheConfig cache_config(const model::ModelConfig& config, const PolicyChoice& choice,
                                 DType slot_type, const kernels::RopeTable* rope) {
   cache::CacheConfig result;
   result.layers = static_cast<int>(config.num_layers);

@@ -20,7 +20,8 @@ struct RunnerOptions {
 
 class DecoderRunner : public Runner {
  public:
-  // Shares `model`. Error(kUsage) as choose_policy(), or for a context the model does not have.
+  // Shares `model`. Error(kInvalidArgument) as choose_policy(), or for a context the model does not
+  // have.
   DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options);
 
   int64_t max_positions() const override { return max_positions_; }

@@ -65,9 +65,9 @@ int64_t fitting_batch(Runner& runner, std::span<const int32_t> prompt, int64_t b
   const int64_t needed = runner.cache_bytes();
   runner.release(probe);
   if (needed > bytes) {
-    throw usage_error("--kv-budget: a sequence of " + std::to_string(prompt.size()) +
-                      " tokens takes " + human_bytes(static_cast<double>(needed)) +
-                      " of cache; give more");
+    throw invalid_argument("kv_budget",
+                           "a sequence of " + std::to_string(prompt.size()) + " tokens takes " +
+                               human_bytes(static_cast<double>(needed)) + " of cache; give more");
   }
   return bytes / needed;
 }

@@ -37,8 +37,8 @@ struct Measurement {
 // Subjects take turns within each repeat and medians are kept, so that a change of the machine's
 // speed meets all alike. Results come point by point, subjects in their order. `text` must have
 // max(contexts) tokens. Contexts beyond a model's own are allowed: speed does not depend on
-// meaning. Error(kUsage) if kv_budget holds not one sequence. on_point is called after each timed
-// point.
+// meaning. Error(kInvalidArgument) if kv_budget holds not one sequence. on_point is called after
+// each timed point.
 std::vector<Measurement> measure(const std::vector<Subject>& subjects,
                                  const std::vector<int32_t>& text, const MeasureOptions& options,
                                  const std::function<void(int64_t done, int64_t total)>& on_point);

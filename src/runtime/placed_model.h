@@ -11,7 +11,8 @@ namespace dmc::runtime {
 class PlacedModel {
  public:
   PlacedModel(std::shared_ptr<const Model> model) : on_{nullptr, std::move(model), nullptr} {}
-  // On a device, whose memory it takes; without one on the CPU. Error(kUsage) as upload_model().
+  // On a device, whose memory it takes; without one on the CPU. Error(kInvalidArgument) as
+  // upload_model().
   PlacedModel(std::shared_ptr<const Model> model, std::shared_ptr<kernels::cuda::Device> device);
 
   const Model& model() const { return *on_.model; }

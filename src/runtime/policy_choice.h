@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "io/model_config.h"
+#include "model/model_config.h"
 #include "policy/policy.h"
 
 namespace dmc::runtime {
@@ -37,8 +37,8 @@ struct PolicyChoice {
 // looked at anew for every few tokens.
 int64_t prompt_chunk(const PolicyChoice& choice, int64_t wanted);
 
-// Error(kUsage) for an unknown policy, one the model was not trained for, or options that the
-// policy has no use for.
-PolicyChoice choose_policy(const io::ModelConfig& config, const PolicyOptions& options);
+// Error(kInvalidArgument) for an unknown policy, one the model was not trained for, or options that
+// the policy has no use for.
+PolicyChoice choose_policy(const model::ModelConfig& config, const PolicyOptions& options);
 
 }  // namespace dmc::runtime

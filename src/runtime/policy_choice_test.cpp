@@ -7,19 +7,19 @@
 namespace dmc::runtime {
 namespace {
 
-io::ModelConfig retrofitted(const std::string& method) {
-  io::ModelConfig config;
-  config.dmc = io::DmcConfig{};
+model::ModelConfig retrofitted(const std::string& method) {
+  model::ModelConfig config;
+  config.dmc = model::DmcConfig{};
   config.dmc->method = method;
   return config;
 }
 
-std::string complaint(const io::ModelConfig& config, const PolicyOptions& options) {
+std::string complaint(const model::ModelConfig& config, const PolicyOptions& options) {
   try {
     choose_policy(config, options);
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    return error.what();
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    return command_line_sentence(error);
   }
   return "";
 }
@@ -43,14 +43,14 @@ TEST(PolicyChoice, ARatioReachesThePolicyInItsOwnWay) {
 // Each complaint names the flag and what to do.
 TEST(PolicyChoice, RefusesWhatAPolicyHasNoUseFor) {
   const struct {
-    io::ModelConfig config;
+    model::ModelConfig config;
     PolicyOptions options;
     const char* says;
   } kCases[] = {
       {{}, {.policy = "no-such-policy"}, "is not one of dense, dmc, dms"},
       {{}, {.policy = "dmc"}, "dmc retrofit"},
       {retrofitted("dmc"), {.policy = "dms"}, "was retrofitted for dmc"},
-      {{}, {.policy = "window"}, "give --budget N"},
+      {{}, {.policy = "window"}, "give a budget"},
       {{}, {.policy = "snapkv", .budget = 32}, "needs 33 slots or more, found 32"},
       {{}, {.policy = "h2o", .budget = 64, .cr = 2.0}, "give one of them"},
       {retrofitted("dmc"), {.budget = 64}, "--budget: policy dmc has none"},

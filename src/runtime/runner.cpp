@@ -18,8 +18,8 @@ double Runner::compression_ratio(engine::SequenceId sequence) const {
 
 void Runner::require_room(int64_t tokens) const {
   if (tokens <= max_positions()) return;
-  throw usage_error("the text has at least " + std::to_string(tokens) +
-                    " tokens, the model's context is " + std::to_string(max_positions()));
+  throw invalid_argument("the text has at least " + std::to_string(tokens) +
+                         " tokens, the model's context is " + std::to_string(max_positions()));
 }
 
 std::vector<std::span<const int32_t>> chunks_of(std::span<const int32_t> tokens, int64_t chunk) {

@@ -21,7 +21,7 @@ class Runner : public engine::ModelRunner {
   double compression_ratio(engine::SequenceId sequence) const override;
 
  protected:
-  // Error(kUsage) if a sequence of so many tokens is longer than the context.
+  // Error(kInvalidArgument) if a sequence of so many tokens is longer than the context.
   void require_room(int64_t tokens) const;
 };
 

@@ -8,8 +8,8 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "families/checkpoint.h"
 #include "kernels/rounding.h"
+#include "model/checkpoint.h"
 
 namespace dmc::runtime {
 namespace {
@@ -17,22 +17,24 @@ namespace {
 // Reads parts of a checkpoint as f32.
 class Reader {
  public:
-  Reader(const families::Checkpoint& checkpoint, const io::ModelConfig& config)
+  Reader(const model::Checkpoint& checkpoint, const model::ModelConfig& config)
       : checkpoint_(checkpoint), config_(config) {}
 
-  const io::TensorView& tensor(const std::string& name) const { return checkpoint_.tensor(name); }
+  const model::TensorView& tensor(const std::string& name) const {
+    return checkpoint_.tensor(name);
+  }
   std::vector<float> values(const std::string& name, int64_t first, int64_t count) const {
     return numbers(tensor(name), first, count);
   }
   std::vector<float> vector(const std::string& name) const {
     return name.empty() ? std::vector<float>() : values(name, 0, tensor(name).numel());
   }
-  Norm norm(const families::NormSource& source) const {
+  Norm norm(const model::NormSource& source) const {
     return {vector(source.weight), vector(source.bias), config_.norm, config_.norm_eps};
   }
 
   // Rows of several matrices with the same inputs, one below the other.
-  Linear linear(std::span<const families::LinearSource> parts, DType type) const {
+  Linear linear(std::span<const model::LinearSource> parts, DType type) const {
     int64_t outputs = 0;
     for (const auto& part : parts) outputs += part.rows;
     Linear result{{outputs, parts[0].columns, type}, {}};
@@ -47,26 +49,26 @@ class Reader {
     }
     return result;
   }
-  Linear linear(const families::LinearSource& source, DType type) const {
+  Linear linear(const model::LinearSource& source, DType type) const {
     return linear(std::span(&source, 1), type);
   }
 
  private:
-  static const std::byte* address(const io::TensorView& view, int64_t index) {
+  static const std::byte* address(const model::TensorView& view, int64_t index) {
     return view.bytes.data() + index * static_cast<int64_t>(dtype_size(view.dtype));
   }
-  static void widen(const io::TensorView& view, int64_t first, int64_t count, float* to) {
+  static void widen(const model::TensorView& view, int64_t first, int64_t count, float* to) {
     kernels::widen_row(address(view, first), count, view.dtype, nullptr, to);
   }
-  static std::vector<float> numbers(const io::TensorView& view, int64_t first, int64_t count) {
+  static std::vector<float> numbers(const model::TensorView& view, int64_t first, int64_t count) {
     std::vector<float> result(static_cast<size_t>(count));
     widen(view, first, count, result.data());
     return result;
   }
 
-  void copy_rows(const families::LinearSource& part, int64_t first_output,
+  void copy_rows(const model::LinearSource& part, int64_t first_output,
                  kernels::PackedWeights& to) const {
-    const io::TensorView& view = tensor(part.weight);
+    const model::TensorView& view = tensor(part.weight);
     if (part.transposed) return copy_columns(view, part, first_output, to);
     if (view.dtype == DType::kI8) return copy_rounded_rows(view, part, first_output, to);
     parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
@@ -80,7 +82,7 @@ class Reader {
 
   // Rows of 8 bits are taken as they are where that is wanted: rounding what they stand for could
   // give another scale.
-  void copy_rounded_rows(const io::TensorView& view, const families::LinearSource& part,
+  void copy_rounded_rows(const model::TensorView& view, const model::LinearSource& part,
                          int64_t first_output, kernels::PackedWeights& to) const {
     const std::vector<float> scales =
         numbers(checkpoint_.row_scales(part.weight), part.first, part.rows);
@@ -101,7 +103,7 @@ class Reader {
 
   // A tensor stored as [in, out] has all outputs, of this part or not, side by side: a block of
   // them is widened and turned at a time.
-  void copy_columns(const io::TensorView& view, const families::LinearSource& part,
+  void copy_columns(const model::TensorView& view, const model::LinearSource& part,
                     int64_t first_output, kernels::PackedWeights& to) const {
     const int64_t width = view.shape[1], columns = part.columns;
     parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
@@ -115,21 +117,21 @@ class Reader {
     });
   }
 
-  const families::Checkpoint& checkpoint_;
-  const io::ModelConfig& config_;
+  const model::Checkpoint& checkpoint_;
+  const model::ModelConfig& config_;
 };
 
-std::optional<Adapter> read_adapter(const Reader& reader, const families::LayerLayout& layout) {
+std::optional<Adapter> read_adapter(const Reader& reader, const model::LayerLayout& layout) {
   if (!layout.decision_proj.present()) return std::nullopt;
   Adapter adapter{reader.norm(layout.decision_norm),
                   reader.linear(layout.decision_proj, DType::kF32)};
-  adapter.norm.kind = io::NormKind::kRms;  // in every family
+  adapter.norm.kind = model::NormKind::kRms;  // in every family
   return adapter;
 }
 
-LayerWeights read_layer(const Reader& reader, const families::LayerLayout& layout, DType type) {
+LayerWeights read_layer(const Reader& reader, const model::LayerLayout& layout, DType type) {
   const std::array qkv = {layout.q, layout.k, layout.v};
-  std::vector<families::LinearSource> up = {layout.up};
+  std::vector<model::LinearSource> up = {layout.up};
   if (layout.gate.present()) up.insert(up.begin(), layout.gate);
   return {reader.norm(layout.attention_norm),
           reader.norm(layout.mlp_norm),
@@ -160,10 +162,10 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
                                         std::optional<DType> wanted,
                                         const std::filesystem::path& adapter_file) {
   auto model = std::make_shared<Model>();
-  families::ModelFiles files = families::open_model(dir, adapter_file);
-  const families::Checkpoint& checkpoint = files.checkpoint;
+  model::ModelFiles files = model::open_model(dir, adapter_file);
+  const model::Checkpoint& checkpoint = files.checkpoint;
   model->config = std::move(files.config);
-  const families::DecoderLayout& layout = checkpoint.layout();
+  const model::DecoderLayout& layout = checkpoint.layout();
   const Reader reader(checkpoint, model->config);
   for (const auto& [name, shape] : layout.shapes) {
     model->parameters += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies());
@@ -173,7 +175,7 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
   const DType type = wanted.value_or(stored);
 
   DecoderWeights& w = model->weights;
-  families::LinearSource embedding;
+  model::LinearSource embedding;
   embedding.weight = layout.token_embedding;
   embedding.rows = model->config.vocab_size;
   embedding.columns = model->config.hidden_size;
@@ -184,7 +186,7 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
     w.token_type = reader.values(layout.token_type_embedding, 0, model->config.hidden_size);
   }
   w.embedding_norm = reader.norm(layout.embedding_norm);
-  for (const families::LayerLayout& layer : layout.layers) {
+  for (const model::LayerLayout& layer : layout.layers) {
     w.layers.push_back(read_layer(reader, layer, type));
   }
   w.final_norm = reader.norm(layout.final_norm);

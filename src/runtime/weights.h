@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "base/dtype.h"
-#include "families/family.h"
-#include "io/model_config.h"
 #include "kernels/linear.h"
+#include "model/families/family.h"
+#include "model/model_config.h"
 
 namespace dmc::runtime {
 
@@ -25,13 +25,13 @@ struct Linear {
 
 struct Norm {
   std::vector<float> weight, bias;  // bias empty: none
-  io::NormKind kind = io::NormKind::kRms;
+  model::NormKind kind = model::NormKind::kRms;
   double eps = 0.0;
 
   bool present() const { return !weight.empty(); }
 };
 
-// Says what to decide about a token (families::LayerLayout::decision_proj). In f32 whatever the
+// Says what to decide about a token (model::LayerLayout::decision_proj). In f32 whatever the
 // other weights have: it is small, and a decision is a threshold.
 struct Adapter {
   Norm norm;
@@ -62,7 +62,7 @@ struct DecoderWeights {
 };
 
 struct Model {
-  io::ModelConfig config;
+  model::ModelConfig config;
   int64_t parameters = 0;  // numbers in the checkpoint
   DecoderWeights weights;
 };
@@ -71,7 +71,7 @@ struct Model {
 // rounded to `type` (kF32, kBF16, kF16, kI8), vectors in f32. Without a type: as the checkpoint is
 // stored, so that nothing is lost (the embedding of one whose matrices have 8 bits is rounded,
 // too). Error(kData) for what is missing or has another shape than config.json implies,
-// Error(kUsage) for an adapter the model cannot take.
+// Error(kInvalidArgument) for an adapter the model cannot take.
 std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
                                         std::optional<DType> type = {},
                                         const std::filesystem::path& adapter_file = {});

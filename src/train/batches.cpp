@@ -14,14 +14,14 @@ namespace dmc::train {
 void require_equal_shares(const TrainOptions& options, const dist::Group& group) {
   if (options.batch % group.size() == 0) return;
   const std::string ranks = std::to_string(group.size());
-  throw usage_error("--batch: " + std::to_string(options.batch) +
-                    " sequences cannot be shared by " + ranks + " processes; give a multiple of " +
-                    ranks);
+  throw invalid_argument("batch", std::to_string(options.batch) +
+                                      " sequences cannot be shared by " + ranks +
+                                      " processes; give a multiple of " + ranks);
 }
 
 // Neighbouring rows of one stream would be parts of one file, and a batch that much alike makes a
 // poor gradient.
-Batches::Batches(const io::Corpus& corpus, const io::Tokenizer& tokenizer, int32_t separator,
+Batches::Batches(const text::Corpus& corpus, const text::Tokenizer& tokenizer, int32_t separator,
                  const TrainOptions& options, dist::Group& group)
     : group_(group),
       device_(device_of(options)),
@@ -38,7 +38,7 @@ at::Tensor Batches::next() {
   const at::Tensor batch = at::empty({static_cast<int64_t>(feeds_.size()), length_ + 1}, at::kLong);
   int64_t* next = batch.mutable_data_ptr<int64_t>();
   std::vector<int32_t> ids(static_cast<size_t>(length_ + 1));
-  for (io::TokenFeed& feed : feeds_) {
+  for (text::TokenFeed& feed : feeds_) {
     feed.read(ids);
     next = std::copy(ids.begin(), ids.end(), next);
   }
@@ -48,7 +48,7 @@ at::Tensor Batches::next() {
 std::vector<Batches::Position> Batches::positions() const {
   at::Tensor all = at::zeros({rows_of_all_, 3}, at::kLong);
   int64_t* next = all.mutable_data_ptr<int64_t>() + first_row_ * 3;
-  for (const io::TokenFeed& feed : feeds_) {
+  for (const text::TokenFeed& feed : feeds_) {
     const Position at = feed.position();
     for (const int64_t number : {at.epoch, at.document, at.offset}) *next++ = number;
   }

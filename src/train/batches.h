@@ -5,20 +5,20 @@
 #include <vector>
 
 #include "dist/group.h"
-#include "io/corpus.h"
+#include "text/corpus.h"
 #include "train/options.h"
 
 namespace dmc::train {
 
-// Error(kUsage) naming --batch if the ranks cannot have equally many rows.
+// Error(kInvalidArgument) naming --batch if the ranks cannot have equally many rows.
 void require_equal_shares(const TrainOptions& options, const dist::Group& group);
 
 class Batches {
  public:
-  using Position = io::TokenFeed::Position;
+  using Position = text::TokenFeed::Position;
 
   // `corpus`, `tokenizer` and `group` must outlive this.
-  Batches(const io::Corpus& corpus, const io::Tokenizer& tokenizer, int32_t separator,
+  Batches(const text::Corpus& corpus, const text::Tokenizer& tokenizer, int32_t separator,
           const TrainOptions& options, dist::Group& group);
 
   // This rank's rows of the next batch, [batch / ranks, length + 1] token ids on the CPU: inputs
@@ -34,7 +34,7 @@ class Batches {
   dist::Group& group_;
   const at::Device device_;
   const int64_t rows_of_all_, length_, first_row_;
-  std::vector<io::TokenFeed> feeds_;  // of this rank's rows
+  std::vector<text::TokenFeed> feeds_;  // of this rank's rows
 };
 
 }  // namespace dmc::train

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "io/safetensors.h"
+#include "model/safetensors.h"
 #include "nn/weights.h"
 
 namespace dmc::train {
@@ -16,7 +16,7 @@ constexpr auto kParameterPrefix = "parameter.";
 // `tensors`, the optimizer's, and with them the parameters that train, all under their names in the
 // file. (Parameters share memory with the model, on its device: a file may be read on another one
 // than it was written on.) What does not train is in the model that the run started from.
-nn::TensorsByName with_parameters(nn::TensorsByName tensors, const models::Decoder& model) {
+nn::TensorsByName with_parameters(nn::TensorsByName tensors, const nn::Decoder& model) {
   for (const auto& [name, parameter] : model.parameters()) {
     if (parameter.requires_grad()) tensors[kParameterPrefix + name] = parameter;
   }
@@ -29,9 +29,10 @@ void require_same_run(const TrainOptions& options, const std::string& stored) {
   for (const auto& [key, value] : ours.items()) {
     const auto found = theirs.contains(key) ? theirs.at(key) : nlohmann::json();
     if (found == value) continue;
-    throw usage_error("--resume: the run in " + options.out_dir.string() + " was started with " +
-                      key + " " + found.dump() + ", not " + value.dump() +
-                      "; give the same options or another --out");
+    throw invalid_argument("resume", "the run in " + options.out_dir.string() +
+                                         " was started with " + key + " " + found.dump() +
+                                         ", not " + value.dump() +
+                                         "; give the same options or another --out");
   }
 }
 
@@ -41,8 +42,8 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& out_dir) {
   return out_dir / "checkpoint.safetensors";
 }
 
-void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
-                     const AdamW& optimizer, const Progress& progress, const dist::Group& group) {
+void save_checkpoint(const TrainOptions& options, const nn::Decoder& model, const AdamW& optimizer,
+                     const Progress& progress, const dist::Group& group) {
   nn::TensorsByName state_of_optimizer = optimizer.whole_state();
   if (!group.is_first()) return;
   nlohmann::json feeds = nlohmann::json::array();
@@ -56,13 +57,13 @@ void save_checkpoint(const TrainOptions& options, const models::Decoder& model,
   };
   nn::TensorsByName tensors = with_parameters(std::move(state_of_optimizer), model);
   for (auto& [name, tensor] : tensors) tensor = tensor.cpu();
-  io::write_safetensors(checkpoint_path(options.out_dir), nn::to_views(tensors),
-                        {{"progress", state.dump()}, {"options", options.identity_json()}});
+  model::write_safetensors(checkpoint_path(options.out_dir), nn::to_views(tensors),
+                           {{"progress", state.dump()}, {"options", options.identity_json()}});
 }
 
-Progress load_checkpoint(const TrainOptions& options, models::Decoder& model, AdamW& optimizer) {
+Progress load_checkpoint(const TrainOptions& options, nn::Decoder& model, AdamW& optimizer) {
   const std::filesystem::path path = checkpoint_path(options.out_dir);
-  const io::SafetensorsFile file(path);
+  const model::SafetensorsFile file(path);
   const auto metadata = [&](const std::string& key) {
     const auto found = file.metadata().find(key);
     if (found == file.metadata().end()) {

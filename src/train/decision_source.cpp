@@ -6,7 +6,7 @@
 
 namespace dmc::train {
 
-DecisionSource::DecisionSource(const std::string& name, const io::ModelConfig& config,
+DecisionSource::DecisionSource(const std::string& name, const model::ModelConfig& config,
                                at::Device device)
     : config_(config), adapter_(name == "adapter"), channels_(at::ones({config.head_dim}, device)) {
   channels_[-1].fill_(0.0);

@@ -1,10 +1,10 @@
 // Where a model's decisions come from while it is trained: the last channel of each head of q and
-// k, or its adapter. io::DmcConfig::decision_source names them.
+// k, or its adapter. model::DmcConfig::decision_source names them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include "io/model_config.h"
+#include "model/model_config.h"
 #include "nn/attention.h"
 
 namespace dmc::train {
@@ -12,7 +12,7 @@ namespace dmc::train {
 class DecisionSource {
  public:
   // "neuron" or "adapter"; `config` must outlive this.
-  DecisionSource(const std::string& name, const io::ModelConfig& config, at::Device device);
+  DecisionSource(const std::string& name, const model::ModelConfig& config, at::Device device);
 
   // Logits [B, T, K], in f32 at least, without scale, offset and noise: of a decision for each
   // token and KV head, and (for methods in which tokens share slots) of the token's importance.
@@ -22,7 +22,7 @@ class DecisionSource {
   at::Tensor visible(const at::Tensor& heads) const;
 
  private:
-  const io::ModelConfig& config_;
+  const model::ModelConfig& config_;
   bool adapter_;
   at::Tensor channels_;  // [d]: 1 but for the decision channel
 };

@@ -5,7 +5,7 @@
 #include <ATen/ops/stack.h>
 
 #include "base/rng.h"
-#include "families/rope_frequencies.h"
+#include "model/rope_frequencies.h"
 #include "nn/placement.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
@@ -19,13 +19,13 @@ at::Tensor straight_through_round(const at::Tensor& x) { return x + (x.round() -
 
 }  // namespace
 
-DecisionTraining::DecisionTraining(const io::ModelConfig& config, const TrainOptions& options,
+DecisionTraining::DecisionTraining(const model::ModelConfig& config, const TrainOptions& options,
                                    bool ramp)
     : options_(options.retrofit),
       ramp_(ramp),
       device_(device_of(options)),
       source_(options.retrofit.decisions, config, device_),
-      rope_(options.length, families::rope_frequencies(config), device_) {}
+      rope_(options.length, model::rope_frequencies(config), device_) {}
 
 void DecisionTraining::begin_step(const StepInfo& info) {
   info_ = info;

@@ -13,7 +13,7 @@ namespace dmc::train {
 class DecisionTraining : public TrainAttention {
  public:
   // `ramp`: the wanted ratio rises from 1 to the target; else it is the target throughout.
-  DecisionTraining(const io::ModelConfig& config, const TrainOptions& options, bool ramp);
+  DecisionTraining(const model::ModelConfig& config, const TrainOptions& options, bool ramp);
 
   void begin_step(const StepInfo& info) override;
   at::Tensor extra_loss() override;

@@ -11,34 +11,34 @@
 
 #include "base/error.h"
 #include "base/rng.h"
-#include "families/rope_frequencies.h"
-#include "models/adapter.h"
-#include "models/tiny_models.h"
+#include "eval/score.h"
+#include "model/rope_frequencies.h"
+#include "nn/adapter.h"
 #include "nn/dense_attention.h"
-#include "runtime/score.h"
+#include "nn/tiny_models.h"
 
 namespace dmc::runtime {
 namespace {
 
 constexpr int64_t kVocabulary = 50, kContext = 128;
 
-io::ModelConfig tiny_config(int64_t window) {
-  io::ModelConfig config = models::tiny_configs().front();
-  config.dmc = io::DmcConfig{};
+model::ModelConfig tiny_config(int64_t window) {
+  model::ModelConfig config = nn::tiny_configs().front();
+  config.dmc = model::DmcConfig{};
   config.dmc->window = window;
   config.dmc->decision_offset = 0.001;  // random weights: about half of the tokens merge
   return config;
 }
 
 // The same weights for inference, by way of a model directory.
-std::shared_ptr<const Model> packed(const models::Decoder& model, DType type = DType::kF32) {
+std::shared_ptr<const Model> packed(const nn::Decoder& model, DType type = DType::kF32) {
   const TempFolder folder;
   model.save(folder.path(), {at::kFloat});
   return load_model(folder.path(), type);
 }
 
 std::shared_ptr<const Model> tiny_model(int64_t window) {
-  return packed(models::Decoder::create(tiny_config(window), 5));
+  return packed(nn::Decoder::create(tiny_config(window), 5));
 }
 
 std::vector<int32_t> random_tokens(size_t count) {
@@ -49,8 +49,8 @@ std::vector<int32_t> random_tokens(size_t count) {
 }
 
 // The decisions of `config`: taken by `source`, about half of them to merge (to drop).
-io::ModelConfig deciding(io::ModelConfig config, const std::string& method,
-                         const std::string& source) {
+model::ModelConfig deciding(model::ModelConfig config, const std::string& method,
+                            const std::string& source) {
   config.dmc = tiny_config(12).dmc;
   config.dmc->method = method;
   config.dmc->decision_source = source;
@@ -58,7 +58,7 @@ io::ModelConfig deciding(io::ModelConfig config, const std::string& method,
 }
 
 // Logits of the last token, from a pass over whole sequences.
-std::vector<float> trained_logits(const models::Decoder& model, nn::AttentionStrategy& attention,
+std::vector<float> trained_logits(const nn::Decoder& model, nn::AttentionStrategy& attention,
                                   const std::vector<int32_t>& tokens) {
   const at::NoGradGuard no_grad;
   const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
@@ -95,7 +95,7 @@ TEST(DecoderRunner, OnePassChunkedAndStepwisePrefillAgree) {
 
 // Weights and slots in fewer bits change the result by their rounding, not more.
 TEST(DecoderRunner, LowerPrecisionStaysClose) {
-  const models::Decoder model = models::random_model(tiny_config(12));
+  const nn::Decoder model = nn::random_model(tiny_config(12));
   const std::vector<int32_t> tokens = random_tokens(80);
   const auto last_logits = [&](DType weights, DType kv) {
     DecoderRunner runner(packed(model, weights), {.compression = {.policy = "dense"}, .kv = kv});
@@ -124,7 +124,7 @@ TEST(DecoderRunner, LowerPrecisionStaysClose) {
 }
 
 TEST(DecoderRunner, ForcedDecisionsReachTheRatio) {
-  const models::Decoder model = models::random_model(models::tiny_configs().front());
+  const nn::Decoder model = nn::random_model(nn::tiny_configs().front());
   for (double cr : {1.5, 4.0, 8.0}) {
     DecoderRunner runner(packed(model), {.compression = {.forced_cr = cr}, .max_positions = 4096});
     const auto sequence = runner.add_sequence();
@@ -162,9 +162,9 @@ TEST(DecoderRunner, BatchesGiveWhatSingleSequencesGive) {
 
 TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
   const std::vector<int32_t> tokens = random_tokens(60);
-  for (const io::ModelConfig& config : models::tiny_configs()) {
-    const models::Decoder model = models::random_model(config);
-    nn::DenseAttention dense(60, families::rope_frequencies(config));
+  for (const model::ModelConfig& config : nn::tiny_configs()) {
+    const nn::Decoder model = nn::random_model(config);
+    nn::DenseAttention dense(60, model::rope_frequencies(config));
     const std::vector<float> expected = trained_logits(model, dense, tokens);
     DecoderRunner runner(packed(model), {.chunk = 25});
     const auto sequence = runner.add_sequence();
@@ -178,10 +178,10 @@ TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
 // Whatever an adapter says, without its decisions the model is the one it was made for.
 TEST(DecoderRunner, WithoutItsDecisionsAnAdapterChangesNoBit) {
   const std::vector<int32_t> tokens = random_tokens(60);
-  for (const io::ModelConfig& config : models::tiny_configs()) {
-    const models::Decoder adapted = models::random_model(deciding(config, "dmc", "adapter"));
+  for (const model::ModelConfig& config : nn::tiny_configs()) {
+    const nn::Decoder adapted = nn::random_model(deciding(config, "dmc", "adapter"));
     const auto model = packed(adapted);
-    DecoderRunner base(packed(models::without_adapter(adapted)), {});
+    DecoderRunner base(packed(nn::without_adapter(adapted)), {});
     DecoderRunner off(model, {.compression = {.policy = "dense"}}), on(model, {});
     const auto a = base.add_sequence(), b = off.add_sequence(), c = on.add_sequence();
     EXPECT_EQ(base.prefill_logits(a, tokens), off.prefill_logits(b, tokens)) << config.model_type;
@@ -192,11 +192,11 @@ TEST(DecoderRunner, WithoutItsDecisionsAnAdapterChangesNoBit) {
   }
 }
 
-void expect_one_pass_and_steps_to_agree(const io::ModelConfig& config) {
+void expect_one_pass_and_steps_to_agree(const model::ModelConfig& config) {
   const std::string what =
       config.model_type + " " + config.dmc->method + " " + config.dmc->decision_source;
   const std::vector<int32_t> tokens = random_tokens(60);
-  DecoderRunner runner(packed(models::random_model(config)), {});
+  DecoderRunner runner(packed(nn::random_model(config)), {});
   const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
   const std::vector<float> expected = runner.prefill(one_pass, tokens);
   std::vector<float> logits;
@@ -212,7 +212,7 @@ void expect_one_pass_and_steps_to_agree(const io::ModelConfig& config) {
 TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
   for (const char* method : {"dmc", "dms"}) {
     for (const char* source : {"neuron", "adapter"}) {
-      for (const io::ModelConfig& config : models::tiny_configs()) {
+      for (const model::ModelConfig& config : nn::tiny_configs()) {
         expect_one_pass_and_steps_to_agree(deciding(config, method, source));
       }
     }
@@ -220,8 +220,8 @@ TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
 }
 
 TEST(DecoderRunner, LearnedPositionsCannotBeExceeded) {
-  const io::ModelConfig gpt2 = models::tiny_configs()[4];
-  const auto model = packed(models::Decoder::create(gpt2, 1));
+  const model::ModelConfig gpt2 = nn::tiny_configs()[4];
+  const auto model = packed(nn::Decoder::create(gpt2, 1));
   EXPECT_THROW(DecoderRunner(model, {.max_positions = kContext + 1}), Error);
 }
 
@@ -254,9 +254,9 @@ TEST(DecoderRunner, ForkedContinuationsScoreAsWholeTexts) {
 }
 
 TEST(DecoderRunner, RefusesWhatItCannotDo) {
-  io::ModelConfig config = tiny_config(12);
+  model::ModelConfig config = tiny_config(12);
   config.dmc.reset();
-  const auto dense = packed(models::Decoder::create(config, 1));
+  const auto dense = packed(nn::Decoder::create(config, 1));
   EXPECT_THROW(DecoderRunner(dense, {.compression = {.policy = "dmc"}}), Error);
   EXPECT_THROW(DecoderRunner(dense, {.compression = {.policy = "no-such-policy"}}), Error);
   DecoderRunner runner(dense, {});
@@ -266,8 +266,8 @@ TEST(DecoderRunner, RefusesWhatItCannotDo) {
 
 TEST(Score, CountsWhatItSays) {
   DecoderRunner runner(tiny_model(12), {});
-  const io::EvalWindows windows{{random_tokens(64), random_tokens(64)}, {100, 120}};
-  const Score result = score(runner, windows, [](int64_t) {});
+  const text::EvalWindows windows{{random_tokens(64), random_tokens(64)}, {100, 120}};
+  const eval::Score result = eval::score(runner, windows, [](int64_t) {});
   EXPECT_EQ(result.tokens, 128);
   EXPECT_NEAR(result.compression_ratio, 128.0 / result.slots, 1e-9);
   EXPECT_GT(result.compression_ratio, 1.2);

@@ -25,7 +25,7 @@ constexpr Divergence kDivergences[] = {
     {"reverse", "KL(student || teacher)", reverse_kl},
 };
 
-at::Tensor log_probabilities(const models::Decoder& model, const at::Tensor& hidden_ND) {
+at::Tensor log_probabilities(const nn::Decoder& model, const at::Tensor& hidden_ND) {
   const at::Tensor logits = model.logits(hidden_ND);
   return at::log_softmax(logits, -1, c10::promoteTypes(logits.scalar_type(), at::kFloat));
 }
@@ -43,7 +43,7 @@ std::span<const Divergence> divergences() { return kDivergences; }
 
 const Divergence* find_divergence(std::string_view name) { return find_named(kDivergences, name); }
 
-TokenLoss head_backward(const models::Decoder& model, const at::Tensor& hidden_ND,
+TokenLoss head_backward(const nn::Decoder& model, const at::Tensor& hidden_ND,
                         const at::Tensor& targets_N, const Distillation& distillation,
                         int64_t logits_at_once) {
   // A leaf of its own: each chunk's backward pass ends there, and its logits can go.

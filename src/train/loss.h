@@ -8,7 +8,7 @@
 #include <span>
 #include <string_view>
 
-#include "models/decoder.h"
+#include "nn/decoder.h"
 
 namespace dmc::train {
 
@@ -29,7 +29,7 @@ const Divergence* find_divergence(std::string_view name);
 struct Distillation {
   const Divergence* divergence = nullptr;  // null: none
   double weight = 0.0;
-  const models::Decoder* teacher = nullptr;
+  const nn::Decoder* teacher = nullptr;
   at::Tensor teacher_hidden_ND;  // last hidden states of the same tokens
 };
 
@@ -45,7 +45,7 @@ inline constexpr int64_t kLogitsAtOnce = int64_t{1} << 24;  // 64 MB of floats
 
 // hidden_ND: the model's last hidden states of N tokens; targets_N: the tokens that follow.
 // Adds to the gradients of what is above the hidden states.
-TokenLoss head_backward(const models::Decoder& model, const at::Tensor& hidden_ND,
+TokenLoss head_backward(const nn::Decoder& model, const at::Tensor& hidden_ND,
                         const at::Tensor& targets_N, const Distillation& distillation,
                         int64_t logits_at_once = kLogitsAtOnce);
 

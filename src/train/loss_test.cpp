@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "models/tiny_models.h"
+#include "nn/tiny_models.h"
 
 namespace dmc::train {
 namespace {
@@ -13,10 +13,10 @@ namespace {
 constexpr int64_t kTokens = 7;
 
 // A tiny random model in f64, so that differences of losses say something about gradients.
-models::Decoder exact_model(uint64_t seed) {
-  io::ModelConfig config = models::tiny_configs().front();
+nn::Decoder exact_model(uint64_t seed) {
+  model::ModelConfig config = nn::tiny_configs().front();
   config.num_layers = 1;
-  models::Decoder model = models::Decoder::create(config, seed);
+  nn::Decoder model = nn::Decoder::create(config, seed);
   std::map<std::string, at::Tensor> parameters;
   for (const auto& [name, parameter] : model.parameters()) {
     parameters[name] = (parameter.to(at::kDouble) * 10.0).set_requires_grad(true);
@@ -26,13 +26,13 @@ models::Decoder exact_model(uint64_t seed) {
 
 at::Tensor random_hidden(uint64_t seed) {
   at::Generator generator = nn::generator(seed);
-  return at::randn({kTokens, models::tiny_configs().front().hidden_size}, generator, at::kDouble);
+  return at::randn({kTokens, nn::tiny_configs().front().hidden_size}, generator, at::kDouble);
 }
 
 at::Tensor targets() { return at::tensor({3, 1, 4, 1, 5, 9, 2}, at::kLong); }
 
 struct Pupil {
-  models::Decoder model = exact_model(1), teacher = exact_model(2);
+  nn::Decoder model = exact_model(1), teacher = exact_model(2);
   at::Tensor hidden = random_hidden(3);
   Distillation distillation;
 

@@ -17,7 +17,7 @@ struct Method {
   std::string_view summary;  // for --help
   int64_t usual_window, largest_window;
   // `ramp`: the wanted ratio rises during the stage; else it is the target throughout.
-  std::unique_ptr<TrainAttention> (*attention)(const io::ModelConfig&, const TrainOptions&,
+  std::unique_ptr<TrainAttention> (*attention)(const model::ModelConfig&, const TrainOptions&,
                                                bool ramp);
   // For the model card:
   std::string_view title;    // with the paper it comes from
@@ -28,13 +28,14 @@ struct Method {
 std::span<const Method> methods();  // method_table.cpp
 const Method* find_method(std::string_view name);
 
-// Error(kUsage) naming --window if `options` have one that their method cannot be trained with.
+// Error(kInvalidArgument) naming --window if `options` have one that their method cannot be trained
+// with.
 void require_window(const TrainOptions& options);
 
 // One per method, in methods/.
-std::unique_ptr<TrainAttention> dmc_attention(const io::ModelConfig&, const TrainOptions&,
+std::unique_ptr<TrainAttention> dmc_attention(const model::ModelConfig&, const TrainOptions&,
                                               bool ramp);
-std::unique_ptr<TrainAttention> dms_attention(const io::ModelConfig&, const TrainOptions&,
+std::unique_ptr<TrainAttention> dms_attention(const model::ModelConfig&, const TrainOptions&,
                                               bool ramp);
 
 }  // namespace dmc::train

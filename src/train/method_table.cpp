@@ -36,10 +36,10 @@ void require_window(const TrainOptions& options) {
   DMC_CHECK(method != nullptr);
   const int64_t window = options.retrofit.window;
   const auto refuse = [&](const std::string& why) {
-    throw usage_error("--window: " + std::to_string(window) + " " + why);
+    throw invalid_argument("window", std::to_string(window) + " " + why);
   };
   if (window > method->largest_window) {
-    refuse("is more than --method " + std::string(method->name) + " takes, " +
+    refuse("is more than method " + std::string(method->name) + " takes, " +
            std::to_string(method->largest_window));
   }
   // The last query must be more than a window behind the first token.

@@ -16,7 +16,7 @@ struct ModelCard {
   const Method* method = find_method("dmc");
   std::string decisions;  // what takes them
   double target_cr = 1.0;
-  int64_t window = 0;              // io::DmcConfig::window
+  int64_t window = 0;              // model::DmcConfig::window
   int64_t tokens = 0, length = 0;  // trained on, in sequences of
   // Of the last training step: compression ratio, language-model loss in nats per token, and the
   // ratio by [layer][KV head]. All three are left out if the last one is empty.

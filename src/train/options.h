@@ -18,12 +18,12 @@ struct StageRun {
 
 struct RetrofitOptions {
   std::string method = "dmc";  // what decisions do, see train/method.h
-  // Where decisions come from, see io::DmcConfig::decision_source. With "adapter" the base model
+  // Where decisions come from, see model::DmcConfig::decision_source. With "adapter" the base model
   // stays as it is, unless train_base.
   std::string decisions = "neuron";
   bool train_base = false;
   double target_cr = 4.0;           // compression ratio at the end of the ramp
-  int64_t window = 12;              // io::DmcConfig::window
+  int64_t window = 12;              // model::DmcConfig::window
   double offset = 3.0;              // c of the decision and importance logits
   double temperature = 0.1;         // tau of the Gumbel-sigmoid
   double decision_scale = 10.0;     // factor on decision logits, folded into the weights at the end

@@ -18,10 +18,10 @@ bool pools(const TrainOptions& options) {
 void require_gpu(const TrainOptions& options) {
   const int gpus = at::detail::getCUDAHooks().getNumGPUs(), wanted = device_of(options).index();
   if (wanted >= gpus) {
-    throw usage_error("--device " + options.device + ": this machine has GPUs 0 to " +
-                      std::to_string(gpus - 1) +
-                      ", and each process trains on one of its own; start at most " +
-                      std::to_string(gpus) + " here (--processes, torchrun's --nproc-per-node)");
+    throw unavailable("device", "this machine has GPUs 0 to " + std::to_string(gpus - 1) +
+                                    ", and each process trains on one of its own; start at most " +
+                                    std::to_string(gpus) +
+                                    " here (--processes, torchrun's --nproc-per-node)");
   }
 }
 
@@ -38,16 +38,18 @@ nn::Placement placement_of(const TrainOptions& options) {
 void require_device(const TrainOptions& options) {
   if (options.device == "cpu") return;
   if (!at::hasCUDA()) {
-    throw usage_error(
-        "--device cuda: the LibTorch that this program was built with sees no GPU here; it must be "
+    throw unavailable(
+        "device",
+        "the LibTorch that this program was built with sees no GPU here; it must be "
         "a CUDA build of it (`./run build cuda-train`), on a machine with an NVIDIA GPU and its "
         "driver");
   }
   require_gpu(options);
   if (pools(options) && !ops::can_pool_on_cuda()) {
-    throw usage_error(
-        "--device cuda: --method dmc needs our CUDA kernels, which this program was built without; "
-        "`./run build cuda-train` makes one with them, or take --method dms");
+    throw unavailable(
+        "device",
+        "cuda with method dmc needs our CUDA kernels, which this program was built without; "
+        "`./run build cuda-train` makes one with them, or take method dms");
   }
 }
 

@@ -9,8 +9,8 @@ namespace dmc::train {
 at::Device device_of(const TrainOptions& options);
 nn::Placement placement_of(const TrainOptions& options);
 
-// Error(kUsage) naming the flag if this machine or this program cannot run `options` on the device
-// they ask for.
+// Error(kInvalidArgument) naming the flag if this machine or this program cannot run `options` on
+// the device they ask for.
 void require_device(const TrainOptions& options);
 
 }  // namespace dmc::train

@@ -12,7 +12,7 @@ constexpr int64_t kTokens = 20, kHeadDim = 8;
 constexpr double kWeight = 1.7;
 
 struct LossOf {
-  io::ModelConfig config;
+  model::ModelConfig config;
   TrainOptions options;
 
   LossOf(const MethodAndSource& method_and_source, double target_cr) {

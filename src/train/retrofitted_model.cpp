@@ -6,10 +6,10 @@
 #include <sstream>
 
 #include "base/join.h"
-#include "families/adapter.h"
-#include "io/model_files.h"
-#include "models/adapter.h"
-#include "models/decision_channel.h"
+#include "model/adapter.h"
+#include "model/model_files.h"
+#include "nn/adapter.h"
+#include "nn/decision_channel.h"
 #include "train/model_card.h"
 
 namespace dmc::train {
@@ -20,10 +20,10 @@ namespace fs = std::filesystem;
 constexpr auto kAdapterFile = "adapter.safetensors";  // beside the whole model
 
 // Names of the tensors that compute decisions.
-std::set<std::string> decision_tensors(const models::Decoder& model) {
-  if (model.config().has_adapter()) return families::adapter_tensors(model.layout());
+std::set<std::string> decision_tensors(const nn::Decoder& model) {
+  if (model.config().has_adapter()) return model::adapter_tensors(model.layout());
   std::set<std::string> names;
-  for (const families::LayerLayout& layer : model.layout().layers) {
+  for (const model::LayerLayout& layer : model.layout().layers) {
     names.insert({layer.q.weight, layer.q.bias, layer.q_norm.weight, layer.k.weight, layer.k.bias,
                   layer.k_norm.weight});
   }
@@ -32,7 +32,7 @@ std::set<std::string> decision_tensors(const models::Decoder& model) {
 
 // The same model with tensors of its own where decisions are computed; all others are shared, since
 // a second copy of a large model may not fit.
-models::Decoder with_own_decisions(const models::Decoder& model) {
+nn::Decoder with_own_decisions(const nn::Decoder& model) {
   const at::NoGradGuard no_grad;
   std::map<std::string, at::Tensor> parameters = model.parameters();
   for (const std::string& name : decision_tensors(model)) {
@@ -42,11 +42,11 @@ models::Decoder with_own_decisions(const models::Decoder& model) {
   return {model.config(), std::move(parameters)};
 }
 
-void scale_decisions(models::Decoder& model, double factor) {
+void scale_decisions(nn::Decoder& model, double factor) {
   if (model.config().has_adapter()) {
-    models::scale_adapter(model, factor);
+    nn::scale_adapter(model, factor);
   } else {
-    models::scale_decision_channel(model, factor);
+    nn::scale_decision_channel(model, factor);
   }
 }
 
@@ -56,11 +56,11 @@ std::string decisions_text(const TrainOptions& options) {
                                  : "an adapter, trained together with the base model";
 }
 
-ModelCard card_of(const models::Decoder& model, const TrainOptions& options,
+ModelCard card_of(const nn::Decoder& model, const TrainOptions& options,
                   const RetrofitState& state) {
   ModelCard card;
   card.base_model = options.model_dir.lexically_normal().filename().string();
-  card.architecture = families::find_family(model.config().model_type)->dmc_architecture;
+  card.architecture = model::find_family(model.config().model_type)->dmc_architecture;
   card.data = options.data.empty()
                   ? "the built-in corpus of Python sources"
                   : join(options.data, ", ", [](const fs::path& path) { return path.string(); });
@@ -79,19 +79,19 @@ ModelCard card_of(const models::Decoder& model, const TrainOptions& options,
 
 }  // namespace
 
-void write_retrofitted(const models::Decoder& model, const TrainOptions& options,
+void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
                        const RetrofitState& state, const fs::path& dir) {
   const RetrofitOptions& retrofit = options.retrofit;
-  models::Decoder served = with_own_decisions(model);
+  nn::Decoder served = with_own_decisions(model);
   scale_decisions(served, retrofit.decision_scale);
   served.config().dmc =
-      io::DmcConfig{state.target_cr, retrofit.window, retrofit.offset, state.stage,
-                    state.tokens,    options.length,  retrofit.method, retrofit.decisions};
+      model::DmcConfig{state.target_cr, retrofit.window, retrofit.offset, state.stage,
+                       state.tokens,    options.length,  retrofit.method, retrofit.decisions};
   fs::create_directories(dir);
-  io::write_file_atomically(dir / "README.md", to_markdown(card_of(served, options, state)));
+  write_file_atomically(dir / "README.md", to_markdown(card_of(served, options, state)));
   served.save(dir, {nn::float_type(options.weights_dtype)});
-  if (options.adapter_alone()) models::save_adapter(served, dir / kAdapterFile);
-  io::copy_companions(options.model_dir, dir);
+  if (options.adapter_alone()) nn::save_adapter(served, dir / kAdapterFile);
+  model::copy_companions(options.model_dir, dir);
 }
 
 std::string ratio_folder(double cr) {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "models/decoder.h"
+#include "nn/decoder.h"
 #include "train/options.h"
 #include "train/step_log.h"
 
@@ -24,7 +24,7 @@ struct RetrofitState {
 
 // Writes the model as it is served, with the factor on its decisions folded in; `model` itself
 // stays as it is trained.
-void write_retrofitted(const models::Decoder& model, const TrainOptions& options,
+void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
                        const RetrofitState& state, const std::filesystem::path& dir);
 
 // Name of the folder in OUT for the model of a ratio on the way (--save-at-cr): "cr-2", "cr-2.5".

@@ -7,9 +7,9 @@
 
 #include "base/rng.h"
 #include "base/temp_folder.h"
-#include "models/adapter.h"
-#include "models/decision_channel.h"
-#include "models/tiny_models.h"
+#include "nn/adapter.h"
+#include "nn/decision_channel.h"
+#include "nn/tiny_models.h"
 #include "runtime/decoder_runner.h"
 #include "train/method_testing.h"
 
@@ -37,7 +37,7 @@ std::vector<int32_t> random_tokens() {
 }
 
 // [tokens][vocabulary], from the finetune stage at a step when the noise has gone.
-std::vector<float> trained_logits(const models::Decoder& model, const TrainOptions& options,
+std::vector<float> trained_logits(const nn::Decoder& model, const TrainOptions& options,
                                   const std::vector<int32_t>& tokens) {
   const at::NoGradGuard no_grad;
   const auto attention = find_stage("finetune")->attention(model.config(), options);
@@ -48,20 +48,19 @@ std::vector<float> trained_logits(const models::Decoder& model, const TrainOptio
   return {logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()};
 }
 
-models::Decoder random_model(io::ModelConfig config, const RetrofitOptions& retrofit) {
+nn::Decoder random_model(model::ModelConfig config, const RetrofitOptions& retrofit) {
   if (retrofit.decisions == "adapter") {
-    config.dmc = io::DmcConfig{.method = retrofit.method, .decision_source = "adapter"};
+    config.dmc = model::DmcConfig{.method = retrofit.method, .decision_source = "adapter"};
   }
-  return models::random_model(config);
+  return nn::random_model(config);
 }
 
-std::shared_ptr<const runtime::Model> served(models::Decoder& model, const TrainOptions& options) {
+std::shared_ptr<const runtime::Model> served(nn::Decoder& model, const TrainOptions& options) {
   const RetrofitOptions& r = options.retrofit;
-  const auto scale =
-      r.decisions == "adapter" ? models::scale_adapter : models::scale_decision_channel;
+  const auto scale = r.decisions == "adapter" ? nn::scale_adapter : nn::scale_decision_channel;
   scale(model, r.decision_scale);
-  model.config().dmc =
-      io::DmcConfig{2.0, r.window, r.offset, "finetune", 0, options.length, r.method, r.decisions};
+  model.config().dmc = model::DmcConfig{2.0, r.window,       r.offset, "finetune",
+                                        0,   options.length, r.method, r.decisions};
   const TempFolder folder;
   model.save(folder.path(), {at::kFloat});
   return runtime::load_model(folder.path(), DType::kF32);
@@ -82,8 +81,8 @@ class ServedAsTrained : public testing::TestWithParam<MethodAndSource> {};
 TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
   const TrainOptions options = hard_options(GetParam());
   const std::vector<int32_t> tokens = random_tokens();
-  for (const io::ModelConfig& config : models::tiny_configs()) {
-    models::Decoder model = random_model(config, options.retrofit);
+  for (const model::ModelConfig& config : nn::tiny_configs()) {
+    nn::Decoder model = random_model(config, options.retrofit);
     const std::vector<float> expected = trained_logits(model, options, tokens);
     runtime::DecoderRunner runner(served(model, options), {.chunk = 25});
     EXPECT_EQ(runner.policy().name, options.retrofit.method);

@@ -3,8 +3,8 @@
 
 #include "base/error.h"
 #include "dist/thread_groups.h"
-#include "io/safetensors.h"
-#include "models/decoder.h"
+#include "model/safetensors.h"
+#include "nn/decoder.h"
 #include "train/checkpoint.h"
 #include "train/loss.h"
 #include "train/method.h"
@@ -48,8 +48,8 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
 }
 
 void expect_same_weights(const fs::path& expected_dir, const fs::path& got_dir) {
-  const models::Decoder expected = models::Decoder::load(expected_dir);
-  const models::Decoder got = models::Decoder::load(got_dir);
+  const nn::Decoder expected = nn::Decoder::load(expected_dir);
+  const nn::Decoder got = nn::Decoder::load(got_dir);
   for (const auto& [name, parameter] : expected.parameters()) {
     EXPECT_LT(distance(parameter, got.parameter(name)), kTolerance) << name;
   }
@@ -132,7 +132,7 @@ TEST_F(SeveralRanks, ACheckpointIsTheSameFileFromAnyNumber) {
   three.out_dir = root_ / "three";
   ASSERT_EQ(run(one, 3), Outcome::kInterrupted);
   ASSERT_EQ(run_on(3, three, 3), Outcome::kInterrupted);
-  const io::SafetensorsFile a(checkpoint_path(one.out_dir)), b(checkpoint_path(three.out_dir));
+  const model::SafetensorsFile a(checkpoint_path(one.out_dir)), b(checkpoint_path(three.out_dir));
   EXPECT_EQ(nlohmann::json::parse(a.metadata().at("progress")).at("feeds"),
             nlohmann::json::parse(b.metadata().at("progress")).at("feeds"));
   ASSERT_EQ(a.tensors().size(), b.tensors().size());
@@ -160,8 +160,8 @@ TEST_F(SeveralRanks, ABatchThatCannotBeSharedIsRefused) {
     run_on(4, o);
     FAIL() << "six rows were shared by four";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    EXPECT_NE(std::string(error.what()).find("--batch: 6"), std::string::npos) << error.what();
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(command_line_sentence(error).find("--batch: 6"), std::string::npos) << error.what();
   }
   EXPECT_FALSE(fs::exists(o.out_dir));
 }

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "dist/group.h"
-#include "models/decoder.h"
 #include "nn/attention.h"
+#include "nn/decoder.h"
 #include "train/options.h"
 
 namespace dmc::train {
@@ -42,18 +42,18 @@ class TrainAttention : public nn::AttentionStrategy {
 
 struct Stage {
   std::string_view name;
-  std::unique_ptr<TrainAttention> (*attention)(const io::ModelConfig&, const TrainOptions&);
-  void (*finish)(models::Decoder&, const TrainOptions&);  // null: nothing to do
+  std::unique_ptr<TrainAttention> (*attention)(const model::ModelConfig&, const TrainOptions&);
+  void (*finish)(nn::Decoder&, const TrainOptions&);  // null: nothing to do
 };
 
 std::span<const Stage> stages();  // stage_table.cpp
 const Stage* find_stage(std::string_view name);
 
 // One per stage, in stages/.
-std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig&, const TrainOptions&);
-std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig&, const TrainOptions&);
-std::unique_ptr<TrainAttention> retrofit_stage(const io::ModelConfig&, const TrainOptions&);
-std::unique_ptr<TrainAttention> finetune_stage(const io::ModelConfig&, const TrainOptions&);
-void finish_zero_out(models::Decoder& model, const TrainOptions&);
+std::unique_ptr<TrainAttention> dense_stage(const model::ModelConfig&, const TrainOptions&);
+std::unique_ptr<TrainAttention> zero_out_stage(const model::ModelConfig&, const TrainOptions&);
+std::unique_ptr<TrainAttention> retrofit_stage(const model::ModelConfig&, const TrainOptions&);
+std::unique_ptr<TrainAttention> finetune_stage(const model::ModelConfig&, const TrainOptions&);
+void finish_zero_out(nn::Decoder& model, const TrainOptions&);
 
 }  // namespace dmc::train

@@ -6,7 +6,7 @@ namespace dmc::train {
 
 // A model that was retrofitted already may have a decision channel, which attention must not see:
 // that is the end of the zero-out stage.
-Teacher::Teacher(models::Decoder start, const TrainOptions& options)
+Teacher::Teacher(nn::Decoder start, const TrainOptions& options)
     : model_(std::move(start)),
       attention_(find_stage(model_.config().has_decision_channel() ? "zero-out" : "dense")
                      ->attention(model_.config(), options)) {

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "models/decoder.h"
+#include "nn/decoder.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -11,13 +11,13 @@ namespace dmc::train {
 class Teacher {
  public:
   // `start`: whose parameters must not change while this exists.
-  Teacher(models::Decoder start, const TrainOptions& options);
+  Teacher(nn::Decoder start, const TrainOptions& options);
 
-  const models::Decoder& model() const { return model_; }
+  const nn::Decoder& model() const { return model_; }
   at::Tensor hidden(const at::Tensor& tokens_BT) const;  // [B, T, hidden], without gradients
 
  private:
-  models::Decoder model_;
+  nn::Decoder model_;
   std::unique_ptr<TrainAttention> attention_;
 };
 

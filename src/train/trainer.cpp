@@ -15,13 +15,13 @@
 
 #include "base/error.h"
 #include "base/stopwatch.h"
-#include "families/adapter.h"
-#include "families/config_file.h"
-#include "io/corpus.h"
-#include "io/model_files.h"
-#include "models/adapter.h"
+#include "model/adapter.h"
+#include "model/config_file.h"
+#include "model/model_files.h"
+#include "nn/adapter.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
+#include "text/corpus.h"
 #include "train/batches.h"
 #include "train/checkpoint.h"
 #include "train/loss.h"
@@ -43,19 +43,19 @@ bool is_retrofit(const TrainOptions& options) {
 
 // A retrofit starts decisions over: with an adapter that decides nothing yet, or with channels that
 // the zero-out stage clears.
-models::Decoder undecided_model(models::Decoder model, const RetrofitOptions& retrofit) {
-  if (model.config().has_adapter()) model = models::without_adapter(model);
+nn::Decoder undecided_model(nn::Decoder model, const RetrofitOptions& retrofit) {
+  if (model.config().has_adapter()) model = nn::without_adapter(model);
   if (retrofit.decisions == "neuron") return model;
-  return models::with_adapter(model, {.method = retrofit.method});
+  return nn::with_adapter(model, {.method = retrofit.method});
 }
 
-models::Decoder placed(models::Decoder model, const TrainOptions& options) {
+nn::Decoder placed(nn::Decoder model, const TrainOptions& options) {
   model.place(placement_of(options));
   return model;
 }
 
-models::Decoder initial_model(const TrainOptions& options) {
-  io::ModelConfig config = families::read_model_config(options.model_dir);
+nn::Decoder initial_model(const TrainOptions& options) {
+  model::ModelConfig config = model::read_model_config(options.model_dir);
   if (config.dmc && config.dmc->zero_after_rope) {
     throw data_error((options.model_dir / "config.json").string() +
                      ": dmc_config has zero_after_rope, which is implemented for running a model "
@@ -63,17 +63,17 @@ models::Decoder initial_model(const TrainOptions& options) {
   }
   if (options.fresh) {
     config.dmc.reset();
-    return placed(models::Decoder::create(config, options.seed), options);
+    return placed(nn::Decoder::create(config, options.seed), options);
   }
-  models::Decoder model = models::Decoder::load(options.model_dir);
+  nn::Decoder model = nn::Decoder::load(options.model_dir);
   if (is_retrofit(options)) model = undecided_model(std::move(model), options.retrofit);
   return placed(std::move(model), options);
 }
 
 // With gradients for the parameters that train: the base model's, the adapter's or both.
-models::Decoder model_to_train(const TrainOptions& options) {
-  models::Decoder model = initial_model(options);
-  const std::set<std::string> adapter = families::adapter_tensors(model.layout());
+nn::Decoder model_to_train(const TrainOptions& options) {
+  nn::Decoder model = initial_model(options);
+  const std::set<std::string> adapter = model::adapter_tensors(model.layout());
   const bool trains_adapter = options.retrofit.decisions == "adapter";
   for (const auto& [name, parameter] : model.parameters()) {
     parameter.set_requires_grad(adapter.contains(name) ? trains_adapter : !options.adapter_alone());
@@ -106,16 +106,16 @@ class Trainer {
         model_(model_to_train(options)),
         optimizer_(model_.parameters(), options, group),
         tokenizer_(options.model_dir),
-        corpus_(options.data.empty() ? io::builtin_corpus(io::Split::kTrain) : options.data,
-                io::Split::kTrain),
-        batches_(corpus_, tokenizer_, io::document_separator(model_.config(), options.model_dir),
+        corpus_(options.data.empty() ? text::builtin_corpus(text::Split::kTrain) : options.data,
+                text::Split::kTrain),
+        batches_(corpus_, tokenizer_, model::document_separator(model_.config(), options.model_dir),
                  options, group) {
-    io::require_context(model_.config(), "--length", options.length);
+    model::require_context(model_.config(), "length", options.length);
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.retrofit.distill.empty()) {
       // A base that does not train is its own teacher.
       teacher_ = std::make_unique<Teacher>(options.adapter_alone()
-                                               ? placed(models::without_adapter(model_), options)
+                                               ? placed(nn::without_adapter(model_), options)
                                                : initial_model(options),
                                            options);
     }
@@ -255,17 +255,17 @@ class Trainer {
     }
     if (!group_.is_first()) return;
     model_.save(options_.out_dir, {nn::float_type(options_.weights_dtype)});
-    io::copy_companions(options_.model_dir, options_.out_dir);
+    model::copy_companions(options_.model_dir, options_.out_dir);
   }
 
   const TrainOptions& options_;
   const std::function<bool()>& interrupted_;
   dist::Group& group_;
-  models::Decoder model_;
+  nn::Decoder model_;
   AdamW optimizer_;
   std::unique_ptr<const Teacher> teacher_;  // null: no distillation
-  io::Tokenizer tokenizer_;
-  io::Corpus corpus_;
+  text::Tokenizer tokenizer_;
+  text::Corpus corpus_;
   Batches batches_;
   Progress progress_;
   StepRecord last_;
@@ -277,22 +277,25 @@ void prepare_out_dir(const TrainOptions& options) {
   std::error_code error;
   fs::create_directories(options.out_dir, error);
   if (error) {
-    throw usage_error("--out: cannot make " + options.out_dir.string() + ": " + error.message());
+    throw invalid_argument("out",
+                           "cannot make " + options.out_dir.string() + ": " + error.message());
   }
   const bool exists = fs::exists(checkpoint_path(options.out_dir));
   if (exists && !options.resume) {
-    throw usage_error("--out: " + options.out_dir.string() +
-                      " holds an unfinished run; add --resume to go on with it, or name another "
-                      "folder");
+    throw invalid_argument(
+        "out", options.out_dir.string() +
+                   " holds an unfinished run; add --resume to go on with it, or name another "
+                   "folder");
   }
   if (!exists && options.resume) {
-    throw usage_error("--resume: there is no checkpoint in " + options.out_dir.string());
+    throw invalid_argument("resume", "there is no checkpoint in " + options.out_dir.string());
   }
   for (const double cr : options.retrofit.save_at_cr) {
     const fs::path folder = options.out_dir / ratio_folder(cr);
     if (!options.resume && fs::exists(folder)) {
-      throw usage_error("--save-at-cr: " + folder.string() +
-                        " is there already, from another run; name another --out");
+      throw invalid_argument(
+          "save_at_cr",
+          folder.string() + " is there already, from another run; name another --out");
     }
   }
 }
@@ -320,10 +323,10 @@ Outcome run_training(const TrainOptions& options, const std::function<bool()>& i
     wait_for_all(group, device_of(options));  // who ends before the first fails if that does
     return outcome;
   } catch (const c10::OutOfMemoryError&) {
-    throw usage_error("--batch: the GPU's memory is too small for " +
-                      std::to_string(options.batch) + " sequences of " +
-                      std::to_string(options.length) +
-                      " tokens beside the model; give fewer, or a smaller --length");
+    throw invalid_argument("batch",
+                           "the GPU's memory is too small for " + std::to_string(options.batch) +
+                               " sequences of " + std::to_string(options.length) +
+                               " tokens beside the model; give fewer, or a smaller --length");
   }
 }
 

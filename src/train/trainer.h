@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "dist/group.h"
-#include "models/decoder.h"
+#include "nn/decoder.h"
 #include "train/options.h"
 #include "train/step_log.h"
 

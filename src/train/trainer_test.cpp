@@ -8,11 +8,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "families/config_file.h"
-#include "families/rope_frequencies.h"
-#include "io/safetensors.h"
-#include "models/decision_channel.h"
-#include "models/decoder.h"
+#include "base/file.h"
+#include "model/config_file.h"
+#include "model/rope_frequencies.h"
+#include "model/safetensors.h"
+#include "nn/decision_channel.h"
+#include "nn/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
 #include "train/checkpoint.h"
@@ -35,8 +36,8 @@ void expect_resumed_is_straight(TrainOptions straight, TrainOptions resumed) {
   }
   ASSERT_EQ(run(resumed), Outcome::kFinished);
   EXPECT_EQ(log_lines(straight.out_dir), log_lines(resumed.out_dir));
-  EXPECT_EQ(io::read_text_file(straight.out_dir / "model.safetensors"),
-            io::read_text_file(resumed.out_dir / "model.safetensors"));
+  EXPECT_EQ(read_text_file(straight.out_dir / "model.safetensors"),
+            read_text_file(resumed.out_dir / "model.safetensors"));
 }
 
 TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
@@ -48,7 +49,7 @@ TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
       TrainOptions resumed = straight;
       resumed.out_dir += "-resumed";
       expect_resumed_is_straight(straight, resumed);
-      const io::ModelConfig config = families::read_model_config(straight.out_dir);
+      const model::ModelConfig config = model::read_model_config(straight.out_dir);
       EXPECT_EQ(config.dmc->method, name);
       EXPECT_EQ(config.dmc->window, straight.retrofit.window);
       EXPECT_EQ(config.has_adapter(), adapter);
@@ -60,19 +61,19 @@ TEST_F(TrainerTest, AnAdapterTrainsAloneAndKeepsItsRunSmall) {
   TrainOptions o = adapter_options("out");
   o.retrofit.distill = "forward";  // from the same base weights
   ASSERT_EQ(run(o, 4), Outcome::kInterrupted);
-  const io::SafetensorsFile checkpoint(o.out_dir / "checkpoint.safetensors");
+  const model::SafetensorsFile checkpoint(o.out_dir / "checkpoint.safetensors");
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     EXPECT_NE(name.find(".decision_"), std::string::npos) << name;
   }
   o.resume = true;
   ASSERT_EQ(run(o), Outcome::kFinished);
 
-  const models::Decoder base = models::Decoder::load(o.model_dir);
-  const models::Decoder trained = models::Decoder::load(o.out_dir);
+  const nn::Decoder base = nn::Decoder::load(o.model_dir);
+  const nn::Decoder trained = nn::Decoder::load(o.out_dir);
   for (const auto& [name, parameter] : base.parameters()) {
     EXPECT_TRUE(at::equal(trained.parameter(name), parameter)) << name;
   }
-  for (const families::LayerLayout& layer : trained.layout().layers) {
+  for (const model::LayerLayout& layer : trained.layout().layers) {
     EXPECT_GT(trained.parameter(layer.decision_proj.weight).abs().max().item<float>(), 0.0f);
   }
 }
@@ -81,8 +82,8 @@ TEST_F(TrainerTest, TrainBaseTrainsAllOfTheModel) {
   TrainOptions o = adapter_options("out");
   o.retrofit.train_base = true;
   ASSERT_EQ(run(o), Outcome::kFinished);
-  const models::Decoder base = models::Decoder::load(o.model_dir);
-  const models::Decoder trained = models::Decoder::load(o.out_dir);
+  const nn::Decoder base = nn::Decoder::load(o.model_dir);
+  const nn::Decoder trained = nn::Decoder::load(o.out_dir);
   for (const auto& [name, parameter] : base.parameters()) {
     EXPECT_FALSE(at::equal(trained.parameter(name), parameter)) << name;
   }
@@ -100,7 +101,7 @@ TEST_F(TrainerTest, ARetrofitStartsDecisionsOver) {
   TrainOptions by_channel = options("by-channel");
   by_channel.model_dir = first.out_dir;
   ASSERT_EQ(run(by_channel), Outcome::kFinished);
-  EXPECT_TRUE(families::read_model_config(by_channel.out_dir).has_decision_channel());
+  EXPECT_TRUE(model::read_model_config(by_channel.out_dir).has_decision_channel());
   o = adapter_options("third");
   o.model_dir = by_channel.out_dir;
   EXPECT_THROW(run(o), Error);
@@ -128,13 +129,11 @@ TEST_F(TrainerTest, LeavesAModelForEachRatioOnTheWay) {
   straight.retrofit.save_at_cr = resumed.retrofit.save_at_cr = {1.01, 1.02, 1.99};
   ASSERT_EQ(run(plain), Outcome::kFinished);
   expect_resumed_is_straight(straight, resumed);
-  const auto bytes = [](const fs::path& dir) {
-    return io::read_text_file(dir / "model.safetensors");
-  };
+  const auto bytes = [](const fs::path& dir) { return read_text_file(dir / "model.safetensors"); };
   EXPECT_EQ(bytes(straight.out_dir), bytes(plain.out_dir)) << "saving changed the training";
   for (const double cr : {1.01, 1.02}) {
     const std::string folder = ratio_folder(cr);
-    const io::ModelConfig config = families::read_model_config(straight.out_dir / folder);
+    const model::ModelConfig config = model::read_model_config(straight.out_dir / folder);
     EXPECT_EQ(config.dmc->target_cr, cr);
     EXPECT_EQ(config.dmc->stage, "retrofit");
     EXPECT_EQ(config.dmc->trained_tokens, (5 + 2) * 2 * 48);
@@ -152,13 +151,13 @@ TEST_F(TrainerTest, AModelOnTheWayIsTheOneOfARunThatEndsThere) {
   ASSERT_EQ(run(longer), Outcome::kFinished);
   TrainOptions stopped = options("stopped");
   ASSERT_EQ(run(stopped, 7), Outcome::kInterrupted);
-  models::Decoder model = models::Decoder::load(stopped.model_dir);
+  nn::Decoder model = nn::Decoder::load(stopped.model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
   AdamW optimizer(model.parameters(), stopped);
   load_checkpoint(stopped, model, optimizer);
   const at::NoGradGuard no_grad;
-  models::scale_decision_channel(model, stopped.retrofit.decision_scale);
-  const models::Decoder kept = models::Decoder::load(longer.out_dir / ratio_folder(1.01));
+  nn::scale_decision_channel(model, stopped.retrofit.decision_scale);
+  const nn::Decoder kept = nn::Decoder::load(longer.out_dir / ratio_folder(1.01));
   for (const auto& [name, parameter] : model.parameters()) {
     EXPECT_TRUE(at::equal(parameter, kept.parameter(name))) << name;
   }
@@ -172,8 +171,8 @@ TEST_F(TrainerTest, AWindowInWhichNothingCanGoIsRefused) {
     run(o);
     FAIL() << "no token would ever have left the window";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    EXPECT_NE(std::string(error.what()).find("--window: 47"), std::string::npos) << error.what();
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(command_line_sentence(error).find("--window: 47"), std::string::npos) << error.what();
   }
 }
 
@@ -187,8 +186,9 @@ TEST_F(TrainerTest, ResumingWithOtherOptionsIsRefused) {
     run(o);
     FAIL() << "another compression ratio was accepted";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    EXPECT_NE(std::string(error.what()).find("cr 2.0, not 3.0"), std::string::npos) << error.what();
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(command_line_sentence(error).find("cr 2.0, not 3.0"), std::string::npos)
+        << error.what();
   }
 }
 
@@ -199,8 +199,8 @@ TEST_F(TrainerTest, SequencesLongerThanTheContextAreRefused) {
     run(o);
     FAIL() << "the model has no positions for it";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    EXPECT_NE(std::string(error.what()).find("--length: 4096"), std::string::npos);
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(command_line_sentence(error).find("--length: 4096"), std::string::npos);
   }
 }
 
@@ -208,7 +208,7 @@ TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
   TrainOptions o = options("zeroed");
   o.stages = {{find_stage("zero-out"), 4}};
   ASSERT_EQ(run(o), Outcome::kFinished);
-  const models::Decoder model = models::Decoder::load(o.out_dir);
+  const nn::Decoder model = nn::Decoder::load(o.out_dir);
   for (const char* name : {"q_proj", "k_proj"}) {
     const at::Tensor weight =
         model.parameter("model.layers.1.self_attn." + std::string(name) + ".weight");
@@ -221,8 +221,8 @@ TEST_F(TrainerTest, ZeroOutLeavesDecisionRowsExactlyZero) {
 // Trained for a ratio of 1, nothing is asked for: with decisions that never merge the model is the
 // dense one.
 TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
-  models::Decoder model = models::Decoder::load(root_ / "model");
-  models::clear_decision_channel(model);
+  nn::Decoder model = nn::Decoder::load(root_ / "model");
+  nn::clear_decision_channel(model);
   TrainOptions o = options("unused");
   o.retrofit.target_cr = 1.0;
   o.retrofit.offset = 1e4;  // no noise reaches it: alpha is 0
@@ -230,7 +230,7 @@ TEST_F(TrainerTest, TargetRatioOfOneIsTheDenseModel) {
   const at::Tensor tokens = at::randint(0, 2048, {2, 48}, at::kLong);
   const auto attention = find_stage("finetune")->attention(model.config(), o);
   attention->begin_step({0, 1, 0, 1, 1.0});
-  nn::DenseAttention dense(48, families::rope_frequencies(model.config()));
+  nn::DenseAttention dense(48, model::rope_frequencies(model.config()));
   const at::Tensor ours = model.hidden(tokens, *attention), theirs = model.hidden(tokens, dense);
   EXPECT_LT(((ours - theirs).norm() / theirs.norm()).item<double>(), 1e-5);
   EXPECT_EQ(attention->extra_loss().item<double>(), 0.0);
@@ -243,7 +243,7 @@ TEST_F(TrainerTest, PrecisionIsNoPartOfARun) {
   rounded.precision = "bf16";
   ASSERT_EQ(run(exact), Outcome::kFinished);
   ASSERT_EQ(run(rounded, 8), Outcome::kInterrupted);
-  const io::SafetensorsFile checkpoint(checkpoint_path(rounded.out_dir));
+  const model::SafetensorsFile checkpoint(checkpoint_path(rounded.out_dir));
   for (const auto& [name, tensor] : checkpoint.tensors()) EXPECT_EQ(tensor.dtype, DType::kF32);
   rounded.precision = "f32";
   rounded.resume = true;
@@ -268,8 +268,8 @@ TEST_F(TrainerTest, AGpuThatIsNotThereIsRefused) {
     run(o);
     FAIL() << "trained without a GPU";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    EXPECT_EQ(std::string(error.what()).rfind("--device cuda", 0), 0u) << error.what();
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(command_line_sentence(error).rfind("--device", 0), 0u) << error.what();
   }
   EXPECT_FALSE(fs::exists(o.out_dir));
 }
@@ -278,29 +278,29 @@ TEST_F(TrainerTest, AGpuThatIsNotThereIsRefused) {
 TEST_F(TrainerTest, FullDiskKeepsTheEarlierCheckpoint) {
   TrainOptions o = options("disk");
   ASSERT_EQ(run(o, 3), Outcome::kInterrupted);
-  const std::string before = io::read_text_file(o.out_dir / "checkpoint.safetensors");
+  const std::string before = read_text_file(o.out_dir / "checkpoint.safetensors");
   const std::string script =
       "ulimit -f 8; trap '' XFSZ; exec " + fs::read_symlink("/proc/self/exe").string() +
       " --gtest_also_run_disabled_tests --gtest_filter=FullDisk.DISABLED_Child";
   setenv("DMC_TEST_OUT", o.out_dir.c_str(), 1);
   setenv("DMC_TEST_MODEL", o.model_dir.c_str(), 1);
   EXPECT_EQ(std::system(("sh -c \"" + script + "\" > /dev/null 2>&1").c_str()), 0);
-  EXPECT_EQ(io::read_text_file(o.out_dir / "checkpoint.safetensors"), before);
+  EXPECT_EQ(read_text_file(o.out_dir / "checkpoint.safetensors"), before);
   o.resume = true;
   EXPECT_EQ(run(o), Outcome::kFinished);
 }
 
 // Run by the test above in a process of its own, with a limit on file sizes.
 TEST(FullDisk, DISABLED_Child) {
-  const models::Decoder model = models::Decoder::load(std::getenv("DMC_TEST_MODEL"));
+  const nn::Decoder model = nn::Decoder::load(std::getenv("DMC_TEST_MODEL"));
   const auto path = fs::path(std::getenv("DMC_TEST_OUT")) / "checkpoint.safetensors";
   const nn::TensorsByName tensors(model.parameters().begin(), model.parameters().end());
   try {
-    io::write_safetensors(path, nn::to_views(tensors));
+    model::write_safetensors(path, nn::to_views(tensors));
     FAIL() << "the write should have hit the limit";
   } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kInternal);
-    EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos);
+    EXPECT_EQ(error.code(), ErrorCode::kInternal);
+    EXPECT_NE(command_line_sentence(error).find(path.string()), std::string::npos);
   }
 }
 

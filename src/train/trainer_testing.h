@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "base/temp_folder.h"
-#include "families/config_file.h"
-#include "models/decoder.h"
+#include "model/config_file.h"
+#include "nn/decoder.h"
 #include "train/stage.h"
 #include "train/trainer.h"
 
@@ -22,14 +22,14 @@ namespace dmc::train {
 class TrainerTest : public testing::Test {
  protected:
   void SetUp() override {
-    io::ModelConfig config = families::read_model_config("models/builtin");
+    model::ModelConfig config = model::read_model_config("models/builtin");
     config.hidden_size = 32;
     config.intermediate_size = 48;
     config.num_layers = 2;
     config.num_heads = 4;
     config.num_kv_heads = 2;
     config.head_dim = 16;
-    models::Decoder::create(config, 1).save(root_ / "model", {at::kFloat});
+    nn::Decoder::create(config, 1).save(root_ / "model", {at::kFloat});
     std::filesystem::copy_file("models/builtin/tokenizer.json", root_ / "model/tokenizer.json");
   }
 

@@ -11,7 +11,7 @@
 #include <tuple>
 
 #include "cache/kv_cache.h"
-#include "families/rope_frequencies.h"
+#include "model/rope_frequencies.h"
 #include "nn/rope.h"
 #include "ops/attention.h"
 #include "ops/pool.h"
@@ -22,9 +22,9 @@ namespace {
 constexpr int64_t kTokens = 90, kHeadDim = 32;
 
 std::vector<double> frequencies() {
-  io::ModelConfig config;
+  model::ModelConfig config;
   config.head_dim = kHeadDim;
-  return families::rope_frequencies(config);
+  return model::rope_frequencies(config);
 }
 
 struct Case {

@@ -1,6 +1,6 @@
-#include "io/chat_template.h"
-#include "io/utf8.h"
+#include "base/utf8.h"
 #include "tests/fuzz/target.h"
+#include "text/chat_template.h"
 
 namespace {
 
@@ -20,11 +20,11 @@ const nlohmann::ordered_json& messages() {
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   return dmc::fuzz::accept_errors([&] {
     const std::string source(reinterpret_cast<const char*>(data), size);
-    dmc::io::ChatTemplate chat(source, "template");
+    dmc::text::ChatTemplate chat(source, "template");
     chat.set_trusted("bos_token", "<s>");
     chat.set_trusted("eos_token", "</s>");
     const auto prompt = chat.render(messages(), true, {{"tools", messages()}});
-    DMC_CHECK(dmc::io::utf8_is_valid(prompt.text));
+    DMC_CHECK(dmc::utf8_is_valid(prompt.text));
     size_t end = 0;
     for (const auto& range : prompt.untrusted) {
       DMC_CHECK(range.begin >= end && range.begin < range.end);

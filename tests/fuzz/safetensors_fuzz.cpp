@@ -1,4 +1,4 @@
-#include "io/safetensors.h"
+#include "model/safetensors.h"
 
 #include "tests/fuzz/target.h"
 
@@ -6,7 +6,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   return dmc::fuzz::accept_errors([&] {
     const auto dir = dmc::fuzz::directory_with("model.safetensors", data, size);
-    const dmc::io::SafetensorsFile file(dir / "model.safetensors");
+    const dmc::model::SafetensorsFile file(dir / "model.safetensors");
     volatile uint8_t sum = 0;
     for (const auto& [name, tensor] : file.tensors()) {
       for (std::byte byte : tensor.bytes) sum = sum + static_cast<uint8_t>(byte);

@@ -30,10 +30,10 @@ std::shared_ptr<kernels::cuda::Device> gpu() {
 }
 
 // Of head size 64, the least that attention is compiled for.
-io::ModelConfig config_for_gpu() {
-  io::ModelConfig config = small_config();
+model::ModelConfig config_for_gpu() {
+  model::ModelConfig config = small_config();
   config.head_dim = 64;
-  config.dmc = io::DmcConfig{.decision_offset = 0.05};
+  config.dmc = model::DmcConfig{.decision_offset = 0.05};
   return config;
 }
 
@@ -61,7 +61,7 @@ std::vector<engine::Writing> texts_of(const DeviceRunner& runner,
 
 // The same prompts and steps on both, in batches that our own products serve and in ones that go to
 // cuBLAS.
-void expect_same_runs(const io::ModelConfig& config, DType weights, const RunnerOptions& options,
+void expect_same_runs(const model::ModelConfig& config, DType weights, const RunnerOptions& options,
                       size_t sequences = 12) {
   const auto model = random_model(config, weights, 7);
   const DeviceRoom room{.sequences = static_cast<int>(sequences)};
@@ -95,8 +95,8 @@ void expect_same_runs(const io::ModelConfig& config, DType weights, const Runner
 
 TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
-  io::ModelConfig biased = config_for_gpu(), normed = config_for_gpu(), dense = config_for_gpu(),
-                  late = config_for_gpu(), adapted = config_for_gpu();
+  model::ModelConfig biased = config_for_gpu(), normed = config_for_gpu(), dense = config_for_gpu(),
+                     late = config_for_gpu(), adapted = config_for_gpu();
   late.dmc->method = "dms";
   adapted.dmc->decision_source = "adapter";
   late.dmc->window = 9;
@@ -109,7 +109,7 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
   expect_same_runs(normed, DType::kF32, {});
   expect_same_runs(dense, DType::kF32, {.compression = {.forced_cr = 3.0}});
   expect_same_runs(config_for_gpu(), DType::kF32, {.compression = {.cr = 2.0}});
-  for (io::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
+  for (model::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
     config.head_dim = 64;
     expect_same_runs(config, config.post_norm ? DType::kBF16 : DType::kF32, {});
   }
@@ -153,7 +153,7 @@ TEST(CudaDevice, MultipliesMatricesOf8BitsOfAnySize) {
 
 TEST(CudaDevice, DropsSlotsAsTheCpuInItsPlace) {
   if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
-  io::ModelConfig config = config_for_gpu();
+  model::ModelConfig config = config_for_gpu();
   config.dmc.reset();
   for (const policy::Policy& policy : policy::policies()) {
     if (policy.least_budget == 0) continue;
@@ -202,7 +202,7 @@ TEST(CudaDevice, ChoosesTokensFromALargeVocabulary) {
 
 TEST(CudaDevice, PagesThatRunOutAreAnErrorAndComeBack) {
   if (gpu() == nullptr) GTEST_SKIP() << "no GPU";
-  io::ModelConfig config = config_for_gpu();
+  model::ModelConfig config = config_for_gpu();
   config.dmc.reset();
   const auto model = random_model(config, DType::kF32, 1);
   DeviceRunner runner(upload_model(gpu(), model), {}, {.sequences = 2, .pages = 4 * 2});

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "io/chat_template.h"
+#include "text/chat_template.h"
 
 namespace {
 
@@ -15,7 +15,7 @@ using nlohmann::ordered_json;
 
 ordered_json answer(const ordered_json& request) {
   try {
-    dmc::io::ChatTemplate chat(request.at("template").get<std::string>(), "template");
+    dmc::text::ChatTemplate chat(request.at("template").get<std::string>(), "template");
     for (const auto& [name, value] : request.at("trusted").items()) {
       chat.set_trusted(name, value.get<std::string>());
     }

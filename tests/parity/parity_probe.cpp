@@ -8,8 +8,8 @@
 #include <exception>
 #include <filesystem>
 
-#include "families/rope_frequencies.h"
-#include "models/decoder.h"
+#include "model/rope_frequencies.h"
+#include "nn/decoder.h"
 #include "nn/dense_attention.h"
 #include "nn/weights.h"
 
@@ -18,8 +18,8 @@ namespace {
 // What a retrofitted model is without its decisions: dense, a decision channel set to 0.
 class DensePolicy : public dmc::nn::AttentionStrategy {
  public:
-  DensePolicy(const dmc::io::ModelConfig& config, int64_t positions)
-      : dense_(positions, dmc::families::rope_frequencies(config)),
+  DensePolicy(const dmc::model::ModelConfig& config, int64_t positions)
+      : dense_(positions, dmc::model::rope_frequencies(config)),
         channels_(at::ones({config.head_dim})) {
     if (config.has_decision_channel()) channels_[-1].fill_(0.0);
   }
@@ -34,9 +34,9 @@ class DensePolicy : public dmc::nn::AttentionStrategy {
 
 void probe(const std::filesystem::path& model_dir, const std::filesystem::path& input,
            const std::filesystem::path& output_dir) {
-  const dmc::models::Decoder model = dmc::models::Decoder::load(model_dir);
+  const dmc::nn::Decoder model = dmc::nn::Decoder::load(model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
-  const dmc::io::SafetensorsFile file(input);
+  const dmc::model::SafetensorsFile file(input);
   const at::Tensor tokens = dmc::nn::to_tensor(file.tensors().find("tokens")->second, at::kLong);
 
   const int64_t T = tokens.size(1);
@@ -50,7 +50,7 @@ void probe(const std::filesystem::path& model_dir, const std::filesystem::path& 
   for (const auto& [name, parameter] : model.parameters()) {
     result[name] = parameter.grad().contiguous();
   }
-  dmc::io::write_safetensors(output_dir / "result.safetensors", dmc::nn::to_views(result));
+  dmc::model::write_safetensors(output_dir / "result.safetensors", dmc::nn::to_views(result));
   model.save(output_dir / "model", {at::kFloat});
 }
 

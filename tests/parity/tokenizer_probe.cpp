@@ -1,4 +1,4 @@
-// tokenizer_probe MODEL_DIR MODE: what io::Tokenizer makes of standard input, whose records each
+// tokenizer_probe MODEL_DIR MODE: what text::Tokenizer makes of standard input, whose records each
 // end in a NUL byte. MODE says what a record is and what is printed for it:
 //   encode  a text -> its ids, special tokens recognised
 //   plain   a text -> its ids, special tokens taken as text
@@ -12,11 +12,11 @@
 #include <sstream>
 #include <string>
 
-#include "io/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace {
 
-using dmc::io::Tokenizer;
+using dmc::text::Tokenizer;
 using Ids = std::vector<int32_t>;
 using Mode = void (*)(const Tokenizer&, const std::string& record);
 
@@ -33,7 +33,7 @@ Ids read_ids(const std::string& record) {
 }
 
 void stream(const Tokenizer& tokenizer, const std::string& record) {
-  dmc::io::StreamDecoder decoder(tokenizer);
+  dmc::text::StreamDecoder decoder(tokenizer);
   for (int32_t id : read_ids(record)) std::cout << decoder.push(id);
   std::cout << decoder.finish() << '\0';
 }

@@ -10,9 +10,9 @@ namespace {
 std::function<int()> refuse(CLI::App& app) {
   app.allow_extras();  // whatever else is said, this is the answer
   return [&app]() -> int {
-    throw usage_error(app.get_name() +
-                      ": this program was built without LibTorch, which the command needs; "
-                      "`./run build` makes one with it, build/bin/dmc");
+    throw invalid_argument(app.get_name() +
+                           ": this program was built without LibTorch, which the command needs; "
+                           "`./run build` makes one with it, build/bin/dmc");
   };
 }
 

@@ -12,8 +12,8 @@ namespace {
 const policy::Policy& named(const std::string& name) {
   const policy::Policy* policy = policy::find_policy(name);
   if (policy != nullptr) return *policy;
-  throw usage_error("--policies: \"" + name + "\" is not one of " +
-                    join(policy::policies(), ", ", &policy::Policy::name));
+  throw invalid_argument("policies", "\"" + name + "\" is not one of " +
+                                         join(policy::policies(), ", ", &policy::Policy::name));
 }
 
 bool worth_comparing(const policy::Policy& policy, const SweepModel& model) {
@@ -74,9 +74,9 @@ std::vector<SweepCell> plan_sweep(const SweepAxes& axes) {
     }
   }
   if (cells.empty()) {
-    throw usage_error(
-        "the sweep has nothing to measure: none of --policies goes with a model and "
-        "a task that were given");
+    throw invalid_argument("policies",
+                           "the sweep has nothing to measure: none of them goes with a model and "
+                           "a task that were given");
   }
   return cells;
 }

@@ -26,8 +26,8 @@ struct SweepAxes {
 // Cells that share all but the task stand together. Without `policies`, a dense model runs dense
 // and with every policy that has a budget, a retrofitted one with its own. A learned policy is
 // measured as it is and held at each ratio. A policy that compresses a prompt when it ends is left
-// out of tasks that have none. Error(kUsage) for an unknown policy or task, or when nothing is
-// left.
+// out of tasks that have none. Error(kInvalidArgument) for an unknown policy or task, or when
+// nothing is left.
 std::vector<SweepCell> plan_sweep(const SweepAxes& axes);
 
 }  // namespace dmc::eval

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "io/json.h"
-#include "io/safetensors.h"
+#include "base/file.h"
+#include "base/json.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -87,7 +87,7 @@ std::string to_line(const SweepRecord& record) {
 
 SweepRecord parse_line(const std::string& line, const std::string& origin) {
   try {
-    return read_record(io::parse_json(line, origin));
+    return read_record(parse_json(line, origin));
   } catch (const nlohmann::json::exception& error) {
     throw data_error(origin + " is no line of a sweep (" + error.what() +
                      "); move the file away or give another --out");
@@ -96,7 +96,7 @@ SweepRecord parse_line(const std::string& line, const std::string& origin) {
 
 SweepFile::SweepFile(fs::path path) : path_(std::move(path)) {
   if (!fs::exists(path_)) return;
-  std::string text = io::read_text_file(path_, kLargestFile);
+  std::string text = read_text_file(path_, kLargestFile);
   const size_t whole = text.find_last_of('\n') + 1;  // 0 if there is none
   if (whole < text.size()) fs::resize_file(path_, whole);
   size_t number = 0;

@@ -10,16 +10,16 @@
 #include "base/human.h"
 #include "base/join.h"
 #include "base/table.h"
-#include "eval/report_style.h"
-#include "eval/report_text.h"
-#include "eval/svg.h"
 #include "eval/sweep/series.h"
+#include "report/report_style.h"
+#include "report/report_text.h"
+#include "report/svg.h"
 
 namespace dmc::eval {
 namespace {
 
 // Colours stay with a policy on every chart; the learned ones have the strongest.
-constexpr std::array<std::string_view, kColors> kPolicyColors = {
+constexpr std::array<std::string_view, report::kColors> kPolicyColors = {
     "dense", "h2o", "dmc", "tova", "dms", "window", "snapkv", "forced"};
 
 int color_of(const std::string& policy) {
@@ -32,12 +32,12 @@ std::string metric_name(const SweepTask& task) {
   return name;
 }
 
-std::string ratio_text(double cr) { return cr > 0.0 ? times(cr) : "own"; }
+std::string ratio_text(double cr) { return cr > 0.0 ? report::times(cr) : "own"; }
 
 // What a chart has on its x axis.
 struct XAxis {
   const char* title;
-  Axis axis;
+  report::Axis axis;
   double (*value)(const SweepPoint&);
 };
 
@@ -58,7 +58,7 @@ class Page {
 
   std::string render() {
     head();
-    if (records_.empty()) out_ << kNothingMeasured;
+    if (records_.empty()) out_ << report::kNothingMeasured;
     verdict();
     for (const SweepTask& task : tasks_) task_section(task);
     head_maps();
@@ -76,7 +76,7 @@ class Page {
     out_ << "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
          << "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
          << "<title>Which compression, at which ratio?</title>\n"
-         << "<style>" << kReportStyle << "</style>\n</head>\n<body>\n<main>\n<header>\n"
+         << "<style>" << report::kReportStyle << "</style>\n</head>\n<body>\n<main>\n<header>\n"
          << "<h1>Which compression, at which ratio?</h1>\n<p class=\"subtitle\">"
          << "Policies for the KV cache on the same text, with the same kernels and the same "
             "budgets.</p>\n<dl class=\"facts\">\n";
@@ -88,7 +88,7 @@ class Page {
   }
 
   void fact(const char* name, const std::string& value) {
-    out_ << "<div><dt>" << name << "</dt><dd>" << escape_html(value) << "</dd></div>\n";
+    out_ << "<div><dt>" << name << "</dt><dd>" << report::escape_html(value) << "</dd></div>\n";
   }
 
   std::string distinct(std::string SweepCell::*field,
@@ -102,14 +102,14 @@ class Page {
   }
 
   void section(const std::string& title, const std::string& lead) {
-    out_ << "<section>\n<h2>" << escape_html(title) << "</h2>\n<p class=\"lead\">"
-         << escape_html(lead) << "</p>\n";
+    out_ << "<section>\n<h2>" << report::escape_html(title) << "</h2>\n<p class=\"lead\">"
+         << report::escape_html(lead) << "</p>\n";
   }
 
   void figure(const std::string& title, const std::string& note, const std::string& chart,
               const char* css = "card") {
-    out_ << "<figure class=\"" << css << "\">\n<h3>" << escape_html(title)
-         << "</h3>\n<p class=\"note\">" << escape_html(note) << "</p>\n"
+    out_ << "<figure class=\"" << css << "\">\n<h3>" << report::escape_html(title)
+         << "</h3>\n<p class=\"note\">" << report::escape_html(note) << "</p>\n"
          << chart << "</figure>\n";
   }
 
@@ -128,8 +128,8 @@ class Page {
     for (int cr : wanted) out_ << "<th>" << cr << "×</th>";
     out_ << "</tr></thead>\n<tbody>\n";
     for (const SweepTask& task : tasks_) {
-      out_ << "<tr><td>" << escape_html(task.name) << "<small>" << escape_html(metric_name(task))
-           << "</small></td>";
+      out_ << "<tr><td>" << report::escape_html(task.name) << "<small>"
+           << report::escape_html(metric_name(task)) << "</small></td>";
       winner(task, [](const SweepPoint& p) { return p.record->cell.policy == "dense"; });
       for (int cr : wanted) {
         winner(task, [cr](const SweepPoint& p) { return p.ratio >= 0.9 * cr; });
@@ -144,7 +144,7 @@ class Page {
     const SweepSeries* of = nullptr;
     for (const SweepSeries& series : task.series) {
       for (const SweepPoint& point : series.points) {
-        if (!counts(point) || !known(point.quality)) continue;
+        if (!counts(point) || !report::known(point.quality)) continue;
         const double sign = task.lower_is_better ? -1.0 : 1.0;
         if (best != nullptr && sign * (point.quality - best->quality) <= 0.0) continue;
         best = &point;
@@ -152,14 +152,14 @@ class Page {
       }
     }
     if (best == nullptr) {
-      out_ << "<td>" << kDash << "</td>";
+      out_ << "<td>" << report::kDash << "</td>";
       return;
     }
-    out_ << "<td><span class=\"s" << color_of(best->record->cell.policy) % kColors << "\">"
-         << "<span class=\"chip\"></span></span>" << escape_html(of->policy);
+    out_ << "<td><span class=\"s" << color_of(best->record->cell.policy) % report::kColors << "\">"
+         << "<span class=\"chip\"></span></span>" << report::escape_html(of->policy);
     const std::string apart = of->label.substr(of->policy.size());  // from others of the policy
-    if (!apart.empty()) out_ << "<small>" << escape_html(apart) << "</small>";
-    out_ << "<small>" << number(best->quality, 4) << "</small></td>";
+    if (!apart.empty()) out_ << "<small>" << report::escape_html(apart) << "</small>";
+    out_ << "<small>" << report::number(best->quality, 4) << "</small></td>";
   }
 
   // --- Charts ---
@@ -175,7 +175,7 @@ class Page {
   }
 
   void chart(const SweepTask& task, const XAxis& x) {
-    LineChart chart;
+    report::LineChart chart;
     chart.description = std::string(x.title) + ", " + task.name;
     chart.x = x.axis;
     chart.y.label = metric_name(task);
@@ -186,17 +186,18 @@ class Page {
       if (series.policy == "dense") chart.lines.push_back(baseline(task, series, x));
       chart.lines.push_back(curve(task, series, x));
     }
-    const bool any = std::ranges::any_of(chart.lines, [](const Line& line) {
-      return std::ranges::any_of(line.points, [](const Point& p) { return known(p.x); });
+    const bool any = std::ranges::any_of(chart.lines, [](const report::Line& line) {
+      return std::ranges::any_of(line.points,
+                                 [](const report::Point& p) { return report::known(p.x); });
     });
     if (!any) return;
-    figure(x.title, metric_name(task) + " of " + task.name, line_chart(chart),
+    figure(x.title, metric_name(task) + " of " + task.name, report::line_chart(chart),
            is_first ? "card wide" : "card");
   }
 
   // In the order of ratios, whatever the x axis.
-  static Line curve(const SweepTask& task, const SweepSeries& series, const XAxis& x) {
-    Line line;
+  static report::Line curve(const SweepTask& task, const SweepSeries& series, const XAxis& x) {
+    report::Line line;
     line.label = series.label;
     line.color = color_of(series.policy);
     line.dashed = series.kv != task.series.front().kv;
@@ -208,8 +209,8 @@ class Page {
   }
 
   // The uncompressed quality all across the chart.
-  static Line baseline(const SweepTask& task, const SweepSeries& dense, const XAxis& x) {
-    Line line;
+  static report::Line baseline(const SweepTask& task, const SweepSeries& dense, const XAxis& x) {
+    report::Line line;
     line.dashed = line.faint = true;
     double low = INFINITY, high = -INFINITY;
     for (const SweepSeries& series : task.series) {
@@ -224,15 +225,15 @@ class Page {
     return line;
   }
 
-  static Line frontier(const SweepTask& task) {
-    Line line;
+  static report::Line frontier(const SweepTask& task) {
+    report::Line line;
     line.band = true;
     for (const SweepSeries& series : task.series) {
       for (const SweepPoint& p : series.points) {
         if (p.on_frontier) line.points.push_back({p.ratio, p.quality});
       }
     }
-    std::ranges::sort(line.points, {}, &Point::x);
+    std::ranges::sort(line.points, {}, &report::Point::x);
     return line;
   }
 
@@ -251,15 +252,17 @@ class Page {
     out_ << "<div class=\"grid\">\n";
     for (const SweepRecord* record : shown) {
       const SweepCell& cell = record->cell;
-      const std::string asked = cell.cr > 0.0 ? "held at " + times(cell.cr) : "decided by itself";
-      figure(model_name(cell.model) + ", " + asked,
-             "reached " + times(record->score.compression_ratio) + ", " + cell.kv + " slots",
-             heat_map_chart({.description = "compression by layer and head",
-                             .row_label = "layer",
-                             .column_label = "KV head",
-                             .values = record->cr_by_head,
-                             .min = 1.0,
-                             .max = 24.0}));
+      const std::string asked =
+          cell.cr > 0.0 ? "held at " + report::times(cell.cr) : "decided by itself";
+      figure(
+          model_name(cell.model) + ", " + asked,
+          "reached " + report::times(record->score.compression_ratio) + ", " + cell.kv + " slots",
+          report::heat_map_chart({.description = "compression by layer and head",
+                                  .row_label = "layer",
+                                  .column_label = "KV head",
+                                  .values = record->cr_by_head,
+                                  .min = 1.0,
+                                  .max = 24.0}));
     }
     out_ << "</div>\n</section>\n";
   }
@@ -277,16 +280,16 @@ class Page {
         const SweepCell& cell = record.cell;
         figure(cell.policy + " " + ratio_text(cell.cr) + ", " + cell.task,
                model_name(cell.model) + ", " + cell.kv + " slots, reached " +
-                   times(record.score.compression_ratio),
-               heat_map_chart({.description = cell.task + " by " + grid.row_label,
-                               .row_label = grid.row_label,
-                               .column_label = grid.column_label,
-                               .values = grid.values,
-                               .min = 0.0,
-                               .max = 1.0,
-                               .linear = true,
-                               .rows = grid.rows,
-                               .columns = grid.columns}));
+                   report::times(record.score.compression_ratio),
+               report::heat_map_chart({.description = cell.task + " by " + grid.row_label,
+                                       .row_label = grid.row_label,
+                                       .column_label = grid.column_label,
+                                       .values = grid.values,
+                                       .min = 0.0,
+                                       .max = 1.0,
+                                       .linear = true,
+                                       .rows = grid.rows,
+                                       .columns = grid.columns}));
       }
     }
     if (open) out_ << "</div>\n</section>\n";
@@ -310,12 +313,14 @@ class Page {
   }
 
   void row(const SweepTask& task, const SweepSeries& series, const SweepPoint& p) {
-    out_ << "<tr><td>" << escape_html(task.name) << "</td><td>" << escape_html(series.label)
-         << "</td><td>" << escape_html(model_name(series.model)) << "</td><td>"
-         << (series.policy == "dense" ? kDash : ratio_text(p.record->cell.cr)) << "</td><td>"
-         << number(p.ratio, 2) << "</td><td" << (p.on_frontier ? " class=\"best\"" : "") << ">"
-         << number(p.quality, 4) << "</td><td>" << number(p.error, 4) << "</td><td>"
-         << number(p.bytes, 0) << "</td><td>" << rate(p.decode) << "</td></tr>\n";
+    out_ << "<tr><td>" << report::escape_html(task.name) << "</td><td>"
+         << report::escape_html(series.label) << "</td><td>"
+         << report::escape_html(model_name(series.model)) << "</td><td>"
+         << (series.policy == "dense" ? report::kDash : ratio_text(p.record->cell.cr))
+         << "</td><td>" << report::number(p.ratio, 2) << "</td><td"
+         << (p.on_frontier ? " class=\"best\"" : "") << ">" << report::number(p.quality, 4)
+         << "</td><td>" << report::number(p.error, 4) << "</td><td>" << report::number(p.bytes, 0)
+         << "</td><td>" << report::rate(p.decode) << "</td></tr>\n";
   }
 
   const std::vector<SweepRecord>& records_;
@@ -342,9 +347,10 @@ void print_sweep(std::ostream& out, const std::vector<SweepRecord>& records) {
     for (const SweepSeries& series : task.series) {
       for (const SweepPoint& p : series.points) {
         table.add_row({task.name, series.label + (p.on_frontier ? " *" : ""), fixed(p.ratio, 2),
-                       task.metric, number(p.quality, 4), known(p.error) ? fixed(p.error, 4) : "",
-                       known(p.bytes) ? fixed(p.bytes, 0) : "",
-                       known(p.decode) ? rate(p.decode) : ""});
+                       task.metric, report::number(p.quality, 4),
+                       report::known(p.error) ? fixed(p.error, 4) : "",
+                       report::known(p.bytes) ? fixed(p.bytes, 0) : "",
+                       report::known(p.decode) ? report::rate(p.decode) : ""});
       }
     }
   }

@@ -6,8 +6,8 @@
 #include <limits>
 #include <sstream>
 
-#include "eval/markup_check.h"
 #include "eval/sweep/series.h"
+#include "report/markup_check.h"
 
 namespace dmc::eval {
 namespace {
@@ -90,12 +90,12 @@ TEST(SweepReport, IsWellFormedWhateverWasMeasured) {
     const std::vector<SweepRecord> some(records.begin(),
                                         records.begin() + static_cast<ptrdiff_t>(count));
     const std::string page = render_sweep_report(some);
-    EXPECT_EQ(markup_problem(page), "") << count << " records";
+    EXPECT_EQ(report::markup_problem(page), "") << count << " records";
   }
   const std::string page = render_sweep_report(records);
-  EXPECT_GT(count_of(page, "class=\"whisker"), 3) << "error bars";
-  EXPECT_EQ(count_of(page, "band\""), 1) << "nothing of needle's is known";
-  EXPECT_EQ(count_of(page, "class=\"best\""), 4);
+  EXPECT_GT(report::count_of(page, "class=\"whisker"), 3) << "error bars";
+  EXPECT_EQ(report::count_of(page, "band\""), 1) << "nothing of needle's is known";
+  EXPECT_EQ(report::count_of(page, "class=\"best\""), 4);
   std::ostringstream table;
   print_sweep(table, records);
   EXPECT_NE(table.str().find("tova *"), std::string::npos) << table.str();

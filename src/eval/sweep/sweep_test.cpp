@@ -7,10 +7,10 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/temp_folder.h"
 #include "eval/sweep/plan.h"
 #include "eval/sweep/record.h"
-#include "io/safetensors.h"
 
 namespace dmc::eval {
 namespace {
@@ -121,7 +121,7 @@ TEST(SweepRecords, SaysWhichLineIsWrong) {
       SweepFile file(path);
       ADD_FAILURE() << wrong;
     } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      EXPECT_EQ(error.code(), ErrorCode::kData);
       EXPECT_NE(std::string(error.what()).find("sweep.jsonl line 2"), std::string::npos)
           << error.what();
     }

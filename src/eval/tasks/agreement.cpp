@@ -59,9 +59,9 @@ double kl_divergence(std::span<const float> p_logits, std::span<const float> q_l
 TaskScore run_agreement(const TaskInput& input) {
   DMC_CHECK(input.text != nullptr && input.reference != nullptr);
   if (input.reference->vocab_size() != input.runner.vocab_size()) {
-    throw usage_error("--reference: its vocabulary has " +
-                      std::to_string(input.reference->vocab_size()) + " tokens, the model's has " +
-                      std::to_string(input.runner.vocab_size()));
+    throw invalid_argument(
+        "reference", "its vocabulary has " + std::to_string(input.reference->vocab_size()) +
+                         " tokens, the model's has " + std::to_string(input.runner.vocab_size()));
   }
   const auto& windows = input.text->tokens;
   CacheUse cache_use;

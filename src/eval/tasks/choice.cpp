@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "eval/continuation.h"
 #include "eval/tasks/statistics.h"
-#include "eval/text.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 namespace {
@@ -49,7 +49,7 @@ ChoiceItem make_choice_item(std::string context, const std::vector<std::string>&
   item.contexts = {std::move(context)};
   for (const std::string& choice : choices) {
     item.endings.push_back(" " + choice);
-    item.lengths.push_back(count_characters(choice));
+    item.lengths.push_back(text::count_characters(choice));
   }
   item.gold = gold;
   return item;

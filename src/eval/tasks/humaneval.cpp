@@ -5,9 +5,9 @@
 #include "base/error.h"
 #include "engine/generate.h"
 #include "eval/data_file.h"
-#include "eval/sandbox.h"
 #include "eval/sequence.h"
 #include "eval/tasks/statistics.h"
+#include "sandbox/sandbox.h"
 
 namespace dmc::eval {
 namespace {
@@ -43,7 +43,7 @@ engine::GenerateOptions generate_options(const TaskInput& input) {
 std::string complete(const TaskInput& input, std::span<const int32_t> prompt,
                      const engine::GenerateOptions& options, CacheUse* cache_use) {
   const Sequence sequence(input.runner);
-  io::StreamDecoder decoder(input.tokenizer);
+  text::StreamDecoder decoder(input.tokenizer);
   std::string text;
   const engine::Generation generation = engine::generate(
       input.runner, sequence.id(), prompt, options, [&](int32_t id) { text += decoder.push(id); },
@@ -73,7 +73,7 @@ double pass_at_k(int64_t n, int64_t c, int64_t k) {
 }
 
 TaskScore run_humaneval(const TaskInput& input) {
-  const PythonSandbox sandbox{SandboxLimits{}};
+  const sandbox::PythonSandbox sandbox{sandbox::SandboxLimits{}};
   const std::vector<Problem> problems = read_problems(input.file, input.limit);
   engine::GenerateOptions options = generate_options(input);
   const int64_t room = input.runner.max_positions() - options.max_tokens;
@@ -87,7 +87,8 @@ TaskScore run_humaneval(const TaskInput& input) {
       const std::string completion =
           complete(input, std::span(ids).last(kept), options, &cache_use);
       ++options.sampling.seed;
-      passed.back() += sandbox.run(problem.prompt + completion + problem.test) == Verdict::kPassed;
+      passed.back() +=
+          sandbox.run(problem.prompt + completion + problem.test) == sandbox::Verdict::kPassed;
     }
     input.progress(static_cast<int64_t>(passed.size()), static_cast<int64_t>(problems.size()));
   }

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "eval/text.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 namespace {
@@ -28,12 +28,12 @@ InstructionForm read_instruction_form(const Record& record, const std::string& w
                      "...\" on a line of its own, then \"Answer format: ...\"");
   }
   InstructionForm form;
-  form.question = stripped(text.substr(intro + 2, first - intro - 2));
+  form.question = text::stripped(text.substr(intro + 2, first - intro - 2));
   size_t begin = first + 1 + mark(1).size();
   while (begin < format) {
     const size_t next = text.find(" " + mark(form.choices.size() + 2), begin);
     const size_t end = std::min(next, format);
-    form.choices.emplace_back(stripped(std::string_view(text).substr(begin, end - begin)));
+    form.choices.emplace_back(text::stripped(std::string_view(text).substr(begin, end - begin)));
     begin = next == std::string::npos ? format : end + 1 + mark(form.choices.size() + 1).size();
   }
   const std::string answer = record.text("answer");

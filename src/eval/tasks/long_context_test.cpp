@@ -13,8 +13,8 @@
 namespace dmc::eval {
 namespace {
 
-const io::Tokenizer& tokenizer() {
-  static const io::Tokenizer tokenizer("models/builtin");
+const text::Tokenizer& tokenizer() {
+  static const text::Tokenizer tokenizer("models/builtin");
   return tokenizer;
 }
 
@@ -60,7 +60,7 @@ TEST(KlDivergence, IsWhatTheFormulaSays) {
 TEST(RunAgreement, AModelAgreesWithItself) {
   HistoryRunner runner(50, 400), reference(50, 400);
   Rng rng(3);
-  io::EvalWindows windows;
+  text::EvalWindows windows;
   for (size_t length : {300, 7}) {
     windows.tokens.emplace_back();
     for (size_t i = 0; i < length; ++i) {
@@ -82,7 +82,7 @@ TEST(RunAgreement, AModelAgreesWithItself) {
 TEST(RunMultiTurn, KeptAndRebuiltAgreeWithoutCompression) {
   HistoryRunner runner(50, 400);
   Rng rng(4);
-  io::EvalWindows windows;
+  text::EvalWindows windows;
   windows.tokens.emplace_back();
   for (size_t i = 0; i < 330; ++i) {
     windows.tokens.back().push_back(static_cast<int32_t>(rng.below(50)));
@@ -112,7 +112,7 @@ TEST(RepeatedShare, CountsRunsThatStoodBefore) {
 
 TEST(RunAnswerLength, ComparesWithTheReference) {
   HistoryRunner runner(50, 600), reference(50, 600);
-  io::EvalWindows windows;
+  text::EvalWindows windows;
   Rng rng(6);
   for (int n = 0; n < 3; ++n) {
     windows.tokens.emplace_back();

@@ -69,8 +69,8 @@ TaskScore run_multi_turn(const TaskInput& input) {
   const auto count = static_cast<int64_t>(windows.size());
   const int64_t used = input.limit > 0 ? std::min(count, input.limit) : count;
   if (windows.empty() || windows[0].size() < 4 * kTurns) {
-    throw usage_error("task multi_turn needs windows of " + std::to_string(4 * kTurns) +
-                      " tokens or more; give a longer --length");
+    throw invalid_argument("task multi_turn needs windows of " + std::to_string(4 * kTurns) +
+                           " tokens or more; give a longer --length");
   }
   Results results;
   for (int64_t i = 0; i < used; ++i) {

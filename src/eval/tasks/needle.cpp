@@ -38,7 +38,7 @@ std::vector<Needle> make_needles(int keys, Rng& rng) {
 
 // The nearest place at or before `position` that is behind the end of a sentence; 0 if there is
 // none.
-size_t sentence_end(const io::Tokenizer& tokenizer, std::span<const int32_t> haystack,
+size_t sentence_end(const text::Tokenizer& tokenizer, std::span<const int32_t> haystack,
                     size_t position) {
   while (position > 0) {
     const std::string_view bytes = tokenizer.token_bytes(haystack[position - 1]);
@@ -85,8 +85,9 @@ std::vector<size_t> lengths(int64_t max_positions) {
   std::vector<size_t> result;
   for (size_t n = kShortest; n <= static_cast<size_t>(max_positions); n *= 2) result.push_back(n);
   if (result.empty()) {
-    throw usage_error("task needle needs a model with a context of " + std::to_string(kShortest) +
-                      " tokens, this one's is " + std::to_string(max_positions));
+    throw invalid_argument("task needle needs a model with a context of " +
+                           std::to_string(kShortest) + " tokens, this one's is " +
+                           std::to_string(max_positions));
   }
   return result;
 }
@@ -127,7 +128,7 @@ TaskScore score_needles(const TaskInput& input, int keys) {
 
 }  // namespace
 
-NeedlePrompt make_needle_prompt(const io::Tokenizer& tokenizer, std::span<const int32_t> haystack,
+NeedlePrompt make_needle_prompt(const text::Tokenizer& tokenizer, std::span<const int32_t> haystack,
                                 size_t length, double depth, int keys, Rng& rng) {
   const std::vector<Needle> needles = make_needles(keys, rng);
   const std::vector<int32_t> question = tokenizer.encode(needles[0].question());

@@ -19,7 +19,7 @@ struct NeedlePrompt {
 // tokens. The needle that is asked for lies at `depth` (0 the beginning, 1 the end), behind the
 // nearest sentence end before; `keys` - 1 others, which differ in what they are about, at random
 // places. Error(kData) if `length` is too short for the needles.
-NeedlePrompt make_needle_prompt(const io::Tokenizer& tokenizer, std::span<const int32_t> haystack,
+NeedlePrompt make_needle_prompt(const text::Tokenizer& tokenizer, std::span<const int32_t> haystack,
                                 size_t length, double depth, int keys, Rng& rng);
 
 // Share of answers that greedy decoding finds, over lengths 256, 512, ... up to the model's context

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "eval/data_file.h"
 #include "eval/tasks/readers.h"
-#include "eval/text.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -27,14 +27,14 @@ std::string without_brackets(std::string_view text) {
 }
 
 std::string cleaned(const std::string& text) {
-  const std::string titles = replace_all(stripped(text), " [title]", ". ");
-  return replace_all(without_brackets(titles), "  ", " ");
+  const std::string titles = text::replace_all(text::stripped(text), " [title]", ". ");
+  return text::replace_all(without_brackets(titles), "  ", " ");
 }
 
 ChoiceItem item_of(const Record& record) {
   std::vector<std::string> endings = record.texts("endings");
   for (std::string& ending : endings) ending = cleaned(ending);
-  const std::string context = record.text("ctx_a") + " " + capitalized(record.text("ctx_b"));
+  const std::string context = record.text("ctx_a") + " " + text::capitalized(record.text("ctx_b"));
   return make_choice_item(cleaned(record.text("activity_label") + ": " + context), endings,
                           read_index(record.at("label"), endings.size(), record.where));
 }
@@ -45,12 +45,12 @@ std::string last_sentence_capitalized(std::string context) {
   const size_t stop = context.find_last_of(".!?");
   const size_t begin = stop == std::string::npos ? stop : context.find_first_not_of(' ', stop + 1);
   if (begin == std::string::npos || context[begin] < 'a' || context[begin] > 'z') return context;
-  return context.substr(0, begin) + capitalized(context.substr(begin));
+  return context.substr(0, begin) + text::capitalized(context.substr(begin));
 }
 
 std::vector<ChoiceItem> read_text_form(const fs::path& file) {
   const std::string content = read_data_file(file);
-  const std::vector<std::string_view> lines = split_lines(content);
+  const std::vector<std::string_view> lines = text::split_lines(content);
   constexpr size_t kLines = 2 + kEndings;
   std::vector<ChoiceItem> items;
   for (size_t at = 0; at + kLines <= lines.size(); at += kLines) {

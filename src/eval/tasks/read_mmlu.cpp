@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "eval/data_file.h"
 #include "eval/tasks/readers.h"
-#include "eval/text.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -29,7 +29,7 @@ Question make_question(const std::vector<std::string>& row, const std::string& w
     throw data_error(where + ": has " + std::to_string(row.size()) +
                      " cells, expected a question, four choices and the answer");
   }
-  std::string prompt(stripped(row[0]));
+  std::string prompt(text::stripped(row[0]));
   for (size_t i = 0; i < kChoices; ++i) prompt += "\n" + kLetters[i] + ". " + row[i + 1];
   return {prompt + "\nAnswer:", read_answer(row.back(), where)};
 }
@@ -46,7 +46,7 @@ std::vector<Question> read_questions(const fs::path& file) {
 
 std::string few_shot_beginning(const std::string& subject, const std::vector<Question>& examples) {
   std::string text = "The following are multiple choice questions (with answers) about " +
-                     replace_all(subject, "_", " ") + ".\n\n";
+                     text::replace_all(subject, "_", " ") + ".\n\n";
   for (size_t i = 0; i < std::min(kShots, examples.size()); ++i) {
     text += examples[i].prompt + " " + kLetters[examples[i].gold] + "\n\n";
   }

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "eval/data_file.h"
 #include "eval/tasks/instruction_form.h"
-#include "eval/text.h"
+#include "text/strings.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -18,7 +18,7 @@ std::string question_prompt(const std::string& question) {
 bool read_truth(const Record& record) {
   const auto& answer = record.at("answer");
   if (answer.is_boolean()) return answer.get<bool>();
-  const std::string text = capitalized(record.text("answer"));
+  const std::string text = text::capitalized(record.text("answer"));
   if (text != "True" && text != "False") {
     throw data_error(record.where + ": the answer is \"" + text + "\", expected true or false");
   }
@@ -48,7 +48,7 @@ ChoiceItem winogrande_item(const std::string& sentence, const std::vector<std::s
   for (const std::string& option : options) {
     item.contexts.push_back(sentence.substr(0, blank) + option);
   }
-  item.endings = {" " + std::string(stripped(sentence.substr(blank + 1)))};
+  item.endings = {" " + std::string(text::stripped(sentence.substr(blank + 1)))};
   item.gold = gold;
   return item;
 }
@@ -73,7 +73,7 @@ ChoiceItem winogrande_record(const Record& record) {
 std::vector<ChoiceItem> read_piqa(const fs::path& file) {
   const fs::path labels_file = file.parent_path() / (file.stem().string() + "-labels.lst");
   const std::string labels_text = read_data_file(labels_file);
-  const std::vector<std::string_view> labels = split_lines(labels_text);
+  const std::vector<std::string_view> labels = text::split_lines(labels_text);
   const std::vector<Record> records = read_json_lines(file);
   if (labels.size() != records.size()) {
     throw data_error(labels_file.string() + ": has " + std::to_string(labels.size()) +
@@ -82,7 +82,7 @@ std::vector<ChoiceItem> read_piqa(const fs::path& file) {
   }
   std::vector<ChoiceItem> items;
   for (const Record& record : records) {
-    const std::string label(stripped(labels[items.size()]));
+    const std::string label(text::stripped(labels[items.size()]));
     items.push_back(make_choice_item(question_prompt(record.text("goal")),
                                      {record.text("sol1"), record.text("sol2")},
                                      read_index(label, 2, labels_file.string())));

@@ -31,7 +31,7 @@ class Readers : public testing::Test {
       read(file);
       ADD_FAILURE() << "taken: " << content;
     } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      EXPECT_EQ(error.code(), ErrorCode::kData);
       EXPECT_NE(std::string(error.what()).find(folder_.string()), std::string::npos)
           << error.what();
     }
@@ -199,7 +199,7 @@ TEST(Tasks, EveryOneIsFoundByNameAndSaysWhatItNeeds) {
       find_file(task, "no/such/folder");
       ADD_FAILURE() << task.name;
     } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
       EXPECT_NE(std::string(error.what()).find(task.files[0]), std::string::npos);
     }
   }

@@ -29,7 +29,7 @@ struct Spelling {
   std::vector<size_t> token_of;
 };
 
-Spelling spell(const io::Tokenizer& tokenizer, std::span<const int32_t> tokens) {
+Spelling spell(const text::Tokenizer& tokenizer, std::span<const int32_t> tokens) {
   Spelling spelling;
   for (size_t i = 0; i < tokens.size(); ++i) {
     spelling.text += tokenizer.token_bytes(tokens[i]);
@@ -39,8 +39,8 @@ Spelling spell(const io::Tokenizer& tokenizer, std::span<const int32_t> tokens) 
 }
 
 // Tokens [begin, end) of a window are one document, or what is there of it.
-void find_in_document(const io::Tokenizer& tokenizer, std::span<const int32_t> tokens, size_t begin,
-                      size_t end, size_t distance, std::vector<Recall>* recalls) {
+void find_in_document(const text::Tokenizer& tokenizer, std::span<const int32_t> tokens,
+                      size_t begin, size_t end, size_t distance, std::vector<Recall>* recalls) {
   const Spelling spelling = spell(tokenizer, tokens.subspan(begin, end - begin));
   const std::string_view text = spelling.text;
   std::map<std::string_view, size_t> last_seen;  // end of the occurrence, in tokens
@@ -102,7 +102,7 @@ void add(const TaskInput& input, std::span<const int32_t> window, const Recall& 
 
 }  // namespace
 
-std::vector<Recall> find_recalls(const io::Tokenizer& tokenizer, std::span<const int32_t> tokens,
+std::vector<Recall> find_recalls(const text::Tokenizer& tokenizer, std::span<const int32_t> tokens,
                                  size_t distance, std::span<const int64_t> end_of_text) {
   std::vector<Recall> recalls;
   const auto ends = [&](int32_t token) {

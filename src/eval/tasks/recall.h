@@ -17,7 +17,7 @@ struct Recall {
 // Occurrences of identifiers ([A-Za-z_][A-Za-z0-9_]*, five characters or more) that occur earlier
 // in the window, but not within the `distance` tokens before. A token of `end_of_text` begins a new
 // document. A token that reaches into an identifier (a space and its first letters) counts as its.
-std::vector<Recall> find_recalls(const io::Tokenizer& tokenizer, std::span<const int32_t> tokens,
+std::vector<Recall> find_recalls(const text::Tokenizer& tokenizer, std::span<const int32_t> tokens,
                                  size_t distance, std::span<const int64_t> end_of_text);
 
 // On the recalls of input.text at distance 256: local_loss (nats a token when the model sees the

@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kEnd = 0;
 const std::vector<int64_t> kEndOfText = {kEnd};
 
-const io::Tokenizer& tokenizer() {
-  static const io::Tokenizer tokenizer("models/builtin");
+const text::Tokenizer& tokenizer() {
+  static const text::Tokenizer tokenizer("models/builtin");
   return tokenizer;
 }
 
@@ -86,7 +86,7 @@ TEST(RunRecall, ScoresTheRecallsAndNoOtherToken) {
   ASSERT_EQ(recalls.size(), 1u);
 
   HistoryRunner runner(tokenizer().vocab_size(), 2000);
-  const io::EvalWindows windows{{window}, {0}};
+  const text::EvalWindows windows{{window}, {0}};
   const TaskInput input{
       .runner = runner, .tokenizer = tokenizer(), .end_of_text = kEndOfText, .text = &windows};
   const TaskScore score = run_recall(input);
@@ -106,7 +106,7 @@ TEST(RunRecall, ScoresTheRecallsAndNoOtherToken) {
   EXPECT_NEAR(score.metrics[1].value, expected_loss(0), 1e-9) << "loss";
   EXPECT_EQ(runner.sequences(), 0u);
 
-  const io::EvalWindows nothing{{tokenizer().encode(filler)}, {0}};
+  const text::EvalWindows nothing{{tokenizer().encode(filler)}, {0}};
   EXPECT_THROW(run_recall({.runner = runner, .tokenizer = tokenizer(), .text = &nothing}), Error);
 }
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "engine/model_runner.h"
-#include "io/corpus.h"
-#include "io/tokenizer.h"
+#include "text/corpus.h"
+#include "text/tokenizer.h"
 
 namespace dmc::eval {
 
@@ -44,10 +44,10 @@ struct CodeOptions {
 // What a task is run on. The runner's cache is compressed as its policy says.
 struct TaskInput {
   engine::ModelRunner& runner;
-  const io::Tokenizer& tokenizer;
+  const text::Tokenizer& tokenizer;
   std::vector<int64_t> end_of_text;          // tokens that end a generated text
   std::filesystem::path file;                // that of Task::files which was found
-  const io::EvalWindows* text = nullptr;     // for tasks that need held-out text
+  const text::EvalWindows* text = nullptr;   // for tasks that need held-out text
   engine::ModelRunner* reference = nullptr;  // for tasks that compare with it
   int64_t limit = 0;                         // items at most (of each subject, for MMLU); 0: all
   CodeOptions code;
@@ -68,9 +68,9 @@ struct Task {
 };
 
 const std::vector<Task>& tasks();              // task_table.cpp
-const Task& find_task(std::string_view name);  // Error(kUsage) that lists the names
+const Task& find_task(std::string_view name);  // Error(kInvalidArgument) that lists the names
 
-// The file of `task` under `data_dir`; Error(kUsage) that says what to put where.
+// The file of `task` under `data_dir`; Error(kInvalidArgument) that says what to put where.
 std::filesystem::path find_file(const Task& task, const std::filesystem::path& data_dir);
 
 }  // namespace dmc::eval

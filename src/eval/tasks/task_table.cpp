@@ -98,8 +98,8 @@ const std::vector<Task>& tasks() {
 
 const Task& find_task(std::string_view name) {
   if (const Task* task = find_named(tasks(), name)) return *task;
-  throw usage_error("--tasks: \"" + std::string(name) + "\" is not one of text, " +
-                    join(tasks(), ", ", &Task::name));
+  throw invalid_argument("tasks", "\"" + std::string(name) + "\" is not one of text, " +
+                                      join(tasks(), ", ", &Task::name));
 }
 
 fs::path find_file(const Task& task, const fs::path& data_dir) {
@@ -109,9 +109,9 @@ fs::path find_file(const Task& task, const fs::path& data_dir) {
     paths.push_back((data_dir / name).string());
     if (fs::exists(paths.back())) return paths.back();
   }
-  throw usage_error("task " + std::string(task.name) + " needs " + join(paths, " or ") +
-                    ", found none; put it there or give another --data-dir" +
-                    (task.any_text ? ", or any text file as --data" : ""));
+  throw invalid_argument("task " + std::string(task.name) + " needs " + join(paths, " or ") +
+                         ", found none; put it there or give another --data-dir" +
+                         (task.any_text ? ", or any text file as --data" : ""));
 }
 
 }  // namespace dmc::eval

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/loaded_library.h"
 #include "kernels/cuda/cublas_abi.h"
 
 namespace dmc::kernels::cuda {
@@ -22,7 +23,8 @@ void* open_library() {
   for (const char* name : kNames) {
     if (void* const library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
   }
-  throw usage_error(std::string("--device: ") + kNames[0] +
+  throw unavailable(
+      "device", std::string(kNames[0]) +
                     ", NVIDIA's matrix products, was not found; install the CUDA toolkit, or add "
                     "the folder it lies in to LD_LIBRARY_PATH");
 }
@@ -51,19 +53,14 @@ struct Cublas::Library {
   // The library stays loaded: CUDA does not survive its unloading.
   Library() {
     void* const opened = open_library();
-    find(opened, "cublasCreate_v2", create);
-    find(opened, "cublasDestroy_v2", destroy);
-    find(opened, "cublasSetStream_v2", set_stream);
-    find(opened, "cublasSetWorkspace_v2", set_workspace);
-    find(opened, "cublasGemmEx", multiply);
-  }
-
- private:
-  template <class Function>
-  static void find(void* library, const char* name, Function& function) {
-    void* const found = dlsym(library, name);
-    if (found == nullptr) throw internal_error(std::string("cuBLAS has no function ") + name);
-    function = reinterpret_cast<Function>(found);
+    const auto find = [opened](const char* name, auto& function) {
+      find_function(opened, "cuBLAS", name, function);
+    };
+    find("cublasCreate_v2", create);
+    find("cublasDestroy_v2", destroy);
+    find("cublasSetStream_v2", set_stream);
+    find("cublasSetWorkspace_v2", set_workspace);
+    find("cublasGemmEx", multiply);
   }
 };
 

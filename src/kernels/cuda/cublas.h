@@ -23,7 +23,7 @@ struct Product {
 class Cublas {
  public:
   // Products run on `stream`. `workspace` of the device, so that they can be recorded in a graph.
-  // Error(kUsage) if the library is not found; Error(kInternal) if it fails.
+  // Error(kInvalidArgument) if the library is not found; Error(kInternal) if it fails.
   Cublas(Stream stream, void* workspace, int64_t workspace_bytes);
   ~Cublas();
 

@@ -54,8 +54,8 @@ std::byte* allocate_memory(int64_t bytes) {
   const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes) + 1);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // else the next launch would report it
-    throw internal_error("the GPU has no " + human_bytes(static_cast<double>(bytes)) +
-                         " of memory left; give fewer sequences, a shorter context or --kv int8");
+    throw exhausted("the GPU has no " + human_bytes(static_cast<double>(bytes)) +
+                    " of memory left; give fewer sequences, a shorter context or --kv int8");
   }
   check(status, "allocating memory");
   return static_cast<std::byte*>(memory);
@@ -238,7 +238,8 @@ std::shared_ptr<Device> open_cuda_device() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
     cudaGetLastError();
-    throw usage_error("--device: this machine has no GPU that CUDA can use; give --device cpu");
+    throw invalid_argument("device",
+                           "this machine has no GPU that CUDA can use; give --device cpu");
   }
   return std::make_shared<CudaDevice>();
 }

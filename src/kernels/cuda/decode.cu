@@ -30,15 +30,15 @@ constexpr Entry kKernels[] = {
 
 const Entry& kernel_for(const DecodeShape& shape) {
   if (shape.group < 1 || shape.group > kMaxGroup) {
-    throw usage_error("CUDA decode attention takes 1 to " + std::to_string(kMaxGroup) +
-                      " query heads for a KV head, not " + std::to_string(shape.group));
+    throw invalid_argument("CUDA decode attention takes 1 to " + std::to_string(kMaxGroup) +
+                           " query heads for a KV head, not " + std::to_string(shape.group));
   }
   for (const Entry& entry : kKernels) {
     if (entry.type == shape.slot_type && entry.head_dim == shape.head_dim) return entry;
   }
-  throw usage_error("there is no CUDA decode attention for slots of type " +
-                    std::string(dtype_name(shape.slot_type)) + " with head size " +
-                    std::to_string(shape.head_dim));
+  throw invalid_argument("there is no CUDA decode attention for slots of type " +
+                         std::string(dtype_name(shape.slot_type)) + " with head size " +
+                         std::to_string(shape.head_dim));
 }
 
 }  // namespace

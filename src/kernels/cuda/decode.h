@@ -67,8 +67,8 @@ struct DecodeWorkspace {
   DMC_HOST_DEVICE int64_t arrivals_bytes() const { return int64_t{max_items} * 4; }
 };
 
-// Thread blocks that run at once on the current device. Error(kUsage) if there is no kernel for the
-// shape.
+// Thread blocks that run at once on the current device. Error(kInvalidArgument) if there is no
+// kernel for the shape.
 int decode_workers(const DecodeShape& shape);
 
 // Plans layers 0..workspace.layers-1 from what the streams hold now.

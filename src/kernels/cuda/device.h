@@ -123,7 +123,7 @@ class Device {
                         bool share) = 0;
 };
 
-// The first GPU. Error(kUsage) if there is none, if the program was built without CUDA
+// The first GPU. Error(kInvalidArgument) if there is none, if the program was built without CUDA
 // (no_cuda/open_device.cpp) or if cuBLAS cannot be found.
 std::shared_ptr<Device> open_cuda_device();
 

@@ -121,8 +121,8 @@ DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64
                          ? policy::forced_merge(spec.opening_shares[head], spec.first_stream + head,
                                                 io.positions[row])
                          : spec.decides && decision > 0.0f;
-  const float importance = 1.0f / (1.0f + expf(-(logits.importance + spec.offset)));
-  io.importance[scalar] = spec.decides ? importance + spec.epsilon : 1.0f;
+  const float logit = logits.importance + spec.offset;
+  io.importance[scalar] = spec.decides ? 1.0f / (1.0f + expf(-logit)) + spec.epsilon : 1.0f;
 }
 
 }  // namespace dmc::kernels::cuda

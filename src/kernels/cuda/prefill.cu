@@ -142,9 +142,9 @@ const Entry& kernel_for(const DecodeShape& shape) {
   for (const Entry& entry : kKernels) {
     if (entry.type == shape.slot_type && entry.head_dim == shape.head_dim) return entry;
   }
-  throw usage_error("there is no CUDA prefill for slots of type " +
-                    std::string(dtype_name(shape.slot_type)) + " with head size " +
-                    std::to_string(shape.head_dim));
+  throw invalid_argument("there is no CUDA prefill for slots of type " +
+                         std::string(dtype_name(shape.slot_type)) + " with head size " +
+                         std::to_string(shape.head_dim));
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 
 namespace dmc::kernels::cuda {
 
-// fn.operator()<kType>() with kType == type. Error(kUsage) if slots have no such type.
+// fn.operator()<kType>() with kType == type. Error(kInvalidArgument) if slots have no such type.
 template <class Fn>
 auto with_slot_type(DType type, Fn&& fn) {
   switch (type) {
@@ -23,8 +23,8 @@ auto with_slot_type(DType type, Fn&& fn) {
     case DType::kF8E4M3:
       return fn.template operator()<DType::kF8E4M3>();
     default:
-      throw usage_error("slots of type " + std::string(dtype_name(type)) +
-                        " are not known on CUDA");
+      throw invalid_argument("slots of type " + std::string(dtype_name(type)) +
+                             " are not known on CUDA");
   }
 }
 

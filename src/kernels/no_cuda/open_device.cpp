@@ -5,9 +5,9 @@
 namespace dmc::kernels::cuda {
 
 std::shared_ptr<Device> open_cuda_device() {
-  throw usage_error(
-      "--device: this program was built without CUDA; `./run build cuda` makes one with it, "
-      "build-cuda/bin/dmc");
+  throw unavailable("device",
+                    "this program was built without CUDA; `./run build cuda` makes one with it, "
+                    "build-cuda/bin/dmc");
 }
 
 }  // namespace dmc::kernels::cuda

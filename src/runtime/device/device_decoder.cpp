@@ -17,12 +17,12 @@ constexpr int64_t kLogitRows = 64;  // at least: of a text that is scored
 // Whether the policy takes its decisions from the model.
 bool decides(const PolicyChoice& choice) {
   if (choice.mass_term) {
-    throw usage_error("--mass-term: the GPU's attention has no such term; run on the CPU");
+    throw invalid_argument("mass_term", "the GPU's attention has no such term; run on the CPU");
   }
   return choice.policy.needs_dmc_config;
 }
 
-std::vector<double> opening_shares(const io::ModelConfig& config, double cr) {
+std::vector<double> opening_shares(const model::ModelConfig& config, double cr) {
   std::vector<double> shares;
   for (int64_t stream = 0; stream < config.num_layers * config.num_kv_heads; ++stream) {
     shares.push_back(policy::forced_opening_share(stream, cr));
@@ -30,11 +30,11 @@ std::vector<double> opening_shares(const io::ModelConfig& config, double cr) {
   return shares;
 }
 
-gpu::Activation device_activation(io::Activation kind) {
+gpu::Activation device_activation(model::Activation kind) {
   switch (kind) {
-    case io::Activation::kSiluGated:
+    case model::Activation::kSiluGated:
       return gpu::Activation::kSiluGated;
-    case io::Activation::kGelu:
+    case model::Activation::kGelu:
       return gpu::Activation::kGelu;
     default:
       return gpu::Activation::kGeluTanh;
@@ -47,7 +47,7 @@ gpu::Numbers f32_numbers(const Buffer<float>& buffer) {
 
 }  // namespace
 
-DeviceDecoder::DeviceDecoder(gpu::Device& device, const io::ModelConfig& config,
+DeviceDecoder::DeviceDecoder(gpu::Device& device, const model::ModelConfig& config,
                              const DeviceWeights& weights, const PolicyChoice& choice,
                              SequenceTable& table, const DeviceDecoderLimits& limits)
     : device_(device),
@@ -138,7 +138,7 @@ gpu::Numbers DeviceDecoder::rounded(const float* x, int64_t count) {
 }
 
 gpu::NormSpec DeviceDecoder::norm_spec(const DeviceNorm& norm) const {
-  return {static_cast<int>(config_.hidden_size), config_.norm == io::NormKind::kLayer,
+  return {static_cast<int>(config_.hidden_size), config_.norm == model::NormKind::kLayer,
           static_cast<float>(config_.norm_eps), norm.weight.get(), norm.bias.get()};
 }
 

@@ -4,8 +4,8 @@
 
 #include <functional>
 
-#include "io/model_config.h"
 #include "kernels/rope.h"
+#include "model/model_config.h"
 #include "runtime/device/device_weights.h"
 #include "runtime/device/passing_buffers.h"
 #include "runtime/device/prompt_end_buffers.h"
@@ -29,8 +29,9 @@ struct StepInput {
 
 class DeviceDecoder {
  public:
-  // All but `limits` and `choice` must outlive it. Error(kUsage) for what the device does not have.
-  DeviceDecoder(kernels::cuda::Device& device, const io::ModelConfig& config,
+  // All but `limits` and `choice` must outlive it. Error(kInvalidArgument) for what the device does
+  // not have.
+  DeviceDecoder(kernels::cuda::Device& device, const model::ModelConfig& config,
                 const DeviceWeights& weights, const PolicyChoice& choice, SequenceTable& table,
                 const DeviceDecoderLimits& limits);
 
@@ -89,7 +90,7 @@ class DeviceDecoder {
   Buffer<std::byte> allocate_numbers(int64_t count);
 
   kernels::cuda::Device& device_;
-  const io::ModelConfig& config_;
+  const model::ModelConfig& config_;
   const DeviceWeights& weights_;
   SequenceTable& table_;
   const bool decides_;

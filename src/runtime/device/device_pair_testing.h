@@ -9,14 +9,14 @@
 
 namespace dmc::runtime {
 
-inline io::ModelConfig dmc_config(int64_t window = 12) {
-  io::ModelConfig config = small_config();
-  config.dmc = io::DmcConfig{.window = window, .decision_offset = 0.05};
+inline model::ModelConfig dmc_config(int64_t window = 12) {
+  model::ModelConfig config = small_config();
+  config.dmc = model::DmcConfig{.window = window, .decision_offset = 0.05};
   return config;
 }
 
-inline io::ModelConfig dms_config(int64_t delay) {
-  io::ModelConfig config = dmc_config(delay);
+inline model::ModelConfig dms_config(int64_t delay) {
+  model::ModelConfig config = dmc_config(delay);
   config.dmc->method = "dms";
   return config;
 }
@@ -61,7 +61,7 @@ inline void expect_same_text(Pair& pair, std::span<const int32_t> prompt, int64_
 
 // Forks of forks, decoded together and alone, taking prompts in, released in any order. In the end
 // every page is free again.
-inline void expect_same_forks(const io::ModelConfig& config, const RunnerOptions& options,
+inline void expect_same_forks(const model::ModelConfig& config, const RunnerOptions& options,
                               uint64_t seed) {
   SCOPED_TRACE(options.compression.policy + ", seed " + std::to_string(seed));
   constexpr int kRows = 6;

@@ -37,7 +37,7 @@ TEST(DevicePolicies, EachOfTheTableWritesWhatTheCpuWrites) {
   uint64_t seed = 300;
   for (const policy::Policy& policy : policy::policies()) {
     SCOPED_TRACE(policy.name);
-    io::ModelConfig config = policy.needs_dmc_config ? dmc_config() : small_config();
+    model::ModelConfig config = policy.needs_dmc_config ? dmc_config() : small_config();
     if (policy.needs_dmc_config) config.dmc->method = policy.name;
     RunnerOptions options{.compression = {.policy = std::string(policy.name)}};
     if (policy.least_budget > 0) options.compression.budget = policy.least_budget + 4;
@@ -48,10 +48,10 @@ TEST(DevicePolicies, EachOfTheTableWritesWhatTheCpuWrites) {
 }
 
 TEST(DevicePolicies, SlotsGoAsOnTheCpuWhateverTheModel) {
-  io::ModelConfig alone = small_config();
+  model::ModelConfig alone = small_config();
   alone.num_kv_heads = alone.num_heads;  // a query a head
   uint64_t seed = 320;
-  for (const io::ModelConfig& config : {dmc_config(), alone, small_gpt2_config()}) {
+  for (const model::ModelConfig& config : {dmc_config(), alone, small_gpt2_config()}) {
     for (const RunnerOptions& options : all_dropping()) {
       SCOPED_TRACE(name_of(options) + ", seed " + std::to_string(++seed));
       const auto model = random_model(config, DType::kF32, seed);

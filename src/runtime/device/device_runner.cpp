@@ -11,11 +11,11 @@ namespace {
 constexpr int64_t kStepsAtOnce = 256;  // that run before the host looks at what was chosen
 
 // How long the policy lets a query see a token that will go; -1: none does.
-int delay_of(const io::ModelConfig& config, const policy::Policy& policy, int64_t positions) {
+int delay_of(const model::ModelConfig& config, const policy::Policy& policy, int64_t positions) {
   return policy.late ? static_cast<int>(std::min(config.dmc->window, positions)) : -1;
 }
 
-SequenceTableShape table_shape(const io::ModelConfig& config, const RunnerOptions& options,
+SequenceTableShape table_shape(const model::ModelConfig& config, const RunnerOptions& options,
                                const PolicyChoice& choice, const DeviceRoom& room,
                                int64_t positions) {
   const policy::Policy& policy = choice.policy;

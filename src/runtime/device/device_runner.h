@@ -16,7 +16,7 @@ struct DeviceModel {
   std::shared_ptr<const DeviceWeights> weights;
 };
 
-// Error(kUsage) as upload_weights().
+// Error(kInvalidArgument) as upload_weights().
 DeviceModel upload_model(std::shared_ptr<kernels::cuda::Device> device,
                          std::shared_ptr<const Model> model);
 
@@ -27,8 +27,8 @@ struct DeviceRoom {
 
 class DeviceRunner : public Runner {
  public:
-  // Error(kUsage) as DecoderRunner, for a policy or shape that the device does not have;
-  // Error(kInternal) if its memory does not do.
+  // Error(kInvalidArgument) as DecoderRunner, for a policy or shape that the device does not have;
+  // Error(kExhausted) if its memory does not do.
   DeviceRunner(const DeviceModel& on, const RunnerOptions& options, const DeviceRoom& room);
 
   int64_t max_positions() const override { return max_positions_; }
@@ -36,7 +36,7 @@ class DeviceRunner : public Runner {
   engine::SequenceId fork(engine::SequenceId parent) override { return table_.fork(parent); }
   engine::SequenceId copy(engine::SequenceId parent) { return table_.copy(parent); }
   void release(engine::SequenceId sequence) override { table_.release(sequence); }
-  // When the pages run out (here or in decode), Error(kInternal): the sequences of that call are
+  // When the pages run out (here or in decode), Error(kExhausted): the sequences of that call are
   // then good for release() alone.
   std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
   std::vector<float> prefill_logits(engine::SequenceId sequence,

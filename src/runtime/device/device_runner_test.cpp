@@ -27,18 +27,18 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWithTheBuiltInModels) {
 
 struct Variant {
   const char* name;
-  io::ModelConfig config;
+  model::ModelConfig config;
   RunnerOptions options;
 };
 
 std::vector<Variant> variants() {
   std::vector<Variant> all;
-  const auto add = [&](const char* name, const io::ModelConfig& config,
+  const auto add = [&](const char* name, const model::ModelConfig& config,
                        const RunnerOptions& options = {}) {
     all.push_back({name, config, options});
   };
-  io::ModelConfig biased = dmc_config(), normed = dmc_config(3), tied = dmc_config(0),
-                  alone = dmc_config(1);
+  model::ModelConfig biased = dmc_config(), normed = dmc_config(3), tied = dmc_config(0),
+                     alone = dmc_config(1);
   biased.attention_bias = true;  // as Qwen 2
   normed.qk_norm = true;         // as Qwen 3
   tied.tie_embeddings = true;
@@ -64,15 +64,15 @@ std::vector<Variant> variants() {
   }
   add("dms in int8", dms_config(5), {.kv = DType::kI8});
   add("dms at a held ratio", dms_config(20), {.compression = {.cr = 2.0}});
-  for (io::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
+  for (model::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
     const char* const name = config.post_norm ? "as BERT" : "as GPT-2";
     add(name, config);
-    config.dmc = io::DmcConfig{.decision_offset = 0.05};
+    config.dmc = model::DmcConfig{.decision_offset = 0.05};
     add(name, config, {.chunk = 30});
     config.dmc->decision_source = "adapter";
     add(name, config);
   }
-  for (io::ModelConfig config : {dmc_config(), dms_config(9)}) {
+  for (model::ModelConfig config : {dmc_config(), dms_config(9)}) {
     config.dmc->decision_source = "adapter";
     add("an adapter", config);
     add("an adapter at a held ratio", config, {.compression = {.cr = 2.0}});
@@ -99,13 +99,13 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
 
 // Activations are rounded for the products there, here they are not.
 TEST(DeviceRunner, RoundsNoMoreThanWeightsThatAreRounded) {
-  io::ModelConfig aligned = dmc_config();  // rows of 8 bits start at multiples of 16 bytes
+  model::ModelConfig aligned = dmc_config();  // rows of 8 bits start at multiples of 16 bytes
   aligned.hidden_size = 48;
   aligned.intermediate_size = 64;
   aligned.attention_bias = true;
   for (const auto& [type, allowed] : {std::pair(DType::kBF16, 0.05), std::pair(DType::kF16, 0.006),
                                       std::pair(DType::kI8, 0.05)}) {
-    for (const io::ModelConfig& config : {dmc_config(), aligned, small_bert_config()}) {
+    for (const model::ModelConfig& config : {dmc_config(), aligned, small_bert_config()}) {
       SCOPED_TRACE(std::string(dtype_name(type)) + ", " + std::to_string(config.hidden_size));
       const auto model = random_model(config, type, 40);
       Pair pair(model, {.compression = {.policy = "dense"}});
@@ -117,7 +117,7 @@ TEST(DeviceRunner, RoundsNoMoreThanWeightsThatAreRounded) {
 }
 
 int64_t bytes_of_weights(DType type) {
-  io::ModelConfig config = small_config();
+  model::ModelConfig config = small_config();
   config.hidden_size = 256;
   const auto host = std::make_shared<HostDevice>();
   const int64_t before = host->bytes_left();
@@ -321,24 +321,24 @@ TEST(DeviceRunner, EverySequenceOfABatchHoldsTheRatio) {
   EXPECT_NEAR(pair.device.compression_ratio(b[2]), 2.0, 0.5);
 }
 
-ErrorKind kind_of(const std::function<void()>& fn) {
+ErrorCode kind_of(const std::function<void()>& fn) {
   try {
     fn();
   } catch (const Error& error) {
-    return error.kind();
+    return error.code();
   }
-  return ErrorKind::kInternal;  // none
+  return ErrorCode::kInternal;  // none
 }
 
 TEST(DeviceRunner, RefusesWhatTheDeviceDoesNotHave) {
-  const auto usage = [](const io::ModelConfig& config, const RunnerOptions& options) {
+  const auto usage = [](const model::ModelConfig& config, const RunnerOptions& options) {
     return kind_of([&] { Pair(random_model(config, DType::kF32, 1), options); });
   };
-  io::ModelConfig huge = small_config();
+  model::ModelConfig huge = small_config();
   huge.vocab_size = gpu::kMostSampledTokens + 1;
   huge.hidden_size = huge.num_layers = 1;
-  EXPECT_EQ(usage(huge, {}), ErrorKind::kUsage);
-  EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorKind::kUsage);
+  EXPECT_EQ(usage(huge, {}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(usage(dmc_config(), {.compression = {.mass_term = true}}), ErrorCode::kInvalidArgument);
 }
 
 TEST(DeviceRunner, TooLittleMemoryIsSaid) {

@@ -26,16 +26,16 @@ inline Linear random_linear(int64_t outputs, int64_t inputs, DType type, bool bi
   return linear;
 }
 
-inline Norm random_norm(int64_t width, io::NormKind kind, Rng& rng) {
-  Norm norm{random_numbers(width, 0.3, rng), {}, kind, io::ModelConfig{}.norm_eps};
+inline Norm random_norm(int64_t width, model::NormKind kind, Rng& rng) {
+  Norm norm{random_numbers(width, 0.3, rng), {}, kind, model::ModelConfig{}.norm_eps};
   for (float& x : norm.weight) x += 1.0f;
-  if (kind == io::NormKind::kLayer) norm.bias = random_numbers(width, 0.3, rng);
+  if (kind == model::NormKind::kLayer) norm.bias = random_numbers(width, 0.3, rng);
   return norm;
 }
 
 // A small Llama: 2 layers, 4 query heads of 16 on 2 KV heads.
-inline io::ModelConfig small_config() {
-  io::ModelConfig config;
+inline model::ModelConfig small_config() {
+  model::ModelConfig config;
   config.vocab_size = 97;
   config.hidden_size = 40;
   config.intermediate_size = 56;
@@ -48,33 +48,33 @@ inline io::ModelConfig small_config() {
 }
 
 // As GPT-2: no rotary embedding, a plain MLP, layer norms, biases.
-inline io::ModelConfig small_gpt2_config() {
-  io::ModelConfig config = small_config();
+inline model::ModelConfig small_gpt2_config() {
+  model::ModelConfig config = small_config();
   config.num_kv_heads = config.num_heads;
   config.rope.reset();
   config.learned_positions = true;
-  config.norm = io::NormKind::kLayer;
-  config.activation = io::Activation::kGeluTanh;
+  config.norm = model::NormKind::kLayer;
+  config.activation = model::Activation::kGeluTanh;
   config.attention_bias = true;
   config.tie_embeddings = true;
   return config;
 }
 
 // As BERT: norms behind blocks, too, and one behind the embedding; a head that transforms first.
-inline io::ModelConfig small_bert_config() {
-  io::ModelConfig config = small_gpt2_config();
+inline model::ModelConfig small_bert_config() {
+  model::ModelConfig config = small_gpt2_config();
   config.post_norm = true;
   config.token_types = 2;
-  config.activation = io::Activation::kGelu;
+  config.activation = model::Activation::kGelu;
   return config;
 }
 
-inline LayerWeights random_layer(const io::ModelConfig& config, DType type, Rng& rng) {
+inline LayerWeights random_layer(const model::ModelConfig& config, DType type, Rng& rng) {
   const int64_t D = config.hidden_size, d = config.head_dim, width = config.intermediate_size;
   const int64_t queries = config.num_heads * d, keys = config.num_kv_heads * d;
-  const bool gated = config.activation == io::Activation::kSiluGated;
+  const bool gated = config.activation == model::Activation::kSiluGated;
   const auto head_norm = [&] {
-    return config.qk_norm ? random_norm(d, io::NormKind::kRms, rng) : Norm{};
+    return config.qk_norm ? random_norm(d, model::NormKind::kRms, rng) : Norm{};
   };
   LayerWeights layer{random_norm(D, config.norm, rng),
                      random_norm(D, config.norm, rng),
@@ -86,13 +86,13 @@ inline LayerWeights random_layer(const io::ModelConfig& config, DType type, Rng&
                      random_linear(D, width, type, !gated, rng),
                      {}};
   if (config.has_adapter()) {
-    layer.adapter = {random_norm(D, io::NormKind::kRms, rng),
+    layer.adapter = {random_norm(D, model::NormKind::kRms, rng),
                      random_linear(config.adapter_outputs(), D, DType::kF32, false, rng)};
   }
   return layer;
 }
 
-inline std::shared_ptr<const Model> random_model(const io::ModelConfig& config, DType type,
+inline std::shared_ptr<const Model> random_model(const model::ModelConfig& config, DType type,
                                                  uint64_t seed) {
   Rng rng(seed);
   auto model = std::make_shared<Model>();

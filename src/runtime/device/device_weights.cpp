@@ -52,12 +52,12 @@ DeviceNorm upload(Device& device, const Norm& from) {
 
 }  // namespace
 
-void require_device_family(const io::ModelConfig& config) {
+void require_device_family(const model::ModelConfig& config) {
   if (config.vocab_size > kernels::cuda::kMostSampledTokens) {
-    throw usage_error("--device: the GPU chooses among " +
-                      std::to_string(kernels::cuda::kMostSampledTokens) +
-                      " tokens at most, the model has " + std::to_string(config.vocab_size) +
-                      "; run it on the CPU");
+    throw invalid_argument("device", "the GPU chooses among " +
+                                         std::to_string(kernels::cuda::kMostSampledTokens) +
+                                         " tokens at most, the model has " +
+                                         std::to_string(config.vocab_size) + "; run it on the CPU");
   }
 }
 

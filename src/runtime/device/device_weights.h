@@ -51,10 +51,10 @@ struct DeviceWeights {
   }
 };
 
-// Error(kUsage) for a vocabulary beyond kMostSampledTokens.
-void require_device_family(const io::ModelConfig& config);
+// Error(kInvalidArgument) for a vocabulary beyond kMostSampledTokens.
+void require_device_family(const model::ModelConfig& config);
 
-// In the types that `model` has. Error(kUsage) as require_device_family().
+// In the types that `model` has. Error(kInvalidArgument) as require_device_family().
 std::shared_ptr<const DeviceWeights> upload_weights(kernels::cuda::Device& device,
                                                     const Model& model);
 

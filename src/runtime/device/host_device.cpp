@@ -185,7 +185,7 @@ void HostDevice::check_running() const { DMC_CHECK(!recording_); }
 
 std::byte* HostDevice::allocate(int64_t bytes) {
   check_running();
-  if (bytes > left_) throw internal_error("the device has too little memory left");
+  if (bytes > left_) throw exhausted("the device has too little memory left");
   auto* const memory = static_cast<std::byte*>(
       ::operator new (static_cast<size_t>(bytes), std::align_val_t{alignof(gpu::Packet)}));
   std::memset(memory, 0, static_cast<size_t>(bytes));

@@ -75,10 +75,9 @@ int64_t SequenceTable::pages_that_fit(int64_t page_bytes) const {
        int64_t{3 * sizeof(int32_t)});  // and its places in free_, references_, returned_
   const int64_t least = int64_t{shape_.layers} * shape_.kv_heads;
   if (room < least) {
-    throw internal_error("the device has " +
-                         human_bytes(static_cast<double>(device_.bytes_left())) +
-                         " left for the cache, which is less than a page of " +
-                         std::to_string(page_bytes) + " bytes for each KV head of one sequence");
+    throw exhausted("the device has " + human_bytes(static_cast<double>(device_.bytes_left())) +
+                    " left for the cache, which is less than a page of " +
+                    std::to_string(page_bytes) + " bytes for each KV head of one sequence");
   }
   return std::min(wanted, room);
 }
@@ -91,8 +90,8 @@ const SequenceTable::Sequence& SequenceTable::find(cache::SequenceId sequence) c
 
 cache::SequenceId SequenceTable::add() {
   if (free_rows_.empty()) {
-    throw usage_error("the device's cache has room for " + std::to_string(shape_.rows) +
-                      " sequences at a time, and all are in use");
+    throw exhausted("the device's cache has room for " + std::to_string(shape_.rows) +
+                    " sequences at a time, and all are in use");
   }
   sequences_[next_] = {free_rows_.back(), 0};
   free_rows_.pop_back();
@@ -164,8 +163,8 @@ int64_t SequenceTable::bytes() const {
 void SequenceTable::require_no_refusal() {
   if (counters_.download()[1] == 0) return;
   counters_.upload(std::array{0}, 1);
-  throw internal_error("the cache's pages ran out: all " + std::to_string(pages()) +
-                       " are in use; release sequences, or compress further");
+  throw exhausted("the cache's pages ran out: all " + std::to_string(pages()) +
+                  " are in use; release sequences, or compress further");
 }
 
 gpu::CacheView SequenceTable::view() const {

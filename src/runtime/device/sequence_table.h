@@ -27,14 +27,14 @@ struct SequenceTableShape {
 
 class SequenceTable {
  public:
-  // Error(kInternal) if the memory that is left does not hold the tables and a page for every
+  // Error(kExhausted) if the memory that is left does not hold the tables and a page for every
   // stream of one sequence.
   SequenceTable(kernels::cuda::Device& device, const SequenceTableShape& shape);
 
-  cache::SequenceId add();  // Error(kUsage) if all rows are taken
+  cache::SequenceId add();  // Error(kExhausted) if all rows are taken
   // A copy that shares the parent's pages: which are full for good, the others until either writes.
   cache::SequenceId fork(cache::SequenceId parent);
-  // A copy that shares nothing, to measure with. Error(kInternal) if there are too few pages.
+  // A copy that shares nothing, to measure with. Error(kExhausted) if there are too few pages.
   cache::SequenceId copy(cache::SequenceId parent);
   void release(cache::SequenceId sequence);
 
@@ -45,8 +45,8 @@ class SequenceTable {
   std::vector<int64_t> slots(cache::SequenceId sequence) const;
   // Of pages in use (shared ones once), open slots and tables of all sequences; waits.
   int64_t bytes() const;
-  // Error(kInternal) if slots were dropped for want of a page since the last call; the sequences of
-  // that call are then good for release() alone. Waits.
+  // Error(kExhausted) if slots were dropped for want of a page since the last call; the sequences
+  // of that call are then good for release() alone. Waits.
   void require_no_refusal();
 
   kernels::cuda::CacheView view() const;

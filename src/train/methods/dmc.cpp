@@ -24,7 +24,7 @@ class DmcTraining : public DecisionTraining {
 
 }  // namespace
 
-std::unique_ptr<TrainAttention> dmc_attention(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> dmc_attention(const model::ModelConfig& config,
                                               const TrainOptions& options, bool ramp) {
   return std::make_unique<DmcTraining>(config, options, ramp);
 }

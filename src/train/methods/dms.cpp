@@ -20,7 +20,7 @@ class DmsTraining : public DecisionTraining {
 
 }  // namespace
 
-std::unique_ptr<TrainAttention> dms_attention(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> dms_attention(const model::ModelConfig& config,
                                               const TrainOptions& options, bool ramp) {
   return std::make_unique<DmsTraining>(config, options, ramp);
 }

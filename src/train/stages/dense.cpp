@@ -1,5 +1,5 @@
 // Plain language modelling: pre-training, or the uncompressed control of a retrofit.
-#include "families/rope_frequencies.h"
+#include "model/rope_frequencies.h"
 #include "nn/dense_attention.h"
 #include "train/placement.h"
 #include "train/stage.h"
@@ -9,8 +9,8 @@ namespace {
 
 class DenseTraining : public TrainAttention {
  public:
-  DenseTraining(const io::ModelConfig& config, const TrainOptions& options)
-      : dense_(options.length, families::rope_frequencies(config), device_of(options)) {}
+  DenseTraining(const model::ModelConfig& config, const TrainOptions& options)
+      : dense_(options.length, model::rope_frequencies(config), device_of(options)) {}
   at::Tensor attend(int64_t layer, const nn::AttentionInput& in) override {
     return dense_.attend(layer, in);
   }
@@ -21,7 +21,7 @@ class DenseTraining : public TrainAttention {
 
 }  // namespace
 
-std::unique_ptr<TrainAttention> dense_stage(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> dense_stage(const model::ModelConfig& config,
                                             const TrainOptions& options) {
   return std::make_unique<DenseTraining>(config, options);
 }

@@ -6,7 +6,7 @@
 namespace dmc::train {
 namespace {
 
-std::unique_ptr<TrainAttention> method_attention(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> method_attention(const model::ModelConfig& config,
                                                  const TrainOptions& options, bool ramp) {
   const Method* const method = find_method(options.retrofit.method);
   DMC_CHECK(method != nullptr);
@@ -15,12 +15,12 @@ std::unique_ptr<TrainAttention> method_attention(const io::ModelConfig& config,
 
 }  // namespace
 
-std::unique_ptr<TrainAttention> retrofit_stage(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> retrofit_stage(const model::ModelConfig& config,
                                                const TrainOptions& options) {
   return method_attention(config, options, /*ramp=*/true);
 }
 
-std::unique_ptr<TrainAttention> finetune_stage(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> finetune_stage(const model::ModelConfig& config,
                                                const TrainOptions& options) {
   return method_attention(config, options, /*ramp=*/false);
 }

@@ -2,8 +2,8 @@
 // (paper, section 3.2 "training stages").
 #include <ATen/ops/ones.h>
 
-#include "families/rope_frequencies.h"
-#include "models/decision_channel.h"
+#include "model/rope_frequencies.h"
+#include "nn/decision_channel.h"
 #include "nn/dense_attention.h"
 #include "policy/schedule.h"
 #include "train/placement.h"
@@ -14,8 +14,8 @@ namespace {
 
 class ZeroOut : public TrainAttention {
  public:
-  ZeroOut(const io::ModelConfig& config, const TrainOptions& options)
-      : dense_(options.length, families::rope_frequencies(config), device_of(options)),
+  ZeroOut(const model::ModelConfig& config, const TrainOptions& options)
+      : dense_(options.length, model::rope_frequencies(config), device_of(options)),
         channels_(at::ones({config.head_dim}, device_of(options))) {}
 
   void begin_step(const StepInfo& info) override {
@@ -33,13 +33,11 @@ class ZeroOut : public TrainAttention {
 
 }  // namespace
 
-std::unique_ptr<TrainAttention> zero_out_stage(const io::ModelConfig& config,
+std::unique_ptr<TrainAttention> zero_out_stage(const model::ModelConfig& config,
                                                const TrainOptions& options) {
   return std::make_unique<ZeroOut>(config, options);
 }
 
-void finish_zero_out(models::Decoder& model, const TrainOptions&) {
-  models::clear_decision_channel(model);
-}
+void finish_zero_out(nn::Decoder& model, const TrainOptions&) { nn::clear_decision_channel(model); }
 
 }  // namespace dmc::train

@@ -1,0 +1,162 @@
+#include "model/config_file.h"
+
+#include <limits>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/join.h"
+#include "base/json.h"
+#include "base/json_fields.h"
+#include "base/named.h"
+#include "model/families/family.h"
+#include "model/quantization.h"
+
+namespace dmc::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kLargestHead = 4096;
+constexpr int64_t kMostTokens = std::numeric_limits<int64_t>::max();
+
+const Family& read_family(const JsonFields& fields) {
+  const std::string type = fields.text("model_type");
+  const Family* family = find_family(type);
+  if (family != nullptr) return *family;
+  throw fields.wrong("model_type", "one of " + join(families(), ", ", &Family::model_type));
+}
+
+std::string read_architecture(const JsonFields& fields, const Family& family) {
+  const json& list = fields.at("architectures");
+  if (!list.is_array() || list.size() != 1 || !list[0].is_string() ||
+      (list[0] != family.dense_architecture && list[0] != family.dmc_architecture)) {
+    throw fields.wrong("architectures", "[\"" + std::string(family.dense_architecture) +
+                                            "\"] or [\"" + std::string(family.dmc_architecture) +
+                                            "\"]");
+  }
+  return list[0];
+}
+
+struct Method {
+  std::string_view name;
+  int64_t largest_window;
+  bool pools;
+};
+constexpr Method kMethods[] = {{"dmc", 1024, true}, {"dms", int64_t{1} << 20, false}};
+
+// Where decisions come from. Files that do not say so are older than adapters.
+void read_decision_source(const JsonFields& dmc, DmcConfig* config) {
+  if (dmc.has("decision_source")) config->decision_source = dmc.text("decision_source");
+  if (config->decision_source == "adapter") {
+    dmc.refuse_unless("zero_after_rope", false);  // there is no channel to be 0
+  } else if (config->decision_source == "neuron") {
+    dmc.expect("decision_channel", -1);
+  } else {
+    throw dmc.wrong("decision_source", "\"neuron\" or \"adapter\"");
+  }
+}
+
+void require_consistent(const ModelConfig& config, const Family& family, const JsonFields& fields) {
+  if (config.num_heads % config.num_kv_heads != 0) {
+    throw fields.wrong("num_key_value_heads",
+                       "a divisor of num_attention_heads " + std::to_string(config.num_heads));
+  }
+  if (config.head_dim % 2 != 0 || config.head_dim < 2 || config.head_dim > kLargestHead) {
+    throw data_error(fields.origin() + ": head size " + std::to_string(config.head_dim) +
+                     " (head_dim, or hidden_size / num_attention_heads), expected an even number "
+                     "from 2 to " +
+                     std::to_string(kLargestHead));
+  }
+  if ((config.architecture == family.dmc_architecture) != config.dmc.has_value()) {
+    throw data_error(fields.origin() + ": architecture " + config.architecture +
+                     (config.dmc ? " with" : " without") +
+                     " a dmc_config object; they belong together");
+  }
+}
+
+}  // namespace
+
+DmcConfig read_dmc_config(const JsonFields& dmc) {
+  dmc.expect("format", 1);
+  DmcConfig config;
+  read_decision_source(dmc, &config);
+  config.method = dmc.text("method");
+  const Method* const method = find_named(kMethods, config.method);
+  if (method == nullptr) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
+  if (method->pools) dmc.expect("pool_before_rope", true);
+  config.target_cr = dmc.positive("target_cr");
+  config.window = dmc.size("window", 0, method->largest_window);
+  config.decision_offset = dmc.positive("decision_offset");
+  config.stage = dmc.text("stage");
+  config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
+  config.max_trained_length = dmc.size("max_trained_length", 0);
+  if (dmc.has("importance_epsilon")) {
+    config.importance_epsilon = dmc.positive("importance_epsilon");
+  }
+  config.zero_after_rope = dmc.boolean_or("zero_after_rope", false);
+  return config;
+}
+
+json dmc_config_json(const DmcConfig& dmc) {
+  json object = {{"format", 1},
+                 {"method", dmc.method},
+                 {"target_cr", dmc.target_cr},
+                 {"window", dmc.window},
+                 {"decision_offset", dmc.decision_offset},
+                 {"pool_before_rope", true},
+                 {"stage", dmc.stage},
+                 {"trained_tokens", dmc.trained_tokens},
+                 {"max_trained_length", dmc.max_trained_length}};
+  const DmcConfig usual;
+  if (dmc.decision_source == usual.decision_source) {
+    object["decision_channel"] = -1;
+  } else {  // without the channel, so that programs that know no other source refuse the model
+    object["decision_source"] = dmc.decision_source;
+  }
+  if (dmc.importance_epsilon != usual.importance_epsilon) {
+    object["importance_epsilon"] = dmc.importance_epsilon;
+  }
+  if (dmc.zero_after_rope) object["zero_after_rope"] = true;
+  return object;
+}
+
+ModelConfig read_model_config(const std::filesystem::path& dir) {
+  const std::string origin = (dir / "config.json").string();
+  ModelConfig config;
+  config.source_json = read_text_file(origin, size_t{1} << 20);
+  const json root = parse_json(config.source_json, origin);
+  const JsonFields fields(root, origin);
+
+  const Family& family = read_family(fields);
+  config.model_type = family.model_type;
+  family.read(fields, &config);
+  config.architecture = read_architecture(fields, family);
+  config.eos_token_ids = fields.token_ids("eos_token_id");
+  if (fields.has("bos_token_id")) config.bos_token_id = fields.size("bos_token_id", 0);
+  config.int8_weights = read_int8_weights(fields);
+  if (fields.has("dmc_config")) config.dmc = read_dmc_config(fields.object("dmc_config"));
+  require_consistent(config, family, fields);
+  return config;
+}
+
+std::string model_config_json(const ModelConfig& config, const std::string& weights_dtype) {
+  nlohmann::ordered_json root = nlohmann::ordered_json::object();
+  if (!config.source_json.empty()) root = nlohmann::ordered_json::parse(config.source_json);
+  const Family* family = find_family(config.model_type);
+  DMC_CHECK(family != nullptr);
+  root["architectures"] = {config.dmc ? family->dmc_architecture : family->dense_architecture};
+  root["model_type"] = family->model_type;
+  family->write(config, &root);
+  root["tie_word_embeddings"] = config.tie_embeddings;
+  if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently
+    root[root.contains("torch_dtype") ? "torch_dtype" : "dtype"] = weights_dtype;
+  }
+  root.erase("quantization_config");
+  if (config.int8_weights) root["quantization_config"] = int8_quantization(decoder_layout(config));
+  root.erase("dmc_config");
+  if (config.dmc) root["dmc_config"] = dmc_config_json(*config.dmc);
+  return root.dump(2) + "\n";
+}
+
+}  // namespace dmc::model

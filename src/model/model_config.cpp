@@ -1,0 +1,22 @@
+#include "model/model_config.h"
+
+#include "base/error.h"
+
+namespace dmc::model {
+
+void require_context(const ModelConfig& config, const std::string& field, int64_t tokens) {
+  if (tokens <= config.context()) return;
+  throw invalid_argument(field, std::to_string(tokens) +
+                                    " tokens are more than the model's context of " +
+                                    std::to_string(config.context()));
+}
+
+int32_t document_separator(const ModelConfig& config, const std::filesystem::path& dir) {
+  if (config.eos_token_ids.empty()) {
+    throw data_error((dir / "config.json").string() +
+                     ": eos_token_id is needed to separate documents, found none");
+  }
+  return static_cast<int32_t>(config.eos_token_ids.front());
+}
+
+}  // namespace dmc::model

@@ -1,0 +1,48 @@
+#include "model/published.h"
+
+#include "base/join.h"
+#include "base/named.h"
+
+namespace dmc::model {
+namespace {
+
+struct Row {
+  std::string_view name, model_type;
+  int64_t vocab, hidden, intermediate, layers, heads, kv_heads, head_dim, context;
+  bool tied;
+};
+
+constexpr Row kRows[] = {
+    {"tinyllama-1.1b", "llama", 32000, 2048, 5632, 22, 32, 4, 64, 2048, false},
+    {"llama-2-7b", "llama", 32000, 4096, 11008, 32, 32, 32, 128, 4096, false},
+    {"llama-2-13b", "llama", 32000, 5120, 13824, 40, 40, 40, 128, 4096, false},
+    {"llama-2-70b", "llama", 32000, 8192, 28672, 80, 64, 8, 128, 4096, false},
+    {"llama-3-8b", "llama", 128256, 4096, 14336, 32, 32, 8, 128, 8192, false},
+    {"llama-3-70b", "llama", 128256, 8192, 28672, 80, 64, 8, 128, 8192, false},
+    {"llama-3.2-1b", "llama", 128256, 2048, 8192, 16, 32, 8, 64, 131072, true},
+    {"llama-3.2-3b", "llama", 128256, 3072, 8192, 28, 24, 8, 128, 131072, true},
+    {"mistral-7b", "mistral", 32768, 4096, 14336, 32, 32, 8, 128, 32768, false},
+};
+
+}  // namespace
+
+std::optional<model::ModelConfig> published_model(std::string_view name) {
+  const Row* const row = find_named(kRows, name);
+  if (row == nullptr) return std::nullopt;
+  model::ModelConfig config;
+  config.model_type = row->model_type;
+  config.vocab_size = row->vocab;
+  config.hidden_size = row->hidden;
+  config.intermediate_size = row->intermediate;
+  config.num_layers = row->layers;
+  config.num_heads = row->heads;
+  config.num_kv_heads = row->kv_heads;
+  config.head_dim = row->head_dim;
+  config.max_positions = row->context;
+  config.tie_embeddings = row->tied;
+  return config;
+}
+
+std::string published_names() { return join(kRows, ", ", &Row::name); }
+
+}  // namespace dmc::model

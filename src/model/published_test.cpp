@@ -1,0 +1,37 @@
+#include "model/published.h"
+#include "base/join.h"
+
+#include <gtest/gtest.h>
+
+#include "model/families/family.h"
+
+namespace dmc::model {
+namespace {
+
+struct Known {
+  const char* name;
+  double parameters;  // as counted in the published checkpoints
+};
+constexpr Known kKnown[] = {
+    {"tinyllama-1.1b", 1'100'048'384}, {"llama-2-7b", 6'738'415'616},
+    {"llama-2-13b", 13'015'864'320},   {"llama-2-70b", 68'976'648'192},
+    {"llama-3-8b", 8'030'261'248},     {"llama-3-70b", 70'553'706'496},
+    {"llama-3.2-1b", 1'235'814'400},   {"llama-3.2-3b", 3'212'749'824},
+    {"mistral-7b", 7'248'023'552},
+};
+
+TEST(Published, ParameterCountsAreThoseOfTheCheckpoints) {
+  for (const Known& known : kKnown) {
+    const auto config = published_model(known.name);
+    ASSERT_TRUE(config) << known.name;
+    EXPECT_EQ(parameter_count(decoder_layout(*config)), known.parameters) << known.name;
+  }
+}
+
+TEST(Published, EveryNameIsCheckedAbove) {
+  EXPECT_EQ(published_names(), join(kKnown, ", ", &Known::name));
+  EXPECT_FALSE(published_model("llama-2"));
+}
+
+}  // namespace
+}  // namespace dmc::model

@@ -1,0 +1,100 @@
+#include "runtime/plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "cache/kv_cache.h"
+
+namespace dmc::runtime {
+namespace {
+
+constexpr int kMergeWindow = 12;  // tokens an open slot keeps, unless the model says otherwise
+
+double bytes_of(DType type) { return static_cast<double>(dtype_size(type)); }
+
+int merge_window(const model::ModelConfig& config, double cr) {
+  if (config.dmc) return static_cast<int>(config.dmc->pooled_tokens());
+  return cr > 1.0 ? kMergeWindow : 1;  // a dense cache merges nothing
+}
+
+cache::CacheBytes stream_bytes(const model::ModelConfig& config, const PlanRequest& request) {
+  cache::CacheConfig cache;
+  cache.head_dim = static_cast<int>(config.head_dim);
+  cache.window = merge_window(config, request.cr);
+  cache.slot_type = request.slots;
+  const double slots = std::ceil(static_cast<double>(request.context) / request.cr);
+  return cache::stream_bytes(cache, static_cast<int64_t>(slots));
+}
+
+// Numbers in a token's activations, by what they are as wide as.
+struct Widths {
+  double hidden, query, kv, mlp, vocab;
+
+  explicit Widths(const model::ModelConfig& c)
+      : hidden(static_cast<double>(c.hidden_size)),
+        query(static_cast<double>(c.num_heads) * static_cast<double>(c.head_dim)),
+        kv(static_cast<double>(c.num_kv_heads) * static_cast<double>(c.head_dim)),
+        mlp(static_cast<double>(c.intermediate_size)),
+        vocab(static_cast<double>(c.vocab_size)) {}
+};
+
+bool gated(const model::ModelConfig& config) {
+  return config.activation == model::Activation::kSiluGated;
+}
+
+ServingPlan serving(const model::ModelConfig& config, double parameters,
+                    const PlanRequest& request) {
+  const auto batch = static_cast<double>(request.batch);
+  const double streams = batch * static_cast<double>(config.num_layers * config.num_kv_heads);
+  const cache::CacheBytes stream = stream_bytes(config, request);
+  const Widths w(config);
+  // At most, a layer holds its input, the normed input and either q, k, v and what they gave, or
+  // the MLP's inner activations.
+  const double block = std::max(2.0 * w.query + 2.0 * w.kv, (gated(config) ? 3.0 : 2.0) * w.mlp);
+  const double tokens = std::max(batch, static_cast<double>(request.context));
+  ServingPlan plan;
+  plan.weights = parameters * bytes_of(request.weights);
+  plan.cache = streams * static_cast<double>(stream.pages + stream.tables);
+  plan.open_slots = streams * static_cast<double>(stream.open_slots);
+  plan.activations = bytes_of(DType::kF32) * (tokens * (2.0 * w.hidden + block) + batch * w.vocab);
+  return plan;
+}
+
+// What a layer keeps of a token for its backward pass: the inputs of its two norms and what they
+// gave; k and v before and after pooling, q rotated, and attention's output; of the MLP all that
+// its products read. DMC or dense makes little difference.
+double kept_by_layer(const model::ModelConfig& config) {
+  const Widths w(config);
+  return 4.0 * w.hidden + 2.0 * w.query + 4.0 * w.kv + (gated(config) ? 4.0 : 2.0) * w.mlp;
+}
+
+TrainingPlan training(const model::ModelConfig& config, double parameters,
+                      const PlanRequest& request) {
+  DMC_CHECK(request.training == DType::kF32 || request.training == DType::kBF16);
+  constexpr double kLogitCopies = 4.0;  // logits, their log-softmax and both gradients
+  const double f32 = bytes_of(DType::kF32), compute = bytes_of(request.training);
+  const auto tokens = static_cast<double>(request.batch) * static_cast<double>(request.context);
+  const double layers = static_cast<double>(config.num_layers) * kept_by_layer(config);
+  const double copy = request.training == DType::kF32 ? 0.0 : compute;
+  TrainingPlan plan;
+  plan.weights = parameters * (f32 + copy);
+  plan.gradients = parameters * f32;
+  plan.optimizer = parameters * 2.0 * f32;
+  plan.activations =
+      tokens * (layers * compute + kLogitCopies * static_cast<double>(config.vocab_size) * f32);
+  return plan;
+}
+
+}  // namespace
+
+Plan plan(const model::ModelConfig& config, double parameters, const PlanRequest& request) {
+  DMC_CHECK(request.batch > 0 && request.context > 0 && request.cr >= 1.0);
+  const double layers_heads = static_cast<double>(config.num_layers * config.num_kv_heads);
+  const double scales = is_scaled(request.slots) ? bytes_of(DType::kF32) : 0.0;
+  const double row = static_cast<double>(config.head_dim) * bytes_of(request.slots) + scales;
+  return {2.0 * layers_heads * row, serving(config, parameters, request),
+          training(config, parameters, request)};
+}
+
+}  // namespace dmc::runtime

@@ -1,0 +1,90 @@
+#include "runtime/plan.h"
+
+#include <gtest/gtest.h>
+
+namespace dmc::runtime {
+namespace {
+
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+
+model::ModelConfig llama_2_7b() {
+  model::ModelConfig config;
+  config.vocab_size = 32000;
+  config.hidden_size = 4096;
+  config.intermediate_size = 11008;
+  config.num_layers = 32;
+  config.num_heads = config.num_kv_heads = 32;
+  config.head_dim = 128;
+  return config;
+}
+
+constexpr double kParameters = 6'738'415'616;
+
+PlanRequest request(int64_t batch, int64_t context, double cr) {
+  PlanRequest result;
+  result.batch = batch;
+  result.context = context;
+  result.cr = cr;
+  return result;
+}
+
+TEST(Plan, AKnownCache) {  // Llama 2 7B: 512 KiB a token in bf16; 8 bits and their scales: 264
+  EXPECT_EQ(plan(llama_2_7b(), kParameters, request(1, 4096, 1)).token_bytes, 512 * 1024);
+  for (DType type : {DType::kI8, DType::kF8E4M3}) {
+    PlanRequest eight_bit = request(1, 4096, 1);
+    eight_bit.slots = type;
+    EXPECT_EQ(plan(llama_2_7b(), kParameters, eight_bit).token_bytes, 264 * 1024);
+  }
+}
+
+TEST(Plan, TheCacheShrinksByTheRatioButForPagesAndWindow) {
+  const ServingPlan dense = plan(llama_2_7b(), kParameters, request(1, 4096, 1)).serving;
+  const ServingPlan compressed = plan(llama_2_7b(), kParameters, request(1, 4096, 4)).serving;
+  EXPECT_NEAR(dense.cache, 2.0 * kGiB, 0.01 * kGiB);
+  EXPECT_NEAR(compressed.cache, 0.5 * kGiB, 0.01 * kGiB);
+  EXPECT_EQ(compressed.weights, dense.weights);
+  // Streams x (12 weights, and 13 keys and values of 128) x 4 bytes.
+  EXPECT_EQ(compressed.open_slots, 32 * 32 * (12 + 13 * 2 * 128) * 4);
+}
+
+TEST(Plan, SequencesShareWeightsAndNothingElse) {
+  const Plan one = plan(llama_2_7b(), kParameters, request(1, 2048, 2));
+  const Plan many = plan(llama_2_7b(), kParameters, request(24, 2048, 2));
+  EXPECT_EQ(many.serving.weights, one.serving.weights);
+  EXPECT_EQ(many.serving.cache, 24 * one.serving.cache);
+  EXPECT_EQ(many.serving.open_slots, 24 * one.serving.open_slots);
+  EXPECT_EQ(many.training.optimizer, one.training.optimizer);
+  EXPECT_EQ(many.training.activations, 24 * one.training.activations);
+}
+
+TEST(Plan, TrainingStateIsSixteenBytesAParameterAndTwoForItsCopyInBf16) {
+  PlanRequest half = request(1, 128, 1);
+  half.training = DType::kBF16;
+  const TrainingPlan single = plan(llama_2_7b(), kParameters, request(1, 128, 1)).training;
+  const TrainingPlan copied = plan(llama_2_7b(), kParameters, half).training;
+  EXPECT_EQ(single.weights + single.gradients + single.optimizer, 16 * kParameters);
+  EXPECT_EQ(copied.weights + copied.gradients + copied.optimizer, 18 * kParameters);
+}
+
+TEST(Plan, ProcessesShareMomentsAndSequencesAlone) {
+  const TrainingPlan t = plan(llama_2_7b(), kParameters, request(6, 128, 1)).training;
+  EXPECT_EQ(t.of_process(6, 1), t.total());
+  EXPECT_EQ(t.of_process(6, 4),
+            t.weights + t.gradients + t.optimizer / 4 + t.activations * 2 / 6);  // two of six
+}
+
+TEST(Plan, NoSizeAConfigMayHaveOverflows) {
+  model::ModelConfig largest;
+  largest.num_layers = 10'000;
+  largest.head_dim = 4096;
+  for (int64_t* size : {&largest.vocab_size, &largest.hidden_size, &largest.intermediate_size,
+                        &largest.num_heads, &largest.num_kv_heads}) {
+    *size = int64_t{1} << 24;
+  }
+  const Plan p = plan(largest, 1e20, request(1 << 20, 1 << 24, 1));
+  EXPECT_GT(p.serving.total(), 1e20);  // far beyond 2^63
+  EXPECT_GT(p.training.total(), 1e20);
+}
+
+}  // namespace
+}  // namespace dmc::runtime

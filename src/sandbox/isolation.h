@@ -1,0 +1,35 @@
+// What takes a process's rights away before it runs code nobody vouches for (eval/sandbox.h).
+#pragma once
+
+#include <linux/filter.h>
+
+#include <filesystem>
+#include <span>
+#include <vector>
+
+namespace dmc::sandbox {
+
+// Descriptors below this are laid out anew between fork and exec; those to be kept lie above.
+constexpr int kReservedDescriptors = 5;
+
+// Everything is prepared where memory may be allocated; apply() is then called between fork and
+// exec, where it may not.
+class Isolation {
+ public:
+  // The process may read and execute `readable` files and folders, and no other.
+  // Error(kInternal) if the kernel has no Landlock.
+  explicit Isolation(std::span<const std::filesystem::path> readable);
+  ~Isolation();
+  Isolation(const Isolation&) = delete;
+  Isolation& operator=(const Isolation&) = delete;
+
+  // Gives up capabilities, files and system calls for good. False, with errno set, if that failed;
+  // then the process must end. Allowed in a signal handler.
+  bool apply() const noexcept;
+
+ private:
+  int ruleset_ = -1;
+  std::vector<sock_filter> filter_;
+};
+
+}  // namespace dmc::sandbox

@@ -1,0 +1,150 @@
+// Parity with Jinja2 is tested in tests/parity/test_chat_template.py; here are the limits and what
+// is read from a model's directory.
+#include "text/chat_template.h"
+#include "base/temp_folder.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "base/error.h"
+#include "text/tokenizer.h"
+
+namespace dmc::text {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+std::string render(const std::string& source,
+                   const ordered_json& messages = ordered_json::array()) {
+  return ChatTemplate(source, "t").render(messages, false).text;
+}
+
+std::string error_of(const std::string& source, ErrorCode* kind = nullptr) {
+  try {
+    render(source);
+  } catch (const Error& error) {
+    if (kind) *kind = error.code();
+    return error.what();
+  }
+  return "";
+}
+
+// What would run for ever, fill the memory or exhaust the stack: refused with the line.
+TEST(ChatTemplate, RunawayTemplatesAreStopped) {
+  const std::string deep(5000, '('), chain = "{{ 1" + [] {
+    std::string more;
+    for (int i = 0; i < 5000; ++i) more += "+1";
+    return more;
+  }() + " }}";
+  std::string blocks;
+  for (int i = 0; i < 5000; ++i) blocks += "{% if 1 %}";
+  const std::pair<std::string, const char*> kRunaway[] = {
+      {"{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "steps"},
+      {"{{ range(999999999) }}", "range()"},
+      {"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nest too deep"},
+      {"{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}"
+       "{% endfor %}",
+       "strings"},
+      {"{% set x = 'x' * 4000000 %}{{ x }}{{ x }}", "output"},
+      {"{{ 'x' * 99999999999 }}", "too long"},
+      {"{{ [0] * 99999999999 }}", "steps"},
+      {"{{ ('x' * 3000000)|replace('x', 'y' * 3000000) }}", "too long"},
+      {"{% set ns = namespace(x=[]) %}{% for i in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}",
+       "cannot hold"},
+      {"{% set ns = namespace(x=[]) %}{% for i in range(50) %}{% set ns.x = [ns.x, ns.x] %}"
+       "{% endfor %}",
+       "too large"},
+      {"{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(20) %}"
+       "{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}"
+       "{% for i in range(99999) %}{% if ns.a == ns.b %}{% endif %}{% endfor %}",
+       "steps"},
+      {"{% set ns = namespace() %}{% set ns.x = ns %}", "cannot hold"},
+      {"{% set ns = namespace() %}{% set ns.x = [ns] %}", "nest deeper"},
+      {"{{ " + deep + "1" + std::string(deep.size(), ')') + " }}", "nested deeper"},
+      {chain, "parts"},
+      {blocks, "nested deeper"},
+      {"{{ 9223372036854775807 + 1 }}", "64 bits"},
+      {"{{ (-9223372036854775807 - 1) // -1 }}", "64 bits"},
+      {"{{ 99999999999999999999 }}", "out of range"},
+  };
+  for (const auto& [source, words] : kRunaway) {
+    const std::string message = error_of(source);
+    EXPECT_NE(message.find("t: line 1: "), std::string::npos) << source.substr(0, 80);
+    EXPECT_NE(message.find(words), std::string::npos) << source.substr(0, 80) << ": " << message;
+  }
+  EXPECT_THROW(ChatTemplate(std::string(2 << 20, 'x'), "t"), Error);
+}
+
+TEST(ChatTemplate, WhoIsToBlameIsTheKindOfError) {
+  ErrorCode kind{};
+  EXPECT_EQ(error_of("a\n{{ raise_exception('roles must alternate') }}", &kind),
+            "t: line 2: roles must alternate");
+  EXPECT_EQ(kind, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(error_of("{{ nothing.x }}", &kind), "t: line 1: 'nothing' is undefined");
+  EXPECT_EQ(kind, ErrorCode::kData);
+}
+
+TEST(ChatTemplate, HugeMessagesAreNoTrap) {
+  const ordered_json messages = {{{"role", "user"}, {"content", std::string(3 << 20, 'x')}}};
+  EXPECT_EQ(render("{% for m in messages %}{{ m.content | trim }}{% endfor %}", messages).size(),
+            size_t{3} << 20);
+}
+
+class ChatTemplateFile : public testing::Test {
+ protected:
+  void write(const char* name, const std::string& text) const {
+    std::ofstream(dir_ / name) << text;
+  }
+  std::string found() const {
+    const auto chat = ChatTemplate::find(dir_);
+    return chat ? chat->render(ordered_json::array(), true).text : "none";
+  }
+  const TempFolder folder_of_test_;
+  const fs::path dir_ = folder_of_test_.path();
+};
+
+TEST_F(ChatTemplateFile, IsLookedForInTurn) {
+  EXPECT_EQ(found(), "none");
+  write("tokenizer_config.json", R"({"bos_token": "<s>"})");
+  EXPECT_EQ(found(), "none");
+  write("tokenizer_config.json",
+        R"({"bos_token": {"content": "<s>"}, "eos_token": null,
+            "chat_template": [{"name": "tools", "template": "no"},
+                              {"name": "default", "template": "{{ bos_token }}a"}]})");
+  EXPECT_EQ(found(), "<s>a");
+  write("tokenizer_config.json", R"({"eos_token": "</s>", "chat_template": "b{{ eos_token }}"})");
+  EXPECT_EQ(found(), "b</s>");
+  write("chat_template.jinja", "{{ add_generation_prompt }}{{ eos_token }}");
+  EXPECT_EQ(found(), "True</s>");
+}
+
+TEST_F(ChatTemplateFile, ErrorsNameTheFile) {
+  write("chat_template.jinja", "{% if %}");
+  try {
+    found();
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("chat_template.jinja: line 1: "), std::string::npos);
+  }
+  fs::remove(dir_ / "chat_template.jinja");
+  write("tokenizer_config.json", "[]");
+  EXPECT_THROW(found(), Error);
+}
+
+// The way from messages to ids: the template's control tokens count, the user's do not.
+TEST(ChatTemplate, UsersCannotForgeControlTokens) {
+  const Tokenizer tokenizer("models/builtin");
+  const std::string token = "<|endoftext|>";
+  const ChatTemplate chat("{% for m in messages %}{{ m.content }}" + token + "{% endfor %}", "t");
+  const ChatPrompt prompt = chat.render({{{"role", "user"}, {"content", "a" + token}}}, false);
+  const auto ids = tokenizer.encode_marked(prompt.text, prompt.untrusted);
+  EXPECT_EQ(prompt.text, "a" + token + token);
+  EXPECT_EQ(std::ranges::count(ids, *tokenizer.token_id(token)), 1);
+  EXPECT_EQ(ids.back(), *tokenizer.token_id(token));
+}
+
+}  // namespace
+}  // namespace dmc::text

@@ -1,0 +1,26 @@
+// What is done to a text before it is split into pieces.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace dmc::text {
+
+// Rewrites *text, valid UTF-8 before and after. `at_start` says that the section begins the whole
+// text, rather than following a special token.
+using Normalizer = std::function<void(std::string* text, bool at_start)>;
+
+// The "normalizer" object of a tokenizer.json; "Sequence" gives several. Error(kData) naming
+// `origin` for a type or setting that is not supported, since leaving it out would change the ids.
+std::vector<Normalizer> read_normalizers(const nlohmann::json& spec, const std::string& origin);
+
+void apply_normalizers(const std::vector<Normalizer>& normalizers, bool at_start,
+                       std::string* text);
+
+void replace_all(std::string_view from, std::string_view to, std::string* text);
+
+}  // namespace dmc::text

@@ -1,0 +1,17 @@
+// The models that turn a piece of text (a word, or a whole text where nothing splits it) into ids.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace dmc::text {
+
+class PieceModel {
+ public:
+  virtual ~PieceModel() = default;
+  // Appends the ids of `piece`, valid UTF-8 and not empty. Safe to call from many threads.
+  virtual void encode(std::string_view piece, std::vector<int32_t>* ids) const = 0;
+};
+
+}  // namespace dmc::text
