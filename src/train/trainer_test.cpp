@@ -268,7 +268,7 @@ TEST_F(TrainerTest, AGpuThatIsNotThereIsRefused) {
     run(o);
     FAIL() << "trained without a GPU";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
     EXPECT_EQ(command_line_sentence(error).rfind("--device", 0), 0u) << error.what();
   }
   EXPECT_FALSE(fs::exists(o.out_dir));

@@ -65,7 +65,7 @@ TEST(CudaCublas, AMissingLibraryIsOneSentence) {
     Cublas(nullptr, nullptr, 0);
     FAIL() << "nothing was thrown";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
     EXPECT_NE(std::string(error.what()).find("libcublas.so.13"), std::string::npos);
   }
 }
