@@ -42,10 +42,41 @@ TEST(Sampler, TopKAndTopPCutTheTail) {
   EXPECT_EQ(draw(logits, {.temperature = 1, .top_p = 0.01}, 2000).size(), 1u);
 }
 
+TEST(Sampler, MinPDropsWhatIsFarBehindTheLikeliest) {
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f),
+                                     std::log(0.05f)};
+  const SamplingOptions options{.temperature = 1, .top_p = 1, .min_p = 0.25};
+  const auto seen = draw(logits, options, 5000);
+  EXPECT_EQ(seen.size(), 3u);
+  EXPECT_NEAR(seen.at(0) / 5000.0, 0.5 / 0.95, 0.04);
+}
+
+TEST(Sampler, ChoicesOfOneRequestHaveSeedsOfTheirOwn) {
+  EXPECT_EQ(seed_of_choice(42, 0), 42u);
+  EXPECT_NE(seed_of_choice(42, 1), seed_of_choice(42, 2));
+  EXPECT_NE(seed_of_choice(42, 1), seed_of_choice(43, 1));
+}
+
+TEST(Sampler, LogprobsAreThoseOfTheSoftmaxAndTheirTopIsInOrder) {
+  const std::vector<float> logits = {0.0f, 1.0f, 2.0f, -1.0f, 1.0f};
+  double total = 0.0;
+  for (float x : logits) total += std::exp(static_cast<double>(x));
+  const Logprobs of = logprobs_of(logits, 4, 3);
+  EXPECT_NEAR(of.token.logprob, 1.0 - std::log(total), 1e-6);
+  EXPECT_EQ(of.rank, 2);
+  ASSERT_EQ(of.top.size(), 3u);
+  EXPECT_EQ(of.top[0].token, 2);
+  EXPECT_EQ(of.top[1].token, 1) << "of equals the lower id";
+  EXPECT_EQ(of.top[2].logprob, of.token.logprob) << "the same token has the same number";
+  EXPECT_EQ(logprobs_of(logits, 0, 99).top.size(), 5u);
+  EXPECT_TRUE(logprobs_of(logits, 0, 0).top.empty());
+}
+
 TEST(Sampler, RefusesNonsense) {
   EXPECT_THROW(sample(std::vector<float>{1.0f, std::nanf("")}, {}, 0), Error);
   EXPECT_THROW(check_sampling_options({.temperature = -1}), Error);
   EXPECT_THROW(check_sampling_options({.top_p = 0}), Error);
+  EXPECT_THROW(check_sampling_options({.min_p = 1.5}), Error);
   EXPECT_THROW(check_sampling_options({.temperature = std::numeric_limits<double>::quiet_NaN()}),
                Error);
 }
