@@ -157,7 +157,7 @@ def test_ratios_reach_policies_by_budget_or_threshold(dmc):
         done = dmc("eval", *flags, "--cr", 3, "--windows", 2, "--length", 1024, "--json")
         assert done.returncode == 0, done.stderr
         assert abs(json.loads(done.stdout)["compression_ratio"] - 3) < 0.5
-    refused(dmc("eval", "-m", DENSE, "--policy", "h2o"), USAGE, "--budget", "--cr")
+    refused(dmc("eval", "-m", DENSE, "--policy", "h2o"), USAGE, "--policy", "budget", "cr")
     refused(dmc("eval", "-m", DENSE, "--cr", 2), USAGE, "dense", "--policy")
     refused(dmc("eval", "-m", DMC_4X, "--policy", "dms"), USAGE, "retrofitted for dmc")
 
