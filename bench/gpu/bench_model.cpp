@@ -89,7 +89,7 @@ struct Crowd {
                            {bench.config, bench.kv, cr, 2 * context, bench.effort.most_sequences},
                            &most)) {
     ids = {runner->add_sequence()};
-    runner->prefill(ids[0], random_prompt(bench.config, context + context / 2));
+    engine::prefill(*runner, ids[0], random_prompt(bench.config, context + context / 2));
     while (static_cast<int>(ids.size()) < most) ids.push_back(runner->copy(ids[0]));
   }
 
@@ -101,11 +101,13 @@ struct Crowd {
   }
   // `steps` likeliest tokens of the first `batch` sequences.
   void write(int batch, int64_t steps) const {
-    std::vector<engine::Writing> texts;
-    for (engine::SequenceId id : std::span(ids).first(static_cast<size_t>(batch))) {
-      texts.push_back({id, /*token=*/1, runner->length(id) + 1, {.temperature = 0.0}, {}});
+    while (steps > 0) {
+      std::vector<engine::Writing> texts;
+      for (engine::SequenceId id : std::span(ids).first(static_cast<size_t>(batch))) {
+        texts.push_back({id, /*token=*/1, runner->length(id) + 1, {.temperature = 0.0}, {}});
+      }
+      steps -= std::ssize(runner->write_batch(texts, steps)[0]);
     }
-    runner->write_batch(texts, steps);
   }
 
   int most = 0;
@@ -191,7 +193,7 @@ void bench_ttft(const Bench& bench) {
       for (int round = 0; round <= bench.effort.prompt_rounds; ++round) {  // the first one warms up
         const engine::SequenceId id = runner->add_sequence();
         const Stopwatch watch;
-        runner->prefill(id, prompt);
+        engine::prefill(*runner, id, prompt);
         if (round > 0) seconds.push_back(watch.seconds());
         measured_cr = runner->compression_ratio(id);
         runner->release(id);

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <utility>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "cache/eviction.h"
+#include "cache/page_demand.h"
 #include "cache/prefill_chunk.h"
 #include "kernels/attention.h"
 
@@ -62,6 +64,7 @@ struct KvCache::Impl {
   void check_room(const Sequence& sequence, int64_t tokens) const {
     DMC_CHECK(config.rope == nullptr || sequence.length + tokens <= config.rope->positions);
   }
+  int64_t pages_for(const Stream& stream, int64_t tokens, int64_t budget) const;
   bool drops() const { return config.policy != nullptr && config.policy->drops(); }
   bool evicts() const { return config.policy != nullptr && config.policy->evicts(); }
   bool late() const { return config.policy != nullptr && config.policy->late; }
@@ -255,6 +258,49 @@ void KvCache::end_prompt(SequenceId id) {
     }
   }
   sequence.observers.clear();
+}
+
+bool KvCache::in_prompt(SequenceId id) const {
+  const Sequence& sequence = impl_->at(id);
+  return impl_->observes() > 0 && (sequence.length == 0 || !sequence.observers.empty());
+}
+
+int64_t KvCache::total_pages() const {
+  return config_.max_pages > 0 ? config_.max_pages : std::numeric_limits<int64_t>::max();
+}
+
+int64_t KvCache::free_pages() const {
+  if (config_.max_pages == 0) return total_pages();
+  return config_.max_pages - impl_->pool.pages_in_use();
+}
+
+// To grow, and for copies of shared pages: of the one it appends to, and of all if it drops slots,
+// whose places are filled.
+int64_t KvCache::Impl::pages_for(const Stream& stream, int64_t tokens, int64_t budget) const {
+  const std::vector<int32_t>& pages = stream.closed.pages();
+  int64_t count = pages_to_grow(stream.closed.size(), tokens, config.page_slots, budget);
+  if (pool.pages_shared() == 0 || pages.empty()) return count;
+  const auto shared = [&](int32_t page) { return pool.references(page) > 1; };
+  if (drops()) return count + std::ranges::count_if(pages, shared);
+  return count + (stream.closed.size() % config.page_slots != 0 && shared(pages.back()) ? 1 : 0);
+}
+
+int64_t KvCache::pages_for(SequenceId id, int64_t tokens) const {
+  Sequence& sequence = impl_->at(id);
+  const int64_t budget = impl_->evicts() ? config_.budget_at(sequence.length + tokens)
+                                         : std::numeric_limits<int64_t>::max();
+  int64_t pages = 0, passing = 0;
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    int64_t of_layer = 0;
+    for (int head = 0; head < config_.kv_heads; ++head) {
+      const Stream& stream = impl_->stream(sequence, layer, head);
+      pages += impl_->pages_for(stream, tokens, budget);
+      of_layer += pages_of(std::ssize(stream.marks) + tokens, config_.page_slots);
+    }
+    passing = std::max(passing, of_layer);
+  }
+  // Tokens that pass by a chunk lie in pages of their own while its layer attends.
+  return pages + (impl_->late() && tokens > 1 ? passing : 0);
 }
 
 int64_t KvCache::length(SequenceId id) const { return impl_->at(id).length; }

@@ -91,6 +91,17 @@ class KvCache {
 
   // The prompt that came by prefill() is complete: policies that compress prompts do so now.
   void end_prompt(SequenceId sequence);
+  // With a policy that looks at a prompt's last tokens: whether one is begun (or nothing is) and
+  // not ended. Its tokens then come by prefill(), a single one too.
+  bool in_prompt(SequenceId sequence) const;
+
+  // Pages that nobody holds, and all; the largest int64_t where max_pages is 0.
+  int64_t free_pages() const;
+  int64_t total_pages() const;
+  // Free pages that `tokens` more tokens of a sequence can take at most, by prefill() (one of them
+  // by decode()), up to and with end_prompt(): as if nothing was compressed any more, with copies
+  // of the shared pages that it may write on.
+  int64_t pages_for(SequenceId sequence, int64_t tokens) const;
 
   int64_t length(SequenceId sequence) const;                      // tokens seen
   int64_t slots(SequenceId sequence, int layer, int head) const;  // closed ones and the open one

@@ -92,15 +92,19 @@ int32_t PagePool::writable(int32_t page) {
   const int32_t copy = take();
   std::memcpy(pages_[static_cast<size_t>(copy)], pages_[static_cast<size_t>(page)],
               static_cast<size_t>(format_.bytes()));
-  --references_[static_cast<size_t>(page)];
+  drop_reference(page);
   return copy;
 }
 
-void PagePool::add_reference(int32_t page) { ++references_[static_cast<size_t>(page)]; }
+void PagePool::add_reference(int32_t page) {
+  if (++references_[static_cast<size_t>(page)] == 2) ++shared_;
+}
 
 void PagePool::drop_reference(int32_t page) {
   DMC_CHECK(references(page) > 0);
-  if (--references_[static_cast<size_t>(page)] > 0) return;
+  const int32_t left = --references_[static_cast<size_t>(page)];
+  if (left == 1) --shared_;
+  if (left > 0) return;
   --in_use_;
   free_pages_.push_back(page);
   const int64_t run = run_of(page);

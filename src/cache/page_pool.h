@@ -28,6 +28,7 @@ class PagePool {
 
   int32_t references(int32_t page) const { return references_[static_cast<size_t>(page)]; }
   int64_t pages_in_use() const { return in_use_; }
+  int64_t pages_shared() const { return shared_; }  // that more than one holds
   int64_t pages_total() const { return static_cast<int64_t>(pages_.size()); }
   int64_t page_bytes() const { return format_.bytes(); }
   int64_t page_slots() const { return format_.page_slots; }
@@ -46,7 +47,7 @@ class PagePool {
   int64_t run_of(int32_t page) const { return page / kRun; }
 
   kernels::PageFormat format_;
-  int64_t max_pages_, in_use_ = 0;
+  int64_t max_pages_, in_use_ = 0, shared_ = 0;
   std::vector<HugeMemory> chunks_;
   std::vector<std::byte*> pages_;  // by page id
   std::vector<int32_t> references_;

@@ -45,13 +45,13 @@ constexpr int64_t kSampleTokens = 90;
 struct DemoCommand {
   fs::path out = "demo-out";
   bool quick = false;
-  int threads = 0;
+  ModelOptions options;  // threads and device, of all models
 };
 
 struct Contender {
   std::string name;
   fs::path dir;
-  std::shared_ptr<const runtime::Model> model;
+  runtime::PlacedModel placed;
 };
 
 void say(const std::string& text) {
@@ -60,9 +60,10 @@ void say(const std::string& text) {
 
 TrainCommand live_retrofit(const DemoCommand& demo, const DemoSize& size) {
   TrainCommand command;
-  command.threads = demo.threads;
+  command.threads = demo.options.threads;
   train::TrainOptions& o = command.options;
   o.model_dir = shipped_model("builtin");
+  o.device = demo.options.device;
   o.out_dir = demo.out / "live-2x";
   o.stages = {{train::find_stage("zero-out"), size.zero_out_steps},
               {train::find_stage("retrofit"), size.retrofit_steps},
@@ -78,40 +79,36 @@ TrainCommand live_retrofit(const DemoCommand& demo, const DemoSize& size) {
 }
 
 // Slots a head keeps, on average, as a text grows.
-std::vector<report::SlotsPoint> slots_by_tokens(runtime::DecoderRunner& runner,
+std::vector<report::SlotsPoint> slots_by_tokens(runtime::Runner& runner,
                                                 std::span<const int32_t> text) {
-  const cache::CacheConfig& config = runner.cache().config();
   constexpr size_t kPoints = 32;
   const size_t step = text.size() / kPoints;
-  const engine::SequenceId sequence = runner.add_sequence();
+  const auto sequence = engine::Sequence::add(runner);
   std::vector<report::SlotsPoint> points = {{0, 0.0}};
   for (size_t first = 0; first + step <= text.size(); first += step) {
-    runner.prefill(sequence, text.subspan(first, step));
-    points.push_back(
-        {static_cast<int64_t>(first + step),
-         static_cast<double>(runner.cache().slots(sequence)) / (config.layers * config.kv_heads)});
+    engine::prefill(runner, sequence.id(), text.subspan(first, step));
+    const auto seen = static_cast<int64_t>(first + step);
+    points.push_back({seen, static_cast<double>(seen) / runner.compression_ratio(sequence.id())});
   }
-  runner.release(sequence);
   return points;
 }
 
-std::string sample_text(runtime::DecoderRunner& runner, const fs::path& dir) {
+std::string sample_text(runtime::Runner& runner, const fs::path& dir) {
   const text::Tokenizer tokenizer(dir);
   engine::GenerateOptions options;
   options.max_tokens = kSampleTokens;
   options.stop_ids = runner.model().config.eos_token_ids;
   options.sampling = {.temperature = 0.6, .top_p = 0.9, .seed = 3};
-  const engine::SequenceId sequence = runner.add_sequence();
+  const auto sequence = engine::Sequence::add(runner);
   const engine::Generation generation = engine::generate(
-      runner, sequence, tokenizer.encode(kPrompt), options, [](int32_t) {}, interrupted);
-  runner.release(sequence);
+      runner, sequence.id(), tokenizer.encode(kPrompt), options, [](int32_t) {}, interrupted);
   return tokenizer.decode(generation.tokens);
 }
 
 report::Variant describe(const Contender& contender, const text::EvalWindows& windows) {
-  runtime::DecoderRunner runner(contender.model, {});
+  const auto runner = contender.placed.make_runner({});
   ProgressBar bar("scoring " + contender.name, static_cast<int64_t>(windows.tokens.size()));
-  const eval::Score score = eval::score(runner, windows, [&](int64_t done) { bar.update(done); });
+  const eval::Score score = eval::score(*runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
   report::Variant variant;
   variant.name = contender.name;
@@ -121,19 +118,19 @@ report::Variant describe(const Contender& contender, const text::EvalWindows& wi
   variant.slots = score.slots;
   variant.tokens = score.tokens;
   variant.cr_by_head = score.cr_by_head;
-  variant.slots_by_tokens = slots_by_tokens(runner, windows.tokens.front());
+  variant.slots_by_tokens = slots_by_tokens(*runner, windows.tokens.front());
   variant.prompt = kPrompt;
-  variant.sample = sample_text(runner, contender.dir);
+  variant.sample = sample_text(*runner, contender.dir);
   return variant;
 }
 
 void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
                std::vector<report::Variant>* variants) {
   std::vector<runtime::Subject> subjects;
-  for (const Contender& c : contenders) subjects.push_back({c.name, c.model, {}});
+  for (const Contender& c : contenders) subjects.push_back({c.name, c.placed, {}});
   const Contender& first = contenders.front();
   const auto text =
-      bench_text({}, *first.model, first.dir, std::ranges::max(size.measure.contexts));
+      bench_text({}, first.placed.model(), first.dir, std::ranges::max(size.measure.contexts));
   const size_t points = size.measure.contexts.size() * size.measure.batches.size();
   ProgressBar bar("measuring speed", static_cast<int64_t>(points));
   const auto results = runtime::measure(subjects, text, size.measure,
@@ -149,9 +146,10 @@ void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
 
 // Bytes of one sequence of kContext tokens.
 double cache_bytes(const Contender& contender, std::span<const int32_t> text) {
-  runtime::DecoderRunner runner(contender.model, {});
-  runner.prefill(runner.add_sequence(), text);
-  return static_cast<double>(runner.cache().bytes().total());
+  const auto runner = contender.placed.make_runner({});
+  const auto sequence = engine::Sequence::add(*runner);
+  engine::prefill(*runner, sequence.id(), text);
+  return static_cast<double>(runner->cache_bytes());
 }
 
 void print_summary(const std::vector<report::Variant>& variants) {
@@ -216,15 +214,21 @@ int run(const DemoCommand& command) {
   }
 
   say("2. Dense, live 2x and the models that come with dmc on held-out files");
-  std::vector<Contender> contenders = {{"dense", shipped_model("builtin"), {}},
-                                       {"live 2x", command.out / "live-2x", {}},
-                                       {"DMC 4x", shipped_model("builtin-4x"), {}},
-                                       {"DMS 4x", shipped_model("builtin-dms"), {}}};
-  for (Contender& c : contenders) c.model = load_model({c.dir, command.threads});
+  std::vector<Contender> contenders;
+  const auto add = [&](const std::string& name, const fs::path& dir) {
+    ModelOptions options = command.options;
+    options.dir = dir;
+    contenders.push_back({name, dir, place_model(options)});
+  };
+  add("dense", shipped_model("builtin"));
+  add("live 2x", command.out / "live-2x");
+  add("DMC 4x", shipped_model("builtin-4x"));
+  add("DMS 4x", shipped_model("builtin-dms"));
+  const runtime::Model& dense = contenders[0].placed.model();
   TextOptions text;
   text.windows = size.windows;
   text.length = kContext;
-  const text::EvalWindows windows = held_out_windows(text, *contenders[0].model, contenders[0].dir);
+  const text::EvalWindows windows = held_out_windows(text, dense, contenders[0].dir);
   std::vector<report::Variant> variants;
   for (const Contender& c : contenders) {
     variants.push_back(describe(c, windows));
@@ -236,8 +240,7 @@ int run(const DemoCommand& command) {
   add_speed(contenders, size, &variants);
   print_summary(variants);
   const fs::path report = command.out / "report.html";
-  write_file_atomically(
-      report, report::render_report(report_data(records, variants, *contenders[0].model)));
+  write_file_atomically(report, report::render_report(report_data(records, variants, dense)));
   std::cout << "\nreport: " << report.string() << "\ntalk to it: dmc run -m "
             << contenders.back().dir.string() << " -p 'class Parser:' -n 200\n";
   return 0;
@@ -250,7 +253,8 @@ std::function<int()> setup_demo(CLI::App& app) {
   app.add_flag("--quick", command->quick, "under two minutes: less training, fewer measurements");
   app.add_option("-o,--out", command->out, "folder for the live model and report.html")
       ->capture_default_str();
-  add_threads(app, command->threads);
+  add_threads(app, command->options.threads);
+  add_device_option(app, command->options);
   app.footer("Example:\n  dmc demo --quick");
   return [command] { return run(*command); };
 }

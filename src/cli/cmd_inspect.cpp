@@ -94,20 +94,21 @@ int check_files(const InspectCommand& command) {
 
 int run(const InspectCommand& command) {
   if (command.check) return check_files(command);
-  const auto model = load_model(command.model);
-  runtime::DecoderRunner runner(model, runner_options(command.model));
-  const text::EvalWindows windows = held_out_windows(command.text, *model, command.model.dir);
+  const runtime::PlacedModel placed = place_model(command.model);
+  const runtime::Model& model = placed.model();
+  const auto runner = placed.make_runner(runner_options(command.model));
+  const text::EvalWindows windows = held_out_windows(command.text, model, command.model.dir);
   ProgressBar bar("reading held-out text", static_cast<int64_t>(windows.tokens.size()));
-  const eval::Score score = eval::score(runner, windows, [&](int64_t done) { bar.update(done); });
+  const eval::Score score = eval::score(*runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
   if (command.json) {
-    nlohmann::ordered_json json = to_json(model->config, static_cast<double>(model->parameters));
+    nlohmann::ordered_json json = to_json(model.config, static_cast<double>(model.parameters));
     json["tokens"] = score.tokens;
     json["compression_ratio"] = score.compression_ratio;
     json["cr_by_head"] = score.cr_by_head;
     std::cout << json.dump() << "\n";
   } else {
-    print(model->config, static_cast<double>(model->parameters));
+    print(model.config, static_cast<double>(model.parameters));
     print(score);
   }
   return 0;
@@ -120,6 +121,7 @@ std::function<int()> setup_inspect(CLI::App& app) {
   command->text.windows = 8;
   add_model_options(app, command->model, "builtin-4x");
   add_inference_options(app, command->model, /*with_policy=*/true);
+  add_device_option(app, command->model);
   add_text_options(app, command->text);
   app.add_flag("--check", command->check,
                "only check that the weights are all there with the right shapes, without reading "

@@ -39,7 +39,7 @@ int continue_text(const RunCommand& command, runtime::Runner& runner,
   const text::Tokenizer tokenizer(command.model.dir);
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
-  const engine::SequenceId sequence = runner.add_sequence();
+  const auto sequence = engine::Sequence::add(runner);
   text::StreamDecoder decoder(tokenizer, /*continues=*/true);
   std::string text;
   const auto show = [&](const std::string& piece) {
@@ -49,10 +49,12 @@ int continue_text(const RunCommand& command, runtime::Runner& runner,
   catch_interrupts();
   if (!command.json) std::cout << prompt << std::flush;
   const engine::Generation generation = engine::generate(
-      runner, sequence, ids, options, [&](int32_t id) { show(decoder.push(id)); }, interrupted);
+      runner, sequence.id(), ids, options, [&](int32_t id) { show(decoder.push(id)); },
+      interrupted);
   show(decoder.finish());
 
-  const Statistics s = statistics(runner, sequence, static_cast<int64_t>(ids.size()), generation);
+  const Statistics s =
+      statistics(runner, sequence.id(), static_cast<int64_t>(ids.size()), generation);
   if (command.json) {
     std::cout << to_json(s, generation, text).dump() << "\n";
   } else {

@@ -34,7 +34,7 @@ struct SweepCommand {
   TextOptions text{.data = {}, .length = 2048, .windows = 16};
   fs::path data_dir = "data", out = "sweep-out";
   int64_t limit = 0;
-  ModelOptions options;  // threads and weights; the rest is the sweep's
+  ModelOptions options;  // threads, weights and device; the rest is the sweep's
   bool quick = false, report_only = false;
 };
 
@@ -64,23 +64,24 @@ std::string size_of(const SweepCommand& command, const std::string& task) {
   std::string size = join(parts, ", ");
   for (const fs::path& data : command.text.data) size += " " + data.string();
   if (!command.options.weights.empty()) size += ", " + command.options.weights + " weights";
+  if (command.options.device != "cpu") size += ", on " + command.options.device;
   return size;
 }
 
 // What all cells of one model share.
 struct Subject {
   fs::path dir;
-  std::shared_ptr<const runtime::Model> model;
+  runtime::PlacedModel placed;
   text::Tokenizer tokenizer;
   text::EvalWindows windows;
   std::vector<int32_t> speed_text;
 
   Subject(const SweepCommand& command, const ModelOptions& options)
       : dir(options.dir),
-        model(load_model(options)),
+        placed(place_model(options)),
         tokenizer(dir),
-        windows(held_out_windows(command.text, *model, dir)),
-        speed_text(bench_text(command.text.data, *model, dir, command.text.length)) {}
+        windows(held_out_windows(command.text, placed.model(), dir)),
+        speed_text(bench_text(command.text.data, placed.model(), dir, command.text.length)) {}
 };
 
 runtime::RunnerOptions runner_options_of(const eval::SweepCell& cell) {
@@ -98,7 +99,7 @@ eval::TaskScore measure_speed(const Subject& subject, const eval::SweepCell& cel
                                         .decode_tokens = kSpeedSteps,
                                         .repeats = kSpeedRepeats};
   const runtime::Measurement m =
-      runtime::measure({{cell.policy, subject.model, runner_options_of(cell)}}, subject.speed_text,
+      runtime::measure({{cell.policy, subject.placed, runner_options_of(cell)}}, subject.speed_text,
                        options, [](int64_t, int64_t) {})
           .front();
   const auto tokens = static_cast<double>(context * kSpeedBatch);
@@ -148,11 +149,11 @@ class Sweep {
     if (cell.task == eval::kSpeedTask) {
       record.score = measure_speed(*subject_, cell);
     } else {
-      runtime::DecoderRunner runner(subject_->model, runner_options_of(cell));
+      const auto runner = subject_->placed.make_runner(runner_options_of(cell));
       if (cell.task == eval::kTextTask) {
-        score_text(runner, show, &record);
+        score_text(*runner, show, &record);
       } else {
-        record.score = run_task(runner, cell, show);
+        record.score = run_task(*runner, cell, show);
       }
     }
     record.seconds = watch.seconds();
@@ -168,7 +169,7 @@ class Sweep {
     subject_.emplace(command_, options);
   }
 
-  void score_text(runtime::DecoderRunner& runner, const Show& show, eval::SweepRecord* record) {
+  void score_text(runtime::Runner& runner, const Show& show, eval::SweepRecord* record) {
     const auto total = static_cast<int64_t>(subject_->windows.tokens.size());
     const eval::Score score =
         eval::score(runner, subject_->windows, [&](int64_t done) { show(done, total); });
@@ -176,16 +177,14 @@ class Sweep {
     record->cr_by_head = score.cr_by_head;
   }
 
-  eval::TaskScore run_task(runtime::DecoderRunner& runner, const eval::SweepCell& cell,
-                           const Show& show) {
+  eval::TaskScore run_task(runtime::Runner& runner, const eval::SweepCell& cell, const Show& show) {
     const eval::Task& task = eval::find_task(cell.task);
     if (task.compares && !reference_) {
-      reference_ = std::make_unique<runtime::DecoderRunner>(
-          subject_->model, runtime::RunnerOptions{.compression = {.policy = "dense"}});
+      reference_ = subject_->placed.make_runner({.compression = {.policy = "dense"}});
     }
     return task.run({.runner = runner,
                      .tokenizer = subject_->tokenizer,
-                     .end_of_text = subject_->model->config.eos_token_ids,
+                     .end_of_text = subject_->placed.model().config.eos_token_ids,
                      .file = task_file(task, command_.text, command_.data_dir),
                      .text = &subject_->windows,
                      .reference = reference_.get(),
@@ -197,7 +196,7 @@ class Sweep {
   std::vector<eval::SweepCell> cells_;
   eval::SweepFile& file_;
   std::optional<Subject> subject_;  // of the model in hand
-  std::unique_ptr<runtime::DecoderRunner> reference_;
+  std::unique_ptr<runtime::Runner> reference_;
 };
 
 // Whatever is missing is said before the first cell runs.
@@ -290,6 +289,7 @@ std::function<int()> setup_sweep(CLI::App& app) {
   add_precision(app, "--weights", command->options.weights,
                 "precision of the weights in memory (default: the checkpoint's)");
   add_threads(app, command->options.threads);
+  add_device_option(app, command->options);
   add_text_options(app, command->text);
   app.add_option("--data-dir", command->data_dir, "folder with the tasks' files")
       ->capture_default_str();

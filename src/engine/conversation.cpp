@@ -26,16 +26,6 @@ Conversation::Conversation(ModelRunner& runner, const text::Tokenizer& tokenizer
   if (!system.empty()) add_message(&messages_, "system", system);
 }
 
-Conversation::~Conversation() {
-  release(after_message_);
-  release(after_reply_);
-}
-
-void Conversation::release(std::optional<Held>& held) {
-  if (held) runner_.release(held->id);
-  held.reset();
-}
-
 std::vector<int32_t> Conversation::tokens_so_far(bool add_generation_prompt) const {
   const text::ChatPrompt prompt = chat_.render(messages_, add_generation_prompt);
   return tokenizer_.encode_marked(prompt.text, prompt.untrusted);
@@ -53,18 +43,18 @@ void Conversation::resume(std::span<const int32_t> tokens) {
     if (goes_on && !chosen) {
       chosen = std::exchange(*state, std::nullopt);
     } else {
-      release(*state);
+      state->reset();
     }
   }
-  after_reply_ = chosen ? std::move(*chosen) : Held{runner_.add_sequence(), {}};
+  after_reply_ = chosen ? std::move(*chosen) : Held{Sequence::add(runner_), {}};
 }
 
 // Takes in `tokens` and keeps the state as after_message_, too.
 void Conversation::take_in_message(std::span<const int32_t> tokens) {
   Held& state = *after_reply_;
-  if (!tokens.empty()) runner_.prefill(state.id, tokens);
+  if (!tokens.empty()) prefill(runner_, state.sequence.id(), tokens);
   state.tokens.insert(state.tokens.end(), tokens.begin(), tokens.end());
-  after_message_ = {runner_.fork(state.id), state.tokens};
+  after_message_.emplace(state.sequence.fork(), state.tokens);
 }
 
 Turn Conversation::reply(const std::string& message, const GenerateOptions& options,
@@ -93,7 +83,8 @@ Turn Conversation::reply(const std::string& message, const GenerateOptions& opti
   GenerateOptions continued = options;
   continued.held_tokens = static_cast<int64_t>(message_end);
   turn.generation = generate(
-      runner_, state.id, rest, continued, [&](int32_t id) { show(decoder.push(id)); }, cancelled);
+      runner_, state.sequence.id(), rest, continued, [&](int32_t id) { show(decoder.push(id)); },
+      cancelled);
   show(decoder.finish());
   turn.generation.prefill_seconds += seconds;
 

@@ -28,9 +28,6 @@ class Conversation {
   // for none.
   Conversation(ModelRunner& runner, const text::Tokenizer& tokenizer,
                const text::ChatTemplate& chat, const std::string& system);
-  ~Conversation();
-  Conversation(const Conversation&) = delete;
-  Conversation& operator=(const Conversation&) = delete;
 
   // The model's reply to the next message; on_text is called with its text as it comes.
   // Error(kInvalidArgument) if the conversation does not fit the context or the template refuses
@@ -40,11 +37,11 @@ class Conversation {
              const std::function<bool()>& cancelled);
 
   // What the last turn ended with in the cache.
-  SequenceId sequence() const { return after_reply_->id; }
+  SequenceId sequence() const { return after_reply_->sequence.id(); }
 
  private:
   struct Held {  // a sequence and the tokens it has taken in
-    SequenceId id;
+    Sequence sequence;
     std::vector<int32_t> tokens;
   };
 
@@ -52,7 +49,6 @@ class Conversation {
   std::vector<int32_t> tokens_so_far(bool add_generation_prompt) const;
   void resume(std::span<const int32_t> tokens);
   void take_in_message(std::span<const int32_t> tokens);
-  void release(std::optional<Held>& held);
 
   ModelRunner& runner_;
   const text::Tokenizer& tokenizer_;

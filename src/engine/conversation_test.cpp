@@ -26,19 +26,16 @@ class HistoryRunner : public ModelRunner {
     return last_;
   }
   void release(SequenceId sequence) override { EXPECT_EQ(seen.erase(sequence), 1u); }
-  std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> tokens) override {
-    for (int32_t token : tokens) seen.at(sequence).push_back(token);
-    taken_in += static_cast<int64_t>(tokens.size());
-    return logits(seen.at(sequence));
-  }
-  std::vector<float> decode(std::span<const SequenceId> sequences,
-                            std::span<const int32_t> tokens) override {
-    seen.at(sequences[0]).push_back(tokens[0]);
-    return logits(seen.at(sequences[0]));
+  int64_t length(SequenceId sequence) const override { return std::ssize(seen.at(sequence)); }
+  StepResult step(std::span<const StepItem> items) override {
+    std::vector<int32_t>& tokens = seen.at(items[0].sequence);
+    tokens.insert(tokens.end(), items[0].tokens.begin(), items[0].tokens.end());
+    if (items[0].ends_prompt) of_prompts += std::ssize(items[0].tokens);
+    return {logits(tokens)};
   }
 
   std::map<SequenceId, std::vector<int32_t>> seen;
-  int64_t taken_in = 0;
+  int64_t of_prompts = 0;  // tokens
 
  private:
   // Letters and now and then the end.
@@ -125,8 +122,8 @@ std::vector<int64_t> kept(const Case& c) {
   for (const char* message : {"how are you?", "why", "tell me more, please"}) {
     const Turn turn = conversation.reply(
         message, greedy(), [](const std::string&) {}, [] { return false; });
-    EXPECT_EQ(runner.taken_in - before, turn.prompt_tokens - turn.kept_tokens);
-    before = runner.taken_in;
+    EXPECT_EQ(runner.of_prompts - before, turn.prompt_tokens - turn.kept_tokens);
+    before = runner.of_prompts;
     result.push_back(turn.kept_tokens);
   }
   return result;

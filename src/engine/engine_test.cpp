@@ -89,17 +89,15 @@ class CountingRunner : public ModelRunner {
   SequenceId add_sequence() override { return 1; }
   SequenceId fork(SequenceId) override { return 2; }
   void release(SequenceId) override {}
-  std::vector<float> prefill(SequenceId, std::span<const int32_t> tokens) override {
-    length += static_cast<int64_t>(tokens.size());
-    return after(tokens.back());
+  int64_t length(SequenceId) const override { return length_; }
+  StepResult step(std::span<const StepItem> items) override {
+    length_ += std::ssize(items[0].tokens);
+    return {after(items[0].tokens.back())};
   }
-  std::vector<float> decode(std::span<const SequenceId>, std::span<const int32_t> tokens) override {
-    ++length;
-    return after(tokens[0]);
-  }
-  int64_t length = 0;
 
  private:
+  int64_t length_ = 0;
+
   static std::vector<float> after(int32_t token) {
     std::vector<float> logits(10, 0.0f);
     logits[static_cast<size_t>((token + 1) % 10)] = 1.0f;
@@ -112,7 +110,7 @@ Generation run(std::vector<int32_t> prompt, GenerateOptions options, bool cancel
   options.sampling.temperature = 0.0;
   Generation result = generate(
       runner, runner.add_sequence(), prompt, options, [](int32_t) {}, [&] { return cancel; });
-  EXPECT_LE(runner.length, runner.max_positions());
+  EXPECT_LE(runner.length(1), runner.max_positions());
   return result;
 }
 

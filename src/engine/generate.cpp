@@ -56,7 +56,7 @@ Generation generate(ModelRunner& runner, SequenceId sequence, std::span<const in
   check_request(runner, prompt, options);
   Generation result;
   const Stopwatch prefill_watch;
-  const std::vector<float> logits = runner.prefill(sequence, prompt);
+  const std::vector<float> logits = prefill(runner, sequence, prompt);
   result.prefill_seconds = prefill_watch.seconds();
 
   const Stopwatch decode_watch;

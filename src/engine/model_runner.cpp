@@ -1,21 +1,38 @@
 #include "engine/model_runner.h"
 
+#include "base/error.h"
+
 namespace dmc::engine {
 
 std::vector<int32_t> ModelRunner::write(const Writing& text, int64_t) {
-  const std::vector<float> logits = decode({&text.sequence, 1}, {&text.token, 1});
-  return {sample(logits, text.sampling, text.position)};
+  const StepItem item{text.sequence, {&text.token, 1}};
+  return {sample(step({&item, 1}).logits, text.sampling, text.position)};
 }
 
-std::vector<float> ModelRunner::prefill_logits(SequenceId sequence,
-                                               std::span<const int32_t> tokens) {
-  std::vector<float> logits;
-  logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
-  for (const int32_t& token : tokens) {
-    const std::vector<float> row = decode({&sequence, 1}, {&token, 1});
-    logits.insert(logits.end(), row.begin(), row.end());
+// Pages are reserved for a step as if nothing was compressed, so a long prompt comes in several.
+std::vector<float> prefill(ModelRunner& runner, SequenceId sequence,
+                           std::span<const int32_t> tokens) {
+  constexpr size_t kTokens = 4096;
+  for (; tokens.size() > kTokens; tokens = tokens.subspan(kTokens)) {
+    const StepItem part{sequence, tokens.first(kTokens), false, Wanted::kNone};
+    runner.step({&part, 1});
   }
-  return logits;
+  const StepItem last{sequence, tokens, /*ends_prompt=*/true};
+  return runner.step({&last, 1}).logits;
+}
+
+std::vector<float> prefill_logits(ModelRunner& runner, SequenceId sequence,
+                                  std::span<const int32_t> tokens) {
+  const StepItem item{sequence, tokens, false, Wanted::kAll};
+  return runner.step({&item, 1}).logits;
+}
+
+std::vector<float> decode(ModelRunner& runner, std::span<const SequenceId> sequences,
+                          std::span<const int32_t> tokens) {
+  DMC_CHECK(sequences.size() == tokens.size());
+  std::vector<StepItem> items;
+  for (size_t i = 0; i < tokens.size(); ++i) items.push_back({sequences[i], tokens.subspan(i, 1)});
+  return runner.step(items).logits;
 }
 
 }  // namespace dmc::engine

@@ -33,21 +33,21 @@ const ContinuationScorer::Beginning& ContinuationScorer::keep_beginning(const st
   const Tokens all_but_last = context.first(context.size() - 1);
   const auto common = std::ranges::mismatch(tokens, all_but_last).in1 - tokens.begin();
   beginning_.emplace(text, std::vector<int32_t>(tokens.begin(), tokens.begin() + common),
-                     Sequence(runner_));
-  if (common > 0) runner_.prefill(beginning_->sequence.id(), beginning_->tokens);
+                     Sequence::add(runner_));
+  if (common > 0) engine::prefill(runner_, beginning_->sequence.id(), beginning_->tokens);
   return *beginning_;
 }
 
 ContinuationScorer::Trunk ContinuationScorer::take_in(Tokens context,
                                                       const std::string& beginning) {
   if (beginning.empty()) {
-    Trunk trunk{Sequence(runner_), context.size(), {}};
-    trunk.next = runner_.prefill(trunk.sequence.id(), context);
+    Trunk trunk{Sequence::add(runner_), context.size(), {}};
+    trunk.next = engine::prefill(runner_, trunk.sequence.id(), context);
     return trunk;
   }
   const Beginning& kept = keep_beginning(beginning, context);
   Trunk trunk{kept.sequence.fork(), context.size(), {}};
-  trunk.next = runner_.prefill(trunk.sequence.id(), context.subspan(kept.tokens.size()));
+  trunk.next = engine::prefill(runner_, trunk.sequence.id(), context.subspan(kept.tokens.size()));
   return trunk;
 }
 
@@ -59,7 +59,7 @@ LogLikelihood ContinuationScorer::rate_branch(const Trunk& trunk, Tokens continu
   }
   const Sequence branch = trunk.sequence.fork();
   const Tokens taken_in = continuation.first(continuation.size() - 1);
-  const std::vector<float> logits = runner_.prefill_logits(branch.id(), taken_in);
+  const std::vector<float> logits = engine::prefill_logits(runner_, branch.id(), taken_in);
   cache_use_.add(runner_, branch, trunk.tokens + taken_in.size());
   return first + rate_run(logits, continuation.subspan(1));
 }

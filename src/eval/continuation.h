@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "engine/model_runner.h"
+#include "eval/cache_use.h"
 #include "eval/log_probs.h"
-#include "eval/sequence.h"
 #include "text/tokenizer.h"
 
 namespace dmc::eval {

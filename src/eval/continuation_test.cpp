@@ -23,9 +23,9 @@ LogLikelihood slow_score(HistoryRunner& runner, const std::string& context,
   tokens.insert(tokens.end(), pair.continuation.begin(), pair.continuation.end());
   const auto limit = static_cast<size_t>(runner.max_positions()) + 1;
   if (tokens.size() > limit) tokens.erase(tokens.begin(), tokens.end() - static_cast<long>(limit));
-  const Sequence sequence(runner);
+  const auto sequence = Sequence::add(runner);
   const std::vector<float> logits =
-      runner.prefill_logits(sequence.id(), std::span(tokens).first(tokens.size() - 1));
+      engine::prefill_logits(runner, sequence.id(), std::span(tokens).first(tokens.size() - 1));
   const size_t row = static_cast<size_t>(runner.vocab_size());
   const size_t skipped = tokens.size() - 1 - pair.continuation.size();
   return rate_run(std::span(logits).subspan(skipped * row), pair.continuation);

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "eval/sequence.h"
+#include "eval/cache_use.h"
 
 namespace dmc::eval {
 
@@ -22,7 +22,7 @@ inline void for_each_prediction(engine::ModelRunner& runner, const Sequence& seq
   for (size_t first = 0; first < tokens.size(); first += kPredictionsAtOnce) {
     const size_t count = std::min(kPredictionsAtOnce, tokens.size() - first);
     const std::vector<float> logits =
-        runner.prefill_logits(sequence.id(), tokens.subspan(first, count));
+        engine::prefill_logits(runner, sequence.id(), tokens.subspan(first, count));
     for (size_t i = 0; i < count; ++i) fn(first + i, std::span(logits).subspan(i * row, row));
   }
 }

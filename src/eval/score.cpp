@@ -32,7 +32,8 @@ void rate_window(runtime::Runner& runner, engine::SequenceId sequence,
   const auto vocab = static_cast<size_t>(runner.vocab_size());
   for (size_t first = 0; first < window.size(); first += kRowsAtOnce) {
     const size_t count = std::min(kRowsAtOnce, window.size() - first);
-    const std::vector<float> logits = runner.prefill_logits(sequence, window.subspan(first, count));
+    const std::vector<float> logits =
+        engine::prefill_logits(runner, sequence, window.subspan(first, count));
     const size_t rated = std::min(count, window.size() - 1 - first), start = sums->ratings.size();
     sums->ratings.resize(start + rated);
     parallel_for(0, static_cast<int64_t>(rated), 8, [&](int64_t begin, int64_t end) {
@@ -67,15 +68,14 @@ Score score(runtime::Runner& runner, const text::EvalWindows& windows,
   Sums sums;
   std::vector<double> by_window;
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
-    const engine::SequenceId sequence = runner.add_sequence();
+    const auto sequence = engine::Sequence::add(runner);
     const size_t rated = sums.ratings.size();
-    rate_window(runner, sequence, windows.tokens[i], &sums);
+    rate_window(runner, sequence.id(), windows.tokens[i], &sums);
     sums.bytes += windows.bytes[i];
     by_window.push_back(bits(std::span(sums.ratings).subspan(rated)) /
                         static_cast<double>(windows.bytes[i]));
-    const std::vector<int64_t> kept = runner.slots(sequence);
+    const std::vector<int64_t> kept = runner.slots(sequence.id());
     for (size_t stream = 0; stream < slots.size(); ++stream) slots[stream] += kept[stream];
-    runner.release(sequence);
     on_window(static_cast<int64_t>(i) + 1);
   }
 

@@ -25,24 +25,22 @@ class HistoryRunner : public engine::ModelRunner {
   void release(engine::SequenceId sequence) override { states_.erase(sequence); }
   double compression_ratio(engine::SequenceId) const override { return kRatio; }
 
-  std::vector<float> prefill(engine::SequenceId sequence,
-                             std::span<const int32_t> tokens) override {
-    DMC_CHECK(!tokens.empty());
-    State& state = states_.at(sequence);
-    for (int32_t token : tokens) {
-      state.hash = mix64(state.hash ^ static_cast<uint64_t>(token));
-      DMC_CHECK(++state.length <= positions_);
+  int64_t length(engine::SequenceId sequence) const override { return states_.at(sequence).length; }
+  engine::StepResult step(std::span<const engine::StepItem> items) override {
+    engine::StepResult result;
+    for (const engine::StepItem& item : items) {
+      DMC_CHECK(!item.tokens.empty());
+      State& state = states_.at(item.sequence);
+      for (const int32_t& token : item.tokens) {
+        state.hash = mix64(state.hash ^ static_cast<uint64_t>(token));
+        DMC_CHECK(++state.length <= positions_);
+        const bool last = &token == &item.tokens.back();
+        if (item.logits == engine::Wanted::kAll || (item.logits == engine::Wanted::kLast && last)) {
+          add_logits(state.hash, &result.logits);
+        }
+      }
     }
-    std::vector<float> logits(static_cast<size_t>(vocabulary_));
-    for (size_t i = 0; i < logits.size(); ++i) {
-      logits[i] = static_cast<float>(4.0 * random_uniform(state.hash, 0, i));
-    }
-    return logits;
-  }
-  std::vector<float> decode(std::span<const engine::SequenceId> sequences,
-                            std::span<const int32_t> tokens) override {
-    DMC_CHECK(sequences.size() == 1);
-    return prefill(sequences[0], tokens);
+    return result;
   }
 
   size_t sequences() const { return states_.size(); }
@@ -52,6 +50,11 @@ class HistoryRunner : public engine::ModelRunner {
     uint64_t hash = 1;
     int64_t length = 0;
   };
+  void add_logits(uint64_t hash, std::vector<float>* to) const {
+    for (int64_t i = 0; i < vocabulary_; ++i) {
+      to->push_back(static_cast<float>(4.0 * random_uniform(hash, 0, static_cast<uint64_t>(i))));
+    }
+  }
   engine::SequenceId add(State state) {
     states_[next_] = state;
     return next_++;

@@ -76,21 +76,34 @@ void add(std::vector<float>& sum, const std::vector<float>& part) {
 
 }  // namespace
 
-void Decoder::find_positions(const Batch& batch) {
-  positions_.resize(static_cast<size_t>(rows_));
-  for (int64_t row = 0; row < rows_; ++row) {
-    positions_[static_cast<size_t>(row)] =
-        batch.decode ? cache_.length(batch.sequences[static_cast<size_t>(row)])
-                     : cache_.length(batch.sequences[0]) + row;
-  }
+float Decoder::bias_of(cache::SequenceId sequence) const {
+  const auto bias = static_cast<float>(knobs_.bias);
+  if (knobs_.held_cr == 0.0) return bias;
+  const auto streams = static_cast<double>(config_.num_layers * config_.num_kv_heads);
+  // Slots that are marked count as gone: their delay must not make the control swing.
+  const auto slots = static_cast<double>(cache_.slots(sequence) - cache_.marked(sequence));
+  return bias + static_cast<float>(
+                    policy::holding_bias(cache_.length(sequence), slots / streams, knobs_.held_cr));
 }
 
-void Decoder::embed(const Batch& batch) {
+void Decoder::place_rows(const Pass& pass) {
+  tokens_.clear(), positions_.clear(), biases_.clear(), decoding_.clear();
+  for (const PassItem& item : pass.items) {
+    const int64_t length = cache_.length(item.sequence);
+    for (int64_t i = 0; i < std::ssize(item.tokens); ++i) positions_.push_back(length + i);
+    tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
+    biases_.resize(tokens_.size(), bias_of(item.sequence));
+    if (decoding_.size() < pass.decoding) decoding_.push_back(item.sequence);
+  }
+  rows_ = std::ssize(tokens_);
+}
+
+void Decoder::embed() {
   const int64_t D = config_.hidden_size;
   x_.resize(static_cast<size_t>(rows_ * D));
   each_row(rows_, [&](int64_t row) {
     float* const x = &x_[static_cast<size_t>(row * D)];
-    weights_.embedding->get_row(batch.tokens[static_cast<size_t>(row)], x);
+    weights_.embedding->get_row(tokens_[static_cast<size_t>(row)], x);
     if (!weights_.positions.empty()) {
       const float* const p =
           &weights_.positions[static_cast<size_t>(positions_[static_cast<size_t>(row)] * D)];
@@ -101,21 +114,6 @@ void Decoder::embed(const Batch& batch) {
     }
     if (weights_.embedding_norm.present()) norm_row(weights_.embedding_norm, x, D, x);
   });
-}
-
-void Decoder::set_biases(const Batch& batch) {
-  biases_.assign(static_cast<size_t>(rows_), static_cast<float>(knobs_.bias));
-  if (knobs_.held_cr == 0.0) return;
-  const auto streams = static_cast<double>(config_.num_layers * config_.num_kv_heads);
-  const auto holding = [&](cache::SequenceId id) {
-    // Slots that are marked count as gone: their delay must not make the control swing.
-    const auto slots = static_cast<double>(cache_.slots(id) - cache_.marked(id)) / streams;
-    return static_cast<float>(policy::holding_bias(cache_.length(id), slots, knobs_.held_cr));
-  };
-  const float of_first = holding(batch.sequences[0]);
-  for (size_t row = 0; row < biases_.size(); ++row) {
-    biases_[row] += batch.decode && row > 0 ? holding(batch.sequences[row]) : of_first;
-  }
 }
 
 // What the layer's adapter says of the tokens, from the residual stream.
@@ -200,20 +198,36 @@ void Decoder::split_heads(int layer) {
   });
 }
 
-void Decoder::attention(int layer, const Batch& batch) {
+// The decoding rows in one call of the cache, which come first; then chunk by chunk.
+void Decoder::attend(int layer, const Pass& pass) {
+  mixed_.resize(q_.size());
+  const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
+  const auto tokens = [&](int64_t row, int64_t count) {
+    const auto scalars = static_cast<size_t>(row * K), pairs = scalars * static_cast<size_t>(d);
+    const auto queries = static_cast<size_t>(row * H * d);
+    return cache::LayerTokens{count,
+                              q_.data() + queries,
+                              k_.data() + pairs,
+                              v_.data() + pairs,
+                              merge_.data() + scalars,
+                              importance_.data() + scalars,
+                              mixed_.data() + queries};
+  };
+  auto row = std::ssize(decoding_);
+  if (row > 0) cache_.decode(decoding_, layer, tokens(0, row));
+  for (const PassItem& chunk : pass.chunks()) {
+    cache_.prefill(chunk.sequence, layer, tokens(row, std::ssize(chunk.tokens)));
+    row += std::ssize(chunk.tokens);
+  }
+}
+
+void Decoder::attention(int layer, const Pass& pass) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   projected_.resize(static_cast<size_t>(rows_ * w.qkv.weights.outputs()));
   w.qkv.apply(normed_.data(), rows_, projected_.data());
   if (w.adapter) apply_adapter(w);
   split_heads(layer);
-  mixed_.resize(q_.size());
-  const cache::LayerTokens tokens{rows_,         q_.data(),          k_.data(),    v_.data(),
-                                  merge_.data(), importance_.data(), mixed_.data()};
-  if (batch.decode) {
-    cache_.decode(batch.sequences, layer, tokens);
-  } else {
-    cache_.prefill(batch.sequences[0], layer, tokens);
-  }
+  attend(layer, pass);
   projected_.resize(x_.size());
   w.o.apply(mixed_.data(), rows_, projected_.data());
   add(x_, projected_);
@@ -234,24 +248,21 @@ void Decoder::mlp(int layer) {
   add(x_, projected_);
 }
 
-std::span<const float> Decoder::hidden(const Batch& batch) {
-  rows_ = static_cast<int64_t>(batch.tokens.size());
-  for (int32_t token : batch.tokens) DMC_CHECK(token >= 0 && token < config_.vocab_size);
-  find_positions(batch);
-  set_biases(batch);
-  embed(batch);
+std::span<const float> Decoder::hidden(const Pass& pass) {
+  place_rows(pass);
+  embed();
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
     if (config_.post_norm) {
       normed_ = x_;
-      attention(layer, batch);
+      attention(layer, pass);
       norm_rows(w.attention_norm, x_, rows_, x_);
       normed_ = x_;
       mlp(layer);
       norm_rows(w.mlp_norm, x_, rows_, x_);
     } else {
       norm_rows(w.attention_norm, x_, rows_, normed_);
-      attention(layer, batch);
+      attention(layer, pass);
       norm_rows(w.mlp_norm, x_, rows_, normed_);
       mlp(layer);
     }
@@ -260,7 +271,7 @@ std::span<const float> Decoder::hidden(const Batch& batch) {
   return x_;
 }
 
-std::vector<float> Decoder::logits(const float* hidden, int64_t rows) const {
+void Decoder::logits(const float* hidden, int64_t rows, float* to) const {
   const int64_t D = config_.hidden_size;
   std::vector<float> transformed;
   if (weights_.head_transform) {
@@ -273,10 +284,8 @@ std::vector<float> Decoder::logits(const float* hidden, int64_t rows) const {
     }
     hidden = transformed.data();
   }
-  std::vector<float> logits(static_cast<size_t>(rows * config_.vocab_size));
   kernels::linear(*weights_.head, weights_.head_bias.empty() ? nullptr : weights_.head_bias.data(),
-                  hidden, rows, logits.data());
-  return logits;
+                  hidden, rows, to);
 }
 
 }  // namespace dmc::runtime

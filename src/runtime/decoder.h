@@ -10,16 +10,10 @@
 #include "cache/kv_cache.h"
 #include "policy/policy.h"
 #include "runtime/policy_choice.h"
+#include "runtime/step_plan.h"
 #include "runtime/weights.h"
 
 namespace dmc::runtime {
-
-// Whose tokens a pass brings: all of one sequence, or one of each.
-struct Batch {
-  std::span<const cache::SequenceId> sequences;
-  std::span<const int32_t> tokens;  // every one in [0, vocab)
-  bool decode = false;
-};
 
 class Decoder {
  public:
@@ -34,18 +28,20 @@ class Decoder {
 
   // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
   // [tokens][hidden]. Valid until the next call.
-  std::span<const float> hidden(const Batch& batch);
+  std::span<const float> hidden(const Pass& pass);
   // Logits [rows][vocab] of hidden states [rows][hidden].
-  std::vector<float> logits(const float* hidden, int64_t rows) const;
+  void logits(const float* hidden, int64_t rows, float* to) const;
 
  private:
-  void embed(const Batch& batch);
-  void attention(int layer, const Batch& batch);
+  void place_rows(const Pass& pass);
+  void embed();
+  void attention(int layer, const Pass& pass);
+  // Takes k and v into the layer's cache and fills mixed_.
+  void attend(int layer, const Pass& pass);
   void mlp(int layer);
   void apply_adapter(const LayerWeights& layer);
   void split_heads(int layer);
-  void find_positions(const Batch& batch);
-  void set_biases(const Batch& batch);
+  float bias_of(cache::SequenceId sequence) const;  // of its decisions in this pass
   void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
   policy::Decision decide(int layer, int64_t row, int64_t head) const;
 
@@ -55,9 +51,11 @@ class Decoder {
   DecisionKnobs knobs_;
   cache::KvCache& cache_;
 
-  int64_t rows_ = 0;                // of the batch in hand
-  std::vector<int64_t> positions_;  // [rows]
-  std::vector<float> biases_;       // [rows], of decisions
+  int64_t rows_ = 0;  // of the pass in hand
+  std::vector<int32_t> tokens_;
+  std::vector<int64_t> positions_;
+  std::vector<float> biases_;
+  std::vector<cache::SequenceId> decoding_;  // sequences of the first rows
   std::vector<float> x_, normed_, projected_, inner_;
   std::vector<float> adapted_;  // [rows][adapter outputs], of the layer in hand
   std::vector<float> q_, k_, v_, mixed_;

@@ -9,14 +9,15 @@ namespace dmc::runtime {
 namespace {
 
 cache::CacheConfig cache_config(const model::ModelConfig& config, const PolicyChoice& choice,
-                                DType slot_type, const kernels::RopeTable* rope) {
+                                const RunnerOptions& options, const kernels::RopeTable* rope) {
   cache::CacheConfig result;
   result.layers = static_cast<int>(config.num_layers);
   result.kv_heads = static_cast<int>(config.num_kv_heads);
   result.query_heads = static_cast<int>(config.num_heads);
   result.head_dim = static_cast<int>(config.head_dim);
   result.window = config.dmc ? static_cast<int>(config.dmc->pooled_tokens()) : 1;
-  result.slot_type = slot_type;
+  result.slot_type = options.kv;
+  result.max_pages = options.max_pages;
   result.rope = rope;
   result.policy = &choice.policy;
   result.budget = choice.budget;
@@ -34,48 +35,42 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOpt
       chunk_(prompt_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(model_->config, options.max_positions)),
       rope_(make_rope(model_->config, max_positions_)),
-      cache_(cache_config(model_->config, choice_, options.kv, rope_.get())),
+      cache_(cache_config(model_->config, choice_, options, rope_.get())),
       decoder_(*model_, choice_.policy, choice_.knobs, cache_) {}
 
-std::span<const float> DecoderRunner::prefill_hidden(engine::SequenceId sequence,
-                                                     std::span<const int32_t> tokens) {
-  const auto count = static_cast<int64_t>(tokens.size());
-  require_room(cache_.length(sequence) + count);
-  const std::span<const float> hidden = decoder_.hidden({{&sequence, 1}, tokens, false});
-  cache_.advance(sequence, count);
-  return hidden;
+PassLimits DecoderRunner::pass_limits() const {
+  constexpr int64_t kRows = 1024;
+  return {chunk_, kRows};
 }
 
-std::vector<float> DecoderRunner::prefill(engine::SequenceId sequence,
-                                          std::span<const int32_t> tokens) {
-  DMC_CHECK(!tokens.empty());
-  std::span<const float> hidden;
-  for (const auto chunk : chunks_of(tokens, chunk_)) hidden = prefill_hidden(sequence, chunk);
-  cache_.end_prompt(sequence);
-  return decoder_.logits(hidden.last(static_cast<size_t>(model_->config.hidden_size)).data(), 1);
-}
-
-std::vector<float> DecoderRunner::prefill_logits(engine::SequenceId sequence,
-                                                 std::span<const int32_t> tokens) {
-  std::vector<float> logits;
-  logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
-  for (const auto chunk : chunks_of(tokens, chunk_)) {
-    const std::span<const float> hidden = prefill_hidden(sequence, chunk);
-    const auto rows = decoder_.logits(hidden.data(), static_cast<int64_t>(chunk.size()));
-    logits.insert(logits.end(), rows.begin(), rows.end());
+void DecoderRunner::run(const Pass& pass, float* logits) {
+  const std::span<const float> hidden = decoder_.hidden(pass);
+  const std::vector<LogitRow>& rows = pass.logits;
+  if (rows.empty()) return;
+  const int64_t width = model_->config.hidden_size, vocab = vocab_size();
+  const auto lie_together = [&](int64_t LogitRow::*of) {
+    return std::ranges::adjacent_find(rows, [of](const LogitRow& a, const LogitRow& b) {
+             return b.*of != a.*of + 1;
+           }) == rows.end();
+  };
+  const float* from = hidden.data() + rows[0].row * width;
+  if (!lie_together(&LogitRow::row)) {
+    wanted_.clear();
+    for (const LogitRow& row : rows) {
+      const float* const x = hidden.data() + row.row * width;
+      wanted_.insert(wanted_.end(), x, x + width);
+    }
+    from = wanted_.data();
   }
-  return logits;
-}
-
-std::vector<float> DecoderRunner::decode(std::span<const engine::SequenceId> sequences,
-                                         std::span<const int32_t> tokens) {
-  DMC_CHECK(sequences.size() == tokens.size());
-  for (engine::SequenceId sequence : sequences) {
-    DMC_CHECK(cache_.length(sequence) < max_positions());
+  if (lie_together(&LogitRow::to)) {
+    return decoder_.logits(from, std::ssize(rows), logits + rows[0].to * vocab);
   }
-  const std::span<const float> hidden = decoder_.hidden({sequences, tokens, true});
-  for (engine::SequenceId sequence : sequences) cache_.advance(sequence, 1);
-  return decoder_.logits(hidden.data(), static_cast<int64_t>(tokens.size()));
+  logits_.resize(rows.size() * static_cast<size_t>(vocab));
+  decoder_.logits(from, std::ssize(rows), logits_.data());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(logits_.data() + static_cast<int64_t>(i) * vocab, vocab,
+                logits + rows[i].to * vocab);
+  }
 }
 
 std::vector<int64_t> DecoderRunner::slots(engine::SequenceId sequence) const {

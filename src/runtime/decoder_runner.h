@@ -16,6 +16,9 @@ struct RunnerOptions {
   int64_t chunk = 1024;       // tokens of a prompt taken in at once
   int64_t max_positions = 0;  // 0: the model's own context
   DType kv = DType::kF32;     // of closed slots, as kernels::PageFormat's
+  // Pages that the cache may have, of 16 slots of a KV head each; 0: on the CPU it grows as needed,
+  // on a device as DeviceRoom says.
+  int64_t max_pages = 0;
 };
 
 class DecoderRunner : public Runner {
@@ -28,11 +31,11 @@ class DecoderRunner : public Runner {
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
   void release(engine::SequenceId sequence) override { cache_.release(sequence); }
-  std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
-  std::vector<float> decode(std::span<const engine::SequenceId> sequences,
-                            std::span<const int32_t> tokens) override;
-  std::vector<float> prefill_logits(engine::SequenceId sequence,
-                                    std::span<const int32_t> tokens) override;
+  int64_t free_pages() const override { return cache_.free_pages(); }
+  int64_t total_pages() const override { return cache_.total_pages(); }
+  int64_t pages_for(engine::SequenceId sequence, int64_t tokens) const override {
+    return cache_.pages_for(sequence, tokens);
+  }
 
   const Model& model() const override { return *model_; }
   const policy::Policy& policy() const override { return choice_.policy; }
@@ -42,9 +45,13 @@ class DecoderRunner : public Runner {
   const cache::KvCache& cache() const { return cache_; }
 
  private:
-  // One chunk of a prompt: the last hidden states of its tokens.
-  std::span<const float> prefill_hidden(engine::SequenceId sequence,
-                                        std::span<const int32_t> tokens);
+  PassLimits pass_limits() const override;
+  bool in_prompt(engine::SequenceId sequence) const override { return cache_.in_prompt(sequence); }
+  void run(const Pass& pass, float* logits) override;
+  void advance(engine::SequenceId sequence, int64_t tokens) override {
+    cache_.advance(sequence, tokens);
+  }
+  void end_prompt(engine::SequenceId sequence) override { cache_.end_prompt(sequence); }
 
   std::shared_ptr<const Model> model_;
   PolicyChoice choice_;
@@ -52,6 +59,7 @@ class DecoderRunner : public Runner {
   std::unique_ptr<const kernels::RopeTable> rope_;  // null: the family has none
   cache::KvCache cache_;
   Decoder decoder_;
+  std::vector<float> wanted_, logits_;  // of rows that do not lie together
 };
 
 }  // namespace dmc::runtime

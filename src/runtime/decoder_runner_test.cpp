@@ -44,9 +44,10 @@ TEST(DecoderRunner, ALatePolicysPromptIsTheSameInOnePassAndTokenByToken) {
     DecoderRunner runner(as_dms(window), {.chunk = 64});
     EXPECT_EQ(runner.policy().name, "dms");
     const auto whole = runner.add_sequence(), steps = runner.add_sequence();
-    const std::vector<float> a = runner.prefill(whole, text);
+    const std::vector<float> a = engine::prefill(runner, whole, text);
     std::vector<float> b;
-    for (const int32_t& token : text) b = runner.decode(std::span(&steps, 1), std::span(&token, 1));
+    for (const int32_t& token : text)
+      b = engine::decode(runner, std::span(&steps, 1), std::span(&token, 1));
     expect_near(a, b);
     EXPECT_EQ(runner.cache().slots(whole), runner.cache().slots(steps)) << "window " << window;
     if (window == 16) {
@@ -64,7 +65,7 @@ TEST(DecoderRunner, TheBiasMovesTheRatio) {
   for (double bias : {-80.0, -1.0, 0.0, 1.0, 20.0}) {
     DecoderRunner runner(builtin_4x(), {.compression = {.decision_bias = bias}});
     const auto sequence = runner.add_sequence();
-    runner.prefill(sequence, text);
+    engine::prefill(runner, sequence, text);
     EXPECT_GT(runner.compression_ratio(sequence), last) << "bias " << bias;
     last = runner.compression_ratio(sequence);
     if (bias == -80.0) {
@@ -79,9 +80,9 @@ TEST(DecoderRunner, HoldsARatio) {
     for (const auto& model : {builtin_4x(), as_dms(8)}) {
       DecoderRunner runner(model, {.compression = {.cr = wanted}});
       const auto sequence = runner.add_sequence();
-      runner.prefill(sequence, random_text(1200, 5));
+      engine::prefill(runner, sequence, random_text(1200, 5));
       for (const int32_t& token : random_text(300, 6)) {
-        runner.decode(std::span(&sequence, 1), std::span(&token, 1));
+        engine::decode(runner, std::span(&sequence, 1), std::span(&token, 1));
       }
       EXPECT_NEAR(1500 / runner.compression_ratio(sequence), 1500 / wanted, 50.0)
           << model->config.dmc->method << " at " << wanted;
@@ -97,8 +98,8 @@ TEST(DecoderRunner, BudgetsAreHeldByEveryPolicyThatHasOne) {
     DecoderRunner fixed(builtin_4x(), {.compression = {.policy = name, .budget = 100}});
     DecoderRunner share(builtin_4x(), {.compression = {.policy = name, .cr = 2.5}});
     const auto a = fixed.add_sequence(), b = share.add_sequence();
-    fixed.prefill(a, text);
-    share.prefill(b, text);
+    engine::prefill(fixed, a, text);
+    engine::prefill(share, b, text);
     EXPECT_EQ(fixed.cache().slots(a, 0, 0), 100) << name;
     EXPECT_EQ(share.cache().slots(b, 4, 1), 160) << name;
   }

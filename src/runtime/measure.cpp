@@ -17,13 +17,13 @@ double median(std::vector<double> values) {
 
 // A batch that shares nothing, as independent requests would: forks share pages and a shared page
 // would be read from the processor's cache.
-std::vector<engine::SequenceId> fill_batch(Runner& runner, std::span<const int32_t> prompt,
-                                           int64_t batch, double* prefill_seconds) {
-  std::vector<engine::SequenceId> sequences;
+std::vector<engine::Sequence> fill_batch(Runner& runner, std::span<const int32_t> prompt,
+                                         int64_t batch, double* prefill_seconds) {
+  std::vector<engine::Sequence> sequences;
   for (int64_t i = 0; i < batch; ++i) {
-    sequences.push_back(runner.add_sequence());
+    sequences.push_back(engine::Sequence::add(runner));
     const Stopwatch watch;
-    runner.prefill(sequences.back(), prompt);
+    engine::prefill(runner, sequences.back().id(), prompt);
     if (i == 0) *prefill_seconds = watch.seconds();
   }
   return sequences;
@@ -32,9 +32,8 @@ std::vector<engine::SequenceId> fill_batch(Runner& runner, std::span<const int32
 // Memory is touched for the first time, which takes longer than a short prompt itself.
 void warm_up(Runner& runner, std::span<const int32_t> text) {
   constexpr size_t kTokens = 512;
-  const engine::SequenceId sequence = runner.add_sequence();
-  runner.prefill(sequence, text.first(std::min(text.size(), kTokens)));
-  runner.release(sequence);
+  const auto sequence = engine::Sequence::add(runner);
+  engine::prefill(runner, sequence.id(), text.first(std::min(text.size(), kTokens)));
 }
 
 struct Timing {
@@ -46,24 +45,24 @@ Timing time_once(Runner& runner, std::span<const int32_t> prompt, int64_t decode
   Timing timing;
   const auto sequences = fill_batch(runner, prompt, out->batch, &timing.prefill_seconds);
   out->cache_bytes = runner.cache_bytes();
-  out->compression_ratio = runner.compression_ratio(sequences[0]);
-  std::vector<int32_t> next(sequences.size());
+  out->compression_ratio = runner.compression_ratio(sequences[0].id());
+  std::vector<engine::SequenceId> ids;
+  for (const engine::Sequence& sequence : sequences) ids.push_back(sequence.id());
+  std::vector<int32_t> next(ids.size());
   const Stopwatch watch;
   for (int64_t step = 0; step < decode_tokens; ++step) {
     std::ranges::fill(next, prompt[static_cast<size_t>(step) % prompt.size()]);
-    runner.decode(sequences, next);
+    engine::decode(runner, ids, next);
   }
   timing.decode_seconds = watch.seconds();
-  for (engine::SequenceId sequence : sequences) runner.release(sequence);
   return timing;
 }
 
 // Sequences of such a prompt that a cache of so many bytes holds.
 int64_t fitting_batch(Runner& runner, std::span<const int32_t> prompt, int64_t bytes) {
-  const engine::SequenceId probe = runner.add_sequence();
-  runner.prefill(probe, prompt);
+  const auto probe = engine::Sequence::add(runner);
+  engine::prefill(runner, probe.id(), prompt);
   const int64_t needed = runner.cache_bytes();
-  runner.release(probe);
   if (needed > bytes) {
     throw invalid_argument("kv_budget",
                            "a sequence of " + std::to_string(prompt.size()) + " tokens takes " +

@@ -79,11 +79,11 @@ TEST(DecoderRunner, OnePassChunkedAndStepwisePrefillAgree) {
     DecoderRunner one_pass(model, {.chunk = 1000}), chunked(model, {.chunk = 7});
     const auto a = one_pass.add_sequence(), b = chunked.add_sequence();
     const auto stepwise = one_pass.add_sequence();
-    const std::vector<float> expected = one_pass.prefill(a, tokens);
-    EXPECT_LT(largest_difference(chunked.prefill(b, tokens), expected), 1e-4);
+    const std::vector<float> expected = engine::prefill(one_pass, a, tokens);
+    EXPECT_LT(largest_difference(engine::prefill(chunked, b, tokens), expected), 1e-4);
     std::vector<float> logits;
     for (int32_t token : tokens) {
-      logits = one_pass.decode(std::span(&stepwise, 1), std::span(&token, 1));
+      logits = engine::decode(one_pass, std::span(&stepwise, 1), std::span(&token, 1));
     }
     EXPECT_LT(largest_difference(logits, expected), 1e-4);
     const int64_t slots = one_pass.cache().slots(a);
@@ -99,7 +99,7 @@ TEST(DecoderRunner, LowerPrecisionStaysClose) {
   const std::vector<int32_t> tokens = random_tokens(80);
   const auto last_logits = [&](DType weights, DType kv) {
     DecoderRunner runner(packed(model, weights), {.compression = {.policy = "dense"}, .kv = kv});
-    return runner.prefill(runner.add_sequence(), tokens);
+    return engine::prefill(runner, runner.add_sequence(), tokens);
   };
   const std::vector<float> exact = last_logits(DType::kF32, DType::kF32);
   const auto error = [&](DType weights, DType kv) {
@@ -130,7 +130,7 @@ TEST(DecoderRunner, ForcedDecisionsReachTheRatio) {
     const auto sequence = runner.add_sequence();
     std::vector<int32_t> tokens;
     while (tokens.size() < 4000) tokens.push_back(static_cast<int32_t>(tokens.size() % 50));
-    runner.prefill(sequence, tokens);
+    engine::prefill(runner, sequence, tokens);
     EXPECT_NEAR(runner.compression_ratio(sequence), cr, 0.15 * cr);
   }
 }
@@ -138,7 +138,7 @@ TEST(DecoderRunner, ForcedDecisionsReachTheRatio) {
 TEST(DecoderRunner, DensePolicyKeepsEveryToken) {
   DecoderRunner runner(tiny_model(12), {.compression = {.policy = "dense"}});
   const auto sequence = runner.add_sequence();
-  runner.prefill(sequence, random_tokens(60));
+  engine::prefill(runner, sequence, random_tokens(60));
   EXPECT_EQ(runner.cache().slots(sequence), 60 * 3 * 2);
 }
 
@@ -149,15 +149,17 @@ TEST(DecoderRunner, BatchesGiveWhatSingleSequencesGive) {
   std::vector<engine::SequenceId> ids;
   for (size_t n : {10, 33, 61}) {
     ids.push_back(runner.add_sequence());
-    runner.prefill(ids.back(), std::span(tokens).first(n));
+    engine::prefill(runner, ids.back(), std::span(tokens).first(n));
   }
   std::vector<float> alone;
   for (size_t i = 0; i < ids.size(); ++i) {
     const auto copy = runner.fork(ids[i]);
-    const auto logits = runner.decode(std::span(&copy, 1), std::span(&tokens[80 + i], 1));
+    const auto logits = engine::decode(runner, std::span(&copy, 1), std::span(&tokens[80 + i], 1));
     alone.insert(alone.end(), logits.begin(), logits.end());
   }
-  EXPECT_LT(largest_difference(runner.decode(ids, std::span(tokens).subspan(80, 3)), alone), 1e-5);
+  EXPECT_LT(
+      largest_difference(engine::decode(runner, ids, std::span(tokens).subspan(80, 3)), alone),
+      1e-5);
 }
 
 TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
@@ -168,9 +170,9 @@ TEST(DecoderRunner, EachFamilyUncompressedIsItsWholeSequenceModel) {
     const std::vector<float> expected = trained_logits(model, dense, tokens);
     DecoderRunner runner(packed(model), {.chunk = 25});
     const auto sequence = runner.add_sequence();
-    runner.prefill(sequence, std::span(tokens).first(59));
+    engine::prefill(runner, sequence, std::span(tokens).first(59));
     const std::vector<float> logits =
-        runner.decode(std::span(&sequence, 1), std::span(&tokens[59], 1));
+        engine::decode(runner, std::span(&sequence, 1), std::span(&tokens[59], 1));
     EXPECT_LT(largest_difference(logits, expected), 1e-4) << config.model_type;
   }
 }
@@ -184,10 +186,11 @@ TEST(DecoderRunner, WithoutItsDecisionsAnAdapterChangesNoBit) {
     DecoderRunner base(packed(nn::without_adapter(adapted)), {});
     DecoderRunner off(model, {.compression = {.policy = "dense"}}), on(model, {});
     const auto a = base.add_sequence(), b = off.add_sequence(), c = on.add_sequence();
-    EXPECT_EQ(base.prefill_logits(a, tokens), off.prefill_logits(b, tokens)) << config.model_type;
-    EXPECT_EQ(base.decode(std::span(&a, 1), std::span(tokens).first(1)),
-              off.decode(std::span(&b, 1), std::span(tokens).first(1)));
-    on.prefill(c, tokens);
+    EXPECT_EQ(engine::prefill_logits(base, a, tokens), engine::prefill_logits(off, b, tokens))
+        << config.model_type;
+    EXPECT_EQ(engine::decode(base, std::span(&a, 1), std::span(tokens).first(1)),
+              engine::decode(off, std::span(&b, 1), std::span(tokens).first(1)));
+    engine::prefill(on, c, tokens);
     EXPECT_GT(on.compression_ratio(c), 1.1) << "the test needs a model that merges";
   }
 }
@@ -198,10 +201,10 @@ void expect_one_pass_and_steps_to_agree(const model::ModelConfig& config) {
   const std::vector<int32_t> tokens = random_tokens(60);
   DecoderRunner runner(packed(nn::random_model(config)), {});
   const auto one_pass = runner.add_sequence(), stepwise = runner.add_sequence();
-  const std::vector<float> expected = runner.prefill(one_pass, tokens);
+  const std::vector<float> expected = engine::prefill(runner, one_pass, tokens);
   std::vector<float> logits;
   for (int32_t token : tokens) {
-    logits = runner.decode(std::span(&stepwise, 1), std::span(&token, 1));
+    logits = engine::decode(runner, std::span(&stepwise, 1), std::span(&token, 1));
   }
   EXPECT_LT(largest_difference(logits, expected), 1e-4) << what;
   const int64_t slots = runner.cache().slots(one_pass);
@@ -232,13 +235,14 @@ TEST(DecoderRunner, ForkedContinuationsScoreAsWholeTexts) {
   for (int64_t window : {0, 12}) {
     DecoderRunner runner(tiny_model(window), {.chunk = 33});
     const auto whole = runner.add_sequence(), context = runner.add_sequence();
-    const std::vector<float> expected = runner.prefill_logits(whole, tokens);
+    const std::vector<float> expected = engine::prefill_logits(runner, whole, tokens);
     EXPECT_EQ(expected.size(), 100 * kVocab);
     for (size_t cut : {1, 40, 70}) {
       const auto done = static_cast<size_t>(runner.cache().length(context));
-      const auto next = runner.prefill(context, std::span(tokens).subspan(done, cut - done));
+      const auto next =
+          engine::prefill(runner, context, std::span(tokens).subspan(done, cut - done));
       const auto branch = runner.fork(context);
-      const auto rest = runner.prefill_logits(branch, std::span(tokens).subspan(cut));
+      const auto rest = engine::prefill_logits(runner, branch, std::span(tokens).subspan(cut));
       EXPECT_LT(largest_difference(next, {expected.begin() + static_cast<long>((cut - 1) * kVocab),
                                           expected.begin() + static_cast<long>(cut * kVocab)}),
                 1e-4);
@@ -261,7 +265,7 @@ TEST(DecoderRunner, RefusesWhatItCannotDo) {
   EXPECT_THROW(DecoderRunner(dense, {.compression = {.policy = "no-such-policy"}}), Error);
   DecoderRunner runner(dense, {});
   const auto sequence = runner.add_sequence();
-  EXPECT_THROW(runner.prefill(sequence, random_tokens(kContext + 1)), Error);
+  EXPECT_THROW(engine::prefill(runner, sequence, random_tokens(kContext + 1)), Error);
 }
 
 TEST(Score, CountsWhatItSays) {

@@ -88,10 +88,11 @@ TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
     EXPECT_EQ(runner.policy().name, options.retrofit.method);
 
     const auto whole = runner.add_sequence(), steps = runner.add_sequence();
-    expect_near(runner.prefill_logits(whole, tokens), expected, config.model_type + ", prefill");
+    expect_near(engine::prefill_logits(runner, whole, tokens), expected,
+                config.model_type + ", prefill");
     std::vector<float> stepwise;
     for (const int32_t& token : tokens) {
-      const auto logits = runner.decode(std::span(&steps, 1), std::span(&token, 1));
+      const auto logits = engine::decode(runner, std::span(&steps, 1), std::span(&token, 1));
       stepwise.insert(stepwise.end(), logits.begin(), logits.end());
     }
     expect_near(stepwise, expected, config.model_type + ", decoding");

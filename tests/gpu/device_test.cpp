@@ -73,15 +73,16 @@ void expect_same_runs(const model::ModelConfig& config, DType weights, const Run
         random_text(*model, static_cast<int64_t>(1 + 120 / sequences * i), 10 + i);
     a.push_back(wanted.add_sequence());
     b.push_back(got.add_sequence());
-    expect_same(got.prefill(b.back(), prompt), wanted.prefill(a.back(), prompt), weights);
+    expect_same(engine::prefill(got, b.back(), prompt), engine::prefill(wanted, a.back(), prompt),
+                weights);
   }
   a.push_back(wanted.fork(a.back()));
   b.push_back(got.fork(b.back()));
   for (size_t count : {size_t{1}, size_t{3}, sequences, size_t{1}, sequences, sequences}) {
     SCOPED_TRACE("a batch of " + std::to_string(count));
     const auto tokens = random_text(*model, static_cast<int64_t>(count), 50 + count);
-    expect_same(got.decode(std::span(b).first(count), tokens),
-                wanted.decode(std::span(a).first(count), tokens), weights);
+    expect_same(engine::decode(got, std::span(b).first(count), tokens),
+                engine::decode(wanted, std::span(a).first(count), tokens), weights);
   }
   const std::vector<int32_t> tokens = random_text(*model, std::ssize(a), 90);
   if (weights == DType::kF32) {
@@ -207,10 +208,10 @@ TEST(CudaDevice, PagesThatRunOutAreAnErrorAndComeBack) {
   const auto model = random_model(config, DType::kF32, 1);
   DeviceRunner runner(upload_model(gpu(), model), {}, {.sequences = 2, .pages = 4 * 2});
   const SequenceId first = runner.add_sequence();
-  EXPECT_THROW(runner.prefill(first, random_text(*model, 100, 2)), Error);
+  EXPECT_THROW(engine::prefill(runner, first, random_text(*model, 100, 2)), Error);
   runner.release(first);
   EXPECT_EQ(runner.cache_bytes(), 0);
-  EXPECT_NO_THROW(runner.prefill(runner.add_sequence(), random_text(*model, 30, 3)));
+  EXPECT_NO_THROW(engine::prefill(runner, runner.add_sequence(), random_text(*model, 30, 3)));
 }
 
 }  // namespace

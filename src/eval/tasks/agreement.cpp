@@ -28,12 +28,13 @@ void compare(std::span<const float> reference, std::span<const float> compressed
 
 void compare_window(const TaskInput& input, std::span<const int32_t> window, CacheUse* cache_use,
                     Values* values) {
-  const Sequence compressed(input.runner), reference(*input.reference);
+  const auto compressed = Sequence::add(input.runner);
+  const auto reference = Sequence::add(*input.reference);
   const auto row = static_cast<size_t>(input.runner.vocab_size());
   for (size_t first = 0; first < window.size(); first += kPredictionsAtOnce) {
     const auto piece = window.subspan(first, std::min(kPredictionsAtOnce, window.size() - first));
-    const std::vector<float> a = input.reference->prefill_logits(reference.id(), piece);
-    const std::vector<float> b = input.runner.prefill_logits(compressed.id(), piece);
+    const std::vector<float> a = engine::prefill_logits(*input.reference, reference.id(), piece);
+    const std::vector<float> b = engine::prefill_logits(input.runner, compressed.id(), piece);
     for (size_t i = 0; i < piece.size(); ++i) {
       compare(std::span(a).subspan(i * row, row), std::span(b).subspan(i * row, row), values);
     }

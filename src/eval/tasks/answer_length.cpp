@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
-#include "eval/sequence.h"
+#include "eval/cache_use.h"
 #include "eval/tasks/statistics.h"
 
 namespace dmc::eval {
@@ -20,7 +20,7 @@ engine::Generation answer(const TaskInput& input, engine::ModelRunner& runner,
   options.max_tokens = kLongestAnswer;
   options.stop_ids = input.end_of_text;
   options.sampling.temperature = 0.0f;
-  const Sequence sequence(runner);
+  const auto sequence = Sequence::add(runner);
   const auto never = [] { return false; };
   engine::Generation generation = engine::generate(
       runner, sequence.id(), prompt, options, [](int32_t) {}, never);

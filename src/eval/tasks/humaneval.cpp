@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
+#include "eval/cache_use.h"
 #include "eval/data_file.h"
-#include "eval/sequence.h"
 #include "eval/tasks/statistics.h"
 #include "sandbox/sandbox.h"
 
@@ -42,7 +42,7 @@ engine::GenerateOptions generate_options(const TaskInput& input) {
 
 std::string complete(const TaskInput& input, std::span<const int32_t> prompt,
                      const engine::GenerateOptions& options, CacheUse* cache_use) {
-  const Sequence sequence(input.runner);
+  const auto sequence = Sequence::add(input.runner);
   text::StreamDecoder decoder(input.tokenizer);
   std::string text;
   const engine::Generation generation = engine::generate(

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "eval/cache_use.h"
 #include "eval/log_probs.h"
-#include "eval/sequence.h"
 #include "eval/tasks/statistics.h"
 
 namespace dmc::eval {
@@ -27,9 +27,10 @@ struct Ratings {
 // Takes the prompt in, then the answer but for its last token, which is only rated.
 void rate_answer(const TaskInput& input, const Sequence& sequence, Tokens prompt, Tokens answer,
                  size_t turn, Ratings* ratings) {
-  ratings->add(turn, rate(input.runner.prefill(sequence.id(), prompt), answer[0]));
+  ratings->add(turn, rate(engine::prefill(input.runner, sequence.id(), prompt), answer[0]));
   const auto row = static_cast<size_t>(input.runner.vocab_size());
-  const auto logits = input.runner.prefill_logits(sequence.id(), answer.first(answer.size() - 1));
+  const auto logits =
+      engine::prefill_logits(input.runner, sequence.id(), answer.first(answer.size() - 1));
   for (size_t i = 1; i < answer.size(); ++i) {
     ratings->add(turn, rate(std::span(logits).subspan((i - 1) * row, row), answer[i]));
   }
@@ -42,7 +43,7 @@ struct Results {
 
 void converse(const TaskInput& input, Tokens window, Results* results) {
   const size_t length = window.size() / kTurns, half = length / 2;
-  const Sequence conversation(input.runner);
+  const auto conversation = Sequence::add(input.runner);
   size_t taken = 0;  // into the conversation's cache
   for (size_t turn = 0; turn < kTurns; ++turn) {
     const size_t begin = turn * length + half, end = (turn + 1) * length;
@@ -51,7 +52,7 @@ void converse(const TaskInput& input, Tokens window, Results* results) {
     rate_answer(input, conversation, window.subspan(taken, begin - taken), answer, turn,
                 &results->kept);
     taken = end - 1;
-    const Sequence anew(input.runner);
+    const auto anew = Sequence::add(input.runner);
     rate_answer(input, anew, window.first(begin), answer, turn, &results->rebuilt);
   }
   results->cache_use.add(input.runner, conversation, taken);

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "base/error.h"
+#include "eval/cache_use.h"
 #include "eval/data_file.h"
 #include "eval/log_probs.h"
-#include "eval/sequence.h"
 #include "eval/tasks/statistics.h"
 
 namespace dmc::eval {
@@ -73,10 +73,11 @@ std::vector<int32_t> haystack_tokens(const TaskInput& input) {
 }
 
 LogLikelihood rate_answer(const TaskInput& input, const NeedlePrompt& prompt, CacheUse* cache_use) {
-  const Sequence sequence(input.runner);
+  const auto sequence = Sequence::add(input.runner);
   const std::span<const int32_t> answer = prompt.answer;
-  const auto first = rate(input.runner.prefill(sequence.id(), prompt.tokens), answer[0]);
-  const auto rest = input.runner.prefill_logits(sequence.id(), answer.first(answer.size() - 1));
+  const auto first = rate(engine::prefill(input.runner, sequence.id(), prompt.tokens), answer[0]);
+  const auto rest =
+      engine::prefill_logits(input.runner, sequence.id(), answer.first(answer.size() - 1));
   cache_use->add(input.runner, sequence, prompt.tokens.size() + answer.size() - 1);
   return first + rate_run(rest, answer.subspan(1));
 }

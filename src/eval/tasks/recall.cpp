@@ -68,7 +68,7 @@ void find_in_document(const text::Tokenizer& tokenizer, std::span<const int32_t>
 // Ratings of each token of `tokens` but the first, which is given.
 std::vector<LogLikelihood> rate_all(const TaskInput& input, std::span<const int32_t> tokens,
                                     CacheUse* cache_use) {
-  const Sequence sequence(input.runner);
+  const auto sequence = Sequence::add(input.runner);
   std::vector<LogLikelihood> ratings(1);
   for_each_prediction(input.runner, sequence, tokens.first(tokens.size() - 1),
                       [&](size_t i, std::span<const float> logits) {

@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "eval/cache_use.h"
 #include "eval/log_probs.h"
-#include "eval/sequence.h"
 #include "eval/testing.h"
 
 namespace dmc::eval {
@@ -94,9 +94,9 @@ TEST(RunRecall, ScoresTheRecallsAndNoOtherToken) {
 
   const auto [first, last] = recalls[0];
   const auto expected_loss = [&](size_t begin) {
-    const Sequence sequence(runner);
-    const auto logits =
-        runner.prefill_logits(sequence.id(), std::span(window).subspan(begin, last - 1 - begin));
+    const auto sequence = Sequence::add(runner);
+    const auto logits = engine::prefill_logits(runner, sequence.id(),
+                                               std::span(window).subspan(begin, last - 1 - begin));
     const size_t row = static_cast<size_t>(runner.vocab_size());
     const std::span rows = std::span(logits).last((last - first) * row);
     return -rate_run(rows, std::span(window).subspan(first, last - first)).log_prob /

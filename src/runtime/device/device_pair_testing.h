@@ -6,20 +6,9 @@
 #include "runtime/device/device_runner.h"
 #include "runtime/device/device_testing.h"
 #include "runtime/device/host_device.h"
+#include "runtime/variants_testing.h"
 
 namespace dmc::runtime {
-
-inline model::ModelConfig dmc_config(int64_t window = 12) {
-  model::ModelConfig config = small_config();
-  config.dmc = model::DmcConfig{.window = window, .decision_offset = 0.05};
-  return config;
-}
-
-inline model::ModelConfig dms_config(int64_t delay) {
-  model::ModelConfig config = dmc_config(delay);
-  config.dmc->method = "dms";
-  return config;
-}
 
 // A model's two runners.
 struct Pair {
@@ -44,15 +33,16 @@ inline void expect_near(const std::vector<float>& got, const std::vector<float>&
 inline void expect_same_text(Pair& pair, std::span<const int32_t> prompt, int64_t steps,
                              double allowed) {
   const engine::SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  std::vector<float> wanted = pair.cpu.prefill(a, prompt), got = pair.device.prefill(b, prompt);
+  std::vector<float> wanted = engine::prefill(pair.cpu, a, prompt),
+                     got = engine::prefill(pair.device, b, prompt);
   for (int64_t step = 0; step < steps; ++step) {
     SCOPED_TRACE("step " + std::to_string(step));
     expect_near(got, wanted, allowed);
     if (testing::Test::HasFatalFailure()) return;
     const int32_t token = likeliest(wanted);
     ASSERT_EQ(likeliest(got), token);
-    wanted = pair.cpu.decode({&a, 1}, {&token, 1});
-    got = pair.device.decode({&b, 1}, {&token, 1});
+    wanted = engine::decode(pair.cpu, {&a, 1}, {&token, 1});
+    got = engine::decode(pair.device, {&b, 1}, {&token, 1});
   }
   EXPECT_EQ(pair.device.slots(b), pair.cpu.slots(a));
   EXPECT_EQ(pair.device.length(b), pair.cpu.length(a));
@@ -69,8 +59,8 @@ inline void expect_same_forks(const model::ModelConfig& config, const RunnerOpti
   Pair pair(model, options, {.sequences = kRows});
   std::vector<engine::SequenceId> a = {pair.cpu.add_sequence()}, b = {pair.device.add_sequence()};
   const std::vector<int32_t> prompt = random_text(*model, 120, 86);
-  pair.cpu.prefill(a[0], prompt);
-  pair.device.prefill(b[0], prompt);
+  engine::prefill(pair.cpu, a[0], prompt);
+  engine::prefill(pair.device, b[0], prompt);
   const int64_t alone = pair.device.cache_bytes();
   b.push_back(pair.device.fork(b[0]));
   a.push_back(pair.cpu.fork(a[0]));
@@ -90,10 +80,12 @@ inline void expect_same_forks(const model::ModelConfig& config, const RunnerOpti
     } else if (rng.below(4) == 0) {
       const auto more = random_text(*model, 1 + static_cast<int64_t>(rng.below(20)), 500 + round);
       if (pair.cpu.length(a[which]) + 30 > pair.cpu.max_positions()) continue;
-      expect_near(pair.device.prefill(b[which], more), pair.cpu.prefill(a[which], more), 1e-3);
+      expect_near(engine::prefill(pair.device, b[which], more),
+                  engine::prefill(pair.cpu, a[which], more), 1e-3);
     } else {
       const auto tokens = random_text(*model, static_cast<int64_t>(a.size()), 600 + round);
-      expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
+      expect_near(engine::decode(pair.device, b, tokens), engine::decode(pair.cpu, a, tokens),
+                  1e-3);
     }
     if (testing::Test::HasFatalFailure()) return;
   }

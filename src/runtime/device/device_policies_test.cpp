@@ -35,14 +35,10 @@ std::string name_of(const RunnerOptions& options) {
 
 TEST(DevicePolicies, EachOfTheTableWritesWhatTheCpuWrites) {
   uint64_t seed = 300;
-  for (const policy::Policy& policy : policy::policies()) {
-    SCOPED_TRACE(policy.name);
-    model::ModelConfig config = policy.needs_dmc_config ? dmc_config() : small_config();
-    if (policy.needs_dmc_config) config.dmc->method = policy.name;
-    RunnerOptions options{.compression = {.policy = std::string(policy.name)}};
-    if (policy.least_budget > 0) options.compression.budget = policy.least_budget + 4;
-    const auto model = random_model(config, DType::kF32, ++seed);
-    Pair pair(model, options);
+  for (const Variant& variant : all_policies()) {
+    SCOPED_TRACE(variant.name);
+    const auto model = random_model(variant.config, DType::kF32, ++seed);
+    Pair pair(model, variant.options);
     expect_same_text(pair, random_text(*model, 90, seed), 80, 1e-3);
   }
 }
@@ -86,9 +82,11 @@ TEST(DevicePolicies, PromptsFollowOneAnother) {
     SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
     for (const int64_t tokens : {70, 3, 50, 31, 1}) {
       const auto prompt = random_text(*model, tokens, 341 + tokens);
-      expect_near(pair.device.prefill(b, prompt), pair.cpu.prefill(a, prompt), 1e-3);
+      expect_near(engine::prefill(pair.device, b, prompt), engine::prefill(pair.cpu, a, prompt),
+                  1e-3);
       const auto scored = random_text(*model, 5, 342 + tokens);  // no end of a prompt
-      expect_near(pair.device.prefill_logits(b, scored), pair.cpu.prefill_logits(a, scored), 1e-3);
+      expect_near(engine::prefill_logits(pair.device, b, scored),
+                  engine::prefill_logits(pair.cpu, a, scored), 1e-3);
       EXPECT_EQ(pair.device.slots(b), pair.cpu.slots(a));
       if (HasFatalFailure()) return;
       pair.cpu.release(std::exchange(a, pair.cpu.fork(a)));
@@ -111,13 +109,13 @@ TEST(DevicePolicies, ABudgetBoundsTheMemory) {
     // 32 closed slots, beside which the next one wants a page: three for each of 4 streams.
     Pair pair(model, dropping(policy, 33), {.sequences = 1, .pages = 4 * 3});
     const SequenceId id = pair.device.add_sequence();
-    pair.device.prefill(id, random_text(*model, 150, 351));
+    engine::prefill(pair.device, id, random_text(*model, 150, 351));
     for (int step = 0; step < 100; ++step) {
-      pair.device.decode({&id, 1}, random_text(*model, 1, 352 + step));
+      engine::decode(pair.device, {&id, 1}, random_text(*model, 1, 352 + step));
     }
     EXPECT_EQ(pair.device.slots(id), std::vector<int64_t>(4, 33));
     Pair roomy(model, dropping(policy, 33), {.sequences = 1});
-    EXPECT_EQ(roomy.device.pages(), 4 * 3) << "no more than the streams can ever hold";
+    EXPECT_EQ(roomy.device.total_pages(), 4 * 3) << "no more than the streams can ever hold";
   }
 }
 
@@ -129,14 +127,15 @@ TEST(DevicePolicies, ForksThatFindNoPageToDropFromFailAlone) {
     Pair pair(model, dropping(policy, 40), {.sequences = 2, .pages = 4 * 3});
     const auto prompt = random_text(*model, 40, 361);
     const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-    pair.cpu.prefill(a, prompt);
-    pair.device.prefill(b, prompt);
+    engine::prefill(pair.cpu, a, prompt);
+    engine::prefill(pair.device, b, prompt);
     const SequenceId fork = pair.device.fork(b);
-    EXPECT_THROW(pair.device.prefill(fork, random_text(*model, 30, 362)), Error);
+    EXPECT_THROW(engine::prefill(pair.device, fork, random_text(*model, 30, 362)), Error);
     pair.device.release(fork);
     for (int step = 0; step < 8; ++step) {
       const auto next = random_text(*model, 1, 363 + step);
-      expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
+      expect_near(engine::decode(pair.device, {&b, 1}, next),
+                  engine::decode(pair.cpu, {&a, 1}, next), 1e-3);
     }
   }
 }
@@ -151,13 +150,15 @@ TEST(DevicePolicies, SequencesOfABatchKeepTheirOwn) {
       const auto prompt = random_text(*model, 20 + 45 * i, 371 + i);
       a.push_back(pair.cpu.add_sequence());
       b.push_back(pair.device.add_sequence());
-      expect_near(pair.device.prefill(b.back(), prompt), pair.cpu.prefill(a.back(), prompt), 1e-3);
+      expect_near(engine::prefill(pair.device, b.back(), prompt),
+                  engine::prefill(pair.cpu, a.back(), prompt), 1e-3);
     }
     const int64_t waits = pair.host->waits();
     constexpr int kSteps = 50;
     for (int step = 0; step < kSteps; ++step) {
       const auto tokens = random_text(*model, 3, 800 + step);
-      expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
+      expect_near(engine::decode(pair.device, b, tokens), engine::decode(pair.cpu, a, tokens),
+                  1e-3);
       if (HasFatalFailure()) return;
     }
     EXPECT_LE(pair.host->waits() - waits, 2 * kSteps) << "for logits, and for what was refused";

@@ -31,7 +31,7 @@ SequenceTableShape table_shape(const model::ModelConfig& config, const RunnerOpt
           .most_slots = policy.evicts() ? budget.at(positions) : 0,
           .observes = static_cast<int>(policy.observes),
           .query_floats = static_cast<int>(config.group_size() * config.head_dim),
-          .pages = room.pages};
+          .pages = options.max_pages > 0 ? options.max_pages : room.pages};
 }
 
 constexpr engine::SamplingOptions kLikeliest{.temperature = 0.0};
@@ -75,52 +75,67 @@ DeviceRunner::DeviceRunner(const DeviceModel& on, const RunnerOptions& options,
                {chunk_, room.sequences, max_positions_}),
       staging_(*on.device) {}
 
-void DeviceRunner::take_in(engine::SequenceId sequence, std::span<const int32_t> chunk) {
-  const auto count = static_cast<int64_t>(chunk.size());
-  require_room(table_.length(sequence) + count);
-  decoder_.set_prompt(table_.row(sequence), table_.length(sequence), chunk);
-  run_prompt(count);
-  table_.advance(sequence, count);
+// Chunks come one by one.
+PassLimits DeviceRunner::pass_limits() const { return {chunk_, chunk_}; }
+
+void DeviceRunner::run(const Pass& pass, float* logits) {
+  std::span<const LogitRow> wanted(pass.logits);
+  // Those of the rows before `end`, which come first.
+  const auto take = [&](int64_t end) {
+    const auto count = std::ranges::find_if(wanted, [end](auto& row) { return row.row >= end; });
+    const auto taken = wanted.first(static_cast<size_t>(count - wanted.begin()));
+    wanted = wanted.subspan(taken.size());
+    return taken;
+  };
+  auto row = static_cast<int64_t>(pass.decoding);
+  if (row > 0) decode(std::span(pass.items).first(pass.decoding), take(row), logits);
+  for (const PassItem& chunk : pass.chunks()) {
+    const int64_t end = row + std::ssize(chunk.tokens);
+    take_in(chunk, take(end), row, logits);
+    row = end;
+  }
 }
 
-void DeviceRunner::fetch_logits(int64_t first, int64_t count, std::vector<float>* to) {
-  for (int64_t done = 0; done < count;) {
-    const int64_t rows = std::min(count - done, decoder_.logit_rows());
-    const int64_t numbers = rows * vocab_size();
+void DeviceRunner::decode(std::span<const PassItem> items, std::span<const LogitRow> wanted,
+                          float* logits) {
+  std::vector<engine::Writing> texts;
+  for (const PassItem& item : items) {
+    texts.push_back({.sequence = item.sequence, .token = item.tokens[0], .sampling = kLikeliest});
+  }
+  run_step(start_step(texts));
+  if (wanted.empty()) return;
+  const int64_t vocab = vocab_size(), count = std::ssize(items) * vocab;
+  auto* const staging = staging_.reserve<float>(count);
+  on_.device->copy_out(staging, decoder_.step_logits(),
+                       count * static_cast<int64_t>(sizeof(float)));
+  on_.device->wait();
+  for (const LogitRow& row : wanted) {
+    std::copy_n(staging + row.row * vocab, vocab, logits + row.to * vocab);
+  }
+}
+
+void DeviceRunner::take_in(const PassItem& chunk, std::span<const LogitRow> wanted,
+                           int64_t first_row, float* logits) {
+  decoder_.set_prompt(table_.row(chunk.sequence), table_.length(chunk.sequence), chunk.tokens);
+  run_prompt(std::ssize(chunk.tokens));
+  table_.begin_prompt(chunk.sequence);
+  const int64_t vocab = vocab_size();
+  while (!wanted.empty()) {  // none, the last row or all of the chunk: rows that lie together
+    const auto part =
+        wanted.first(std::min(wanted.size(), static_cast<size_t>(decoder_.logit_rows())));
+    const int64_t numbers = std::ssize(part) * vocab;
     auto* const staging = staging_.reserve<float>(numbers);
-    on_.device->copy_out(staging, decoder_.logits(first + done, rows),
+    on_.device->copy_out(staging, decoder_.logits(part[0].row - first_row, std::ssize(part)),
                          numbers * static_cast<int64_t>(sizeof(float)));
     on_.device->wait();
-    to->insert(to->end(), staging, staging + numbers);
-    done += rows;
+    std::copy_n(staging, numbers, logits + part[0].to * vocab);
+    wanted = wanted.subspan(part.size());
   }
 }
 
-std::vector<float> DeviceRunner::prefill(engine::SequenceId sequence,
-                                         std::span<const int32_t> tokens) {
-  DMC_CHECK(!tokens.empty());
-  int64_t last = 0;
-  for (const auto chunk : chunks_of(tokens, chunk_)) {
-    take_in(sequence, chunk);
-    last = static_cast<int64_t>(chunk.size()) - 1;
-  }
+void DeviceRunner::end_prompt(engine::SequenceId sequence) {
   decoder_.end_prompt(table_.row(sequence), table_.length(sequence));
-  std::vector<float> logits;
-  fetch_logits(last, 1, &logits);
-  table_.require_no_refusal();
-  return logits;
-}
-
-std::vector<float> DeviceRunner::prefill_logits(engine::SequenceId sequence,
-                                                std::span<const int32_t> tokens) {
-  std::vector<float> logits;
-  logits.reserve(tokens.size() * static_cast<size_t>(vocab_size()));
-  for (const auto chunk : chunks_of(tokens, chunk_)) {
-    take_in(sequence, chunk);
-    fetch_logits(0, static_cast<int64_t>(chunk.size()), &logits);
-  }
-  table_.require_no_refusal();
-  return logits;
+  table_.end_prompt(sequence);
 }
 
 // Batches are served by the next power of two, so that few graphs serve all of them.
@@ -163,27 +178,10 @@ void DeviceRunner::run_prompt(int64_t tokens) {
   run_recorded(prompt_, [this, tokens] { decoder_.prefill(tokens); });
 }
 
-std::vector<float> DeviceRunner::decode(std::span<const engine::SequenceId> sequences,
-                                        std::span<const int32_t> tokens) {
-  DMC_CHECK(sequences.size() == tokens.size());
-  std::vector<engine::Writing> texts;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    DMC_CHECK(table_.length(sequences[i]) < max_positions());
-    texts.push_back({.sequence = sequences[i], .token = tokens[i], .sampling = kLikeliest});
-  }
-  run_step(start_step(texts));
-  const int64_t numbers = static_cast<int64_t>(sequences.size()) * vocab_size();
-  auto* const staging = staging_.reserve<float>(numbers);
-  on_.device->copy_out(staging, decoder_.step_logits(),
-                       numbers * static_cast<int64_t>(sizeof(float)));
-  on_.device->wait();
-  table_.require_no_refusal();
-  for (engine::SequenceId sequence : sequences) table_.advance(sequence, 1);
-  return {staging, staging + numbers};
-}
-
 std::vector<int32_t> DeviceRunner::write(const engine::Writing& text, int64_t steps) {
-  if (std::ssize(text.stop_ids) > kernels::cuda::kMostStops) return Runner::write(text, steps);
+  const bool on_device = std::ssize(text.stop_ids) <= kernels::cuda::kMostStops &&
+                         text.sampling.min_p == 0.0;  // which its sampler does not know
+  if (!on_device) return Runner::write(text, steps);
   return write_batch({&text, 1}, steps)[0];
 }
 
@@ -194,9 +192,19 @@ std::span<const int32_t> DeviceRunner::run_steps(int batch, int64_t texts, int64
     on_.device->copy_out(staging + step * texts, decoder_.step_tokens(),
                          texts * static_cast<int64_t>(sizeof(int32_t)));
   }
-  on_.device->wait();
-  table_.require_no_refusal();
+  table_.settle();
   return {staging, static_cast<size_t>(steps * texts)};
+}
+
+int64_t DeviceRunner::steps_with_pages(std::span<const engine::Writing> texts,
+                                       int64_t steps) const {
+  const int64_t free = free_pages();
+  for (int64_t count = steps;; count /= 2) {
+    int64_t pages = 0;
+    for (const engine::Writing& text : texts) pages += pages_for(text.sequence, count);
+    if (pages <= free) return count;
+    if (count <= 1) throw too_few_pages(pages);
+  }
 }
 
 std::vector<std::vector<int32_t>> DeviceRunner::write_batch(std::span<const engine::Writing> texts,
@@ -206,23 +214,19 @@ std::vector<std::vector<int32_t>> DeviceRunner::write_batch(std::span<const engi
     DMC_CHECK(text.position == length + 1 && length + steps <= max_positions());
     DMC_CHECK(std::ssize(text.stop_ids) <= kernels::cuda::kMostStops);
   }
-  const int batch = start_step(texts);
+  const int64_t count = steps_with_pages(texts, std::min(steps, kStepsAtOnce));
+  const auto chosen = run_steps(start_step(texts), std::ssize(texts), count);
   std::vector<std::vector<int32_t>> written(texts.size());
-  for (int64_t done = 0; done < steps;) {
-    const int64_t portion = std::min(steps - done, kStepsAtOnce);
-    const auto chosen = run_steps(batch, static_cast<int64_t>(texts.size()), portion);
-    for (size_t i = 0; i < chosen.size(); ++i) {
-      std::vector<int32_t>& to = written[i % texts.size()];
-      const engine::Writing& text = texts[i % texts.size()];
-      if (to.empty() || !ends(text, to.back())) to.push_back(chosen[i]);
-    }
-    done += portion;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    std::vector<int32_t>& to = written[i % texts.size()];
+    const engine::Writing& text = texts[i % texts.size()];
+    if (to.empty() || !ends(text, to.back())) to.push_back(chosen[i]);
   }
   for (size_t i = 0; i < texts.size(); ++i) {
     if (std::ranges::find(written[i], -1) != written[i].end()) {
       throw internal_error("the model's logits are not numbers; its weights are damaged");
     }
-    table_.advance(texts[i].sequence, static_cast<int64_t>(written[i].size()));
+    table_.advance(texts[i].sequence, std::ssize(written[i]));
   }
   return written;
 }

@@ -36,17 +36,16 @@ class DeviceRunner : public Runner {
   engine::SequenceId fork(engine::SequenceId parent) override { return table_.fork(parent); }
   engine::SequenceId copy(engine::SequenceId parent) { return table_.copy(parent); }
   void release(engine::SequenceId sequence) override { table_.release(sequence); }
-  // When the pages run out (here or in decode), Error(kExhausted): the sequences of that call are
-  // then good for release() alone.
-  std::vector<float> prefill(engine::SequenceId sequence, std::span<const int32_t> tokens) override;
-  std::vector<float> prefill_logits(engine::SequenceId sequence,
-                                    std::span<const int32_t> tokens) override;
-  std::vector<float> decode(std::span<const engine::SequenceId> sequences,
-                            std::span<const int32_t> tokens) override;
+  int64_t free_pages() const override { return table_.free_pages(); }
+  int64_t total_pages() const override { return table_.pages(); }
+  int64_t pages_for(engine::SequenceId sequence, int64_t tokens) const override {
+    return table_.pages_for(sequence, tokens);
+  }
   std::vector<int32_t> write(const engine::Writing& text, int64_t steps) override;
-  // The same for a batch of texts: what each is continued with. `steps` steps without a word from
-  // the host. A text's number of stop tokens is at most kMostStops. Error(kInternal) if a logit is
-  // not a number.
+  // The same for a batch of texts: what each is continued with, by at most `steps` tokens, and at
+  // least one, without a word from the host; fewer than `steps` if pages run short. A text's number
+  // of stop tokens is at most kMostStops. Error(kExhausted) if there are no pages for one step,
+  // Error(kInternal) if a logit is not a number.
   std::vector<std::vector<int32_t>> write_batch(std::span<const engine::Writing> texts,
                                                 int64_t steps);
 
@@ -57,12 +56,23 @@ class DeviceRunner : public Runner {
     return table_.slots(sequence);
   }
   int64_t cache_bytes() const override { return table_.bytes(); }
-  int64_t pages() const { return table_.pages(); }  // of the cache, in use or free
 
  private:
-  void take_in(engine::SequenceId sequence, std::span<const int32_t> chunk);
-  // Logits of the last pass's rows to the end of `to`.
-  void fetch_logits(int64_t first, int64_t count, std::vector<float>* to);
+  PassLimits pass_limits() const override;
+  bool in_prompt(engine::SequenceId sequence) const override { return table_.in_prompt(sequence); }
+  void run(const Pass& pass, float* logits) override;
+  void advance(engine::SequenceId sequence, int64_t tokens) override {
+    table_.advance(sequence, tokens);
+  }
+  void end_prompt(engine::SequenceId sequence) override;
+  void end_step() override { table_.settle(); }
+
+  // The decoding items of a pass as one step, or one of its chunks.
+  void decode(std::span<const PassItem> items, std::span<const LogitRow> wanted, float* logits);
+  void take_in(const PassItem& chunk, std::span<const LogitRow> wanted, int64_t first_row,
+               float* logits);
+  // What may be written at once, so that no page lacks; at least 1.
+  int64_t steps_with_pages(std::span<const engine::Writing> texts, int64_t steps) const;
   // Hands a step's sequences over; returns the batch that serves it.
   int start_step(std::span<const engine::Writing> texts);
   void run_step(int batch);

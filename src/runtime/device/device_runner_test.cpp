@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "engine/generate.h"
 #include "runtime/device/device_pair_testing.h"
+#include "runtime/variants_testing.h"
 
 namespace dmc::runtime {
 namespace {
@@ -23,64 +24,6 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWithTheBuiltInModels) {
     Pair pair(model);
     expect_same_text(pair, random_text(*model, 100, 1), 200, 2e-3);
   }
-}
-
-struct Variant {
-  const char* name;
-  model::ModelConfig config;
-  RunnerOptions options;
-};
-
-std::vector<Variant> variants() {
-  std::vector<Variant> all;
-  const auto add = [&](const char* name, const model::ModelConfig& config,
-                       const RunnerOptions& options = {}) {
-    all.push_back({name, config, options});
-  };
-  model::ModelConfig biased = dmc_config(), normed = dmc_config(3), tied = dmc_config(0),
-                     alone = dmc_config(1);
-  biased.attention_bias = true;  // as Qwen 2
-  normed.qk_norm = true;         // as Qwen 3
-  tied.tie_embeddings = true;
-  alone.num_kv_heads = alone.num_heads;  // a query a head
-  alone.dmc->zero_after_rope = true;
-  alone.dmc->importance_epsilon = 0.01;
-  add("dense", small_config());
-  add("bias", biased);
-  add("head norms", normed);
-  add("tied, no window", tied);
-  add("newest token only", alone);
-  add("short chunks", dmc_config(), {.chunk = 7});
-  add("int8 slots", dmc_config(), {.kv = DType::kI8});
-  add("fp8 slots", dmc_config(), {.kv = DType::kF8E4M3});
-  add("f16 slots", dmc_config(), {.kv = DType::kF16});
-  add("dense on dmc", dmc_config(), {.compression = {.policy = "dense"}});
-  add("decision bias", dmc_config(), {.compression = {.decision_bias = 0.3}});
-  add("a held ratio", dmc_config(), {.compression = {.cr = 2.5}});
-  add("a held ratio and a bias", dmc_config(), {.compression = {.cr = 1.5, .decision_bias = 0.1}});
-  for (const int64_t delay : {0, 1, 5, 16, 200}) {
-    add("dms", dms_config(delay));
-    add("dms, short chunks", dms_config(delay), {.chunk = 7});
-  }
-  add("dms in int8", dms_config(5), {.kv = DType::kI8});
-  add("dms at a held ratio", dms_config(20), {.compression = {.cr = 2.0}});
-  for (model::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
-    const char* const name = config.post_norm ? "as BERT" : "as GPT-2";
-    add(name, config);
-    config.dmc = model::DmcConfig{.decision_offset = 0.05};
-    add(name, config, {.chunk = 30});
-    config.dmc->decision_source = "adapter";
-    add(name, config);
-  }
-  for (model::ModelConfig config : {dmc_config(), dms_config(9)}) {
-    config.dmc->decision_source = "adapter";
-    add("an adapter", config);
-    add("an adapter at a held ratio", config, {.compression = {.cr = 2.0}});
-    add("dense on an adapter", config, {.compression = {.policy = "dense"}});
-  }
-  add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
-  add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
-  return all;
 }
 
 TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
@@ -110,8 +53,8 @@ TEST(DeviceRunner, RoundsNoMoreThanWeightsThatAreRounded) {
       const auto model = random_model(config, type, 40);
       Pair pair(model, {.compression = {.policy = "dense"}});
       const std::vector<int32_t> text = random_text(*model, 50, 41);
-      expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
-                  pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), allowed);
+      expect_near(engine::prefill_logits(pair.device, pair.device.add_sequence(), text),
+                  engine::prefill_logits(pair.cpu, pair.cpu.add_sequence(), text), allowed);
     }
   }
 }
@@ -150,7 +93,8 @@ TEST(DeviceRunner, ActivationsThatF16CannotHoldAreItsLargestNumber) {
     for (float& x : layer.mlp_norm.weight) x *= 3000.0f;
   }
   Pair pair(model);
-  for (float x : pair.device.prefill(pair.device.add_sequence(), random_text(*model, 20, 43))) {
+  for (float x :
+       engine::prefill(pair.device, pair.device.add_sequence(), random_text(*model, 20, 43))) {
     ASSERT_TRUE(std::isfinite(x));
   }
 }
@@ -159,8 +103,8 @@ TEST(DeviceRunner, ScoresATextAsTheCpuDoes) {
   const auto model = random_model(dmc_config(), DType::kF32, 50);
   Pair pair(model, {.chunk = 90});  // more than logits are made at a time
   const std::vector<int32_t> text = random_text(*model, 200, 51);
-  expect_near(pair.device.prefill_logits(pair.device.add_sequence(), text),
-              pair.cpu.prefill_logits(pair.cpu.add_sequence(), text), 1e-3);
+  expect_near(engine::prefill_logits(pair.device, pair.device.add_sequence(), text),
+              engine::prefill_logits(pair.cpu, pair.cpu.add_sequence(), text), 1e-3);
 }
 
 TEST(DeviceRunner, SequencesOfABatchDoNotMeet) {
@@ -171,8 +115,8 @@ TEST(DeviceRunner, SequencesOfABatchDoNotMeet) {
     const std::vector<int32_t> prompt = random_text(*model, 5 + 20 * i, 61 + i);
     a.push_back(pair.cpu.add_sequence());
     b.push_back(pair.device.add_sequence());
-    pair.cpu.prefill(a.back(), prompt);
-    pair.device.prefill(b.back(), prompt);
+    engine::prefill(pair.cpu, a.back(), prompt);
+    engine::prefill(pair.device, b.back(), prompt);
   }
   Rng rng(66);
   for (int step = 0; step < 60; ++step) {
@@ -180,8 +124,8 @@ TEST(DeviceRunner, SequencesOfABatchDoNotMeet) {
     const size_t count = 1 + rng.below(5), first = rng.below(6 - count);
     const auto tokens = random_text(*model, static_cast<int64_t>(count), 100 + step);
     SCOPED_TRACE("step " + std::to_string(step) + " of " + std::to_string(count));
-    expect_near(pair.device.decode(std::span(b).subspan(first, count), tokens),
-                pair.cpu.decode(std::span(a).subspan(first, count), tokens), 1e-3);
+    expect_near(engine::decode(pair.device, std::span(b).subspan(first, count), tokens),
+                engine::decode(pair.cpu, std::span(a).subspan(first, count), tokens), 1e-3);
     if (HasFatalFailure()) return;
   }
   EXPECT_EQ(pair.host->recordings(), 4) << "of batches of 1, 2, 4 and 5";
@@ -195,9 +139,10 @@ TEST(DeviceRunner, ShortChunksOfAPromptAreRecordedOnce) {
   for (int i = 0; i < 3; ++i) {
     const std::vector<int32_t> prompt = random_text(*model, 50 + 7 * i, 66 + i);
     const SequenceId a = held.cpu.add_sequence(), b = held.device.add_sequence();
-    expect_near(held.device.prefill(b, prompt), held.cpu.prefill(a, prompt), 1e-3);
+    expect_near(engine::prefill(held.device, b, prompt), engine::prefill(held.cpu, a, prompt),
+                1e-3);
     EXPECT_EQ(held.device.slots(b), held.cpu.slots(a));
-    whole.device.prefill(whole.device.add_sequence(), prompt);
+    engine::prefill(whole.device, whole.device.add_sequence(), prompt);
   }
   EXPECT_EQ(held.host->recordings(), 1);
   EXPECT_EQ(whole.host->recordings(), 0);
@@ -212,13 +157,13 @@ TEST(DeviceRunner, StepsFollowOneAnotherWithoutTheHost) {
     const std::vector<int32_t> prompt = random_text(*model, 10 + 7 * i, 71 + i);
     a.push_back(pair.cpu.add_sequence());
     b.push_back(pair.device.add_sequence());
-    first.push_back(likeliest(pair.cpu.prefill(a.back(), prompt)));
-    pair.device.prefill(b.back(), prompt);
+    first.push_back(likeliest(engine::prefill(pair.cpu, a.back(), prompt)));
+    engine::prefill(pair.device, b.back(), prompt);
   }
   constexpr int64_t kSteps = 100;
   std::vector<int32_t> wanted, tokens = first;
   for (int64_t step = 0; step < kSteps; ++step) {
-    const std::vector<float> logits = pair.cpu.decode(a, tokens);
+    const std::vector<float> logits = engine::decode(pair.cpu, a, tokens);
     for (size_t i = 0; i < a.size(); ++i) {
       const auto row = logits.begin() + static_cast<long>(i) * model->config.vocab_size;
       tokens[i] = likeliest({row, row + model->config.vocab_size});
@@ -256,7 +201,7 @@ TEST(DeviceRunner, TextsOfABatchAreSampledAsTheCpuSamplesThem) {
     const std::vector<int32_t> prompt = random_text(*model, 10 + 9 * static_cast<int64_t>(i), i);
     const SequenceId a = pair.cpu.add_sequence();
     ids.push_back(pair.device.add_sequence());
-    pair.device.prefill(ids[i], prompt);
+    engine::prefill(pair.device, ids[i], prompt);
     const engine::Generation text = engine::generate(
         pair.cpu, a, prompt, {.max_tokens = kSteps + 1, .stop_ids = stops, .sampling = sampling[i]},
         [](int32_t) {}, [] { return false; });
@@ -310,11 +255,12 @@ TEST(DeviceRunner, EverySequenceOfABatchHoldsTheRatio) {
     const std::vector<int32_t> prompt = random_text(*model, 30 + 50 * i, 84 + i);
     a.push_back(pair.cpu.add_sequence());
     b.push_back(pair.device.add_sequence());
-    expect_near(pair.device.prefill(b.back(), prompt), pair.cpu.prefill(a.back(), prompt), 1e-3);
+    expect_near(engine::prefill(pair.device, b.back(), prompt),
+                engine::prefill(pair.cpu, a.back(), prompt), 1e-3);
   }
   for (int step = 0; step < 100; ++step) {
     const auto tokens = random_text(*model, 3, 800 + step);
-    expect_near(pair.device.decode(b, tokens), pair.cpu.decode(a, tokens), 1e-3);
+    expect_near(engine::decode(pair.device, b, tokens), engine::decode(pair.cpu, a, tokens), 1e-3);
     if (HasFatalFailure()) return;
   }
   for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(pair.device.slots(b[i]), pair.cpu.slots(a[i]));

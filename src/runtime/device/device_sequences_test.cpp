@@ -15,20 +15,23 @@ TEST(DeviceSequences, AForkGoesItsOwnWay) {
   Pair pair(model);
   const std::vector<int32_t> prompt = random_text(*model, 90, 81);
   const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  pair.cpu.prefill(a, prompt);
-  pair.device.prefill(b, prompt);
+  engine::prefill(pair.cpu, a, prompt);
+  engine::prefill(pair.device, b, prompt);
   const SequenceId a2 = pair.cpu.fork(a), b2 = pair.device.fork(b);
   EXPECT_EQ(pair.device.slots(b2), pair.cpu.slots(a2));
   EXPECT_GT(pair.device.compression_ratio(b2), 1.2) << "these models do merge";
   for (int step = 0; step < 40; ++step) {
     const auto one = random_text(*model, 1, 200 + step), two = random_text(*model, 1, 300 + step);
-    expect_near(pair.device.decode({&b, 1}, one), pair.cpu.decode({&a, 1}, one), 1e-3);
-    expect_near(pair.device.decode({&b2, 1}, two), pair.cpu.decode({&a2, 1}, two), 1e-3);
+    expect_near(engine::decode(pair.device, {&b, 1}, one), engine::decode(pair.cpu, {&a, 1}, one),
+                1e-3);
+    expect_near(engine::decode(pair.device, {&b2, 1}, two), engine::decode(pair.cpu, {&a2, 1}, two),
+                1e-3);
     if (HasFatalFailure()) return;
   }
   pair.device.release(b);
   const auto last = random_text(*model, 1, 400);
-  expect_near(pair.device.decode({&b2, 1}, last), pair.cpu.decode({&a2, 1}, last), 1e-3);
+  expect_near(engine::decode(pair.device, {&b2, 1}, last), engine::decode(pair.cpu, {&a2, 1}, last),
+              1e-3);
 }
 
 TEST(DeviceSequences, ForksSharePagesUntilTheyWrite) {
@@ -44,10 +47,10 @@ TEST(DeviceSequences, PagesOfDroppedSlotsComeBackWhileTheTextRuns) {
   Pair pair(model, {}, {.sequences = 1});
   const SequenceId id = pair.device.add_sequence();
   const int64_t empty = pair.device.cache_bytes();
-  pair.device.prefill(id, random_text(*model, 10, 181));
+  engine::prefill(pair.device, id, random_text(*model, 10, 181));
   for (int step = 0; step < 250; ++step) {
     const auto token = random_text(*model, 1, 900 + step);
-    pair.device.decode({&id, 1}, token);
+    engine::decode(pair.device, {&id, 1}, token);
   }
   const std::vector<int64_t> slots = pair.device.slots(id);
   int64_t pages = 0;
@@ -64,15 +67,16 @@ TEST(DeviceSequences, ForksThatFindNoPageToWriteOnFailAlone) {
   const std::vector<int32_t> prompt =
       random_text(*model, 24, 89);  // 2 pages a stream, one not full
   const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  pair.cpu.prefill(a, prompt);
-  pair.device.prefill(b, prompt);
+  engine::prefill(pair.cpu, a, prompt);
+  engine::prefill(pair.device, b, prompt);
   const SequenceId fork = pair.device.fork(b);
-  EXPECT_THROW(pair.device.decode({&fork, 1}, {prompt.data(), 1}), Error);
+  EXPECT_THROW(engine::decode(pair.device, {&fork, 1}, {prompt.data(), 1}), Error);
   EXPECT_THROW(pair.device.copy(b), Error);
   pair.device.release(fork);
   for (int step = 0; step < 6; ++step) {
     const auto next = random_text(*model, 1, 700 + step);
-    expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
+    expect_near(engine::decode(pair.device, {&b, 1}, next), engine::decode(pair.cpu, {&a, 1}, next),
+                1e-3);
   }
 }
 
@@ -81,17 +85,18 @@ TEST(DeviceSequences, WithoutPagesACallFailsAndOthersGoOn) {
   Pair pair(model, {}, {.sequences = 3, .pages = 4 * 5});  // 5 pages for each of 4 streams
   const std::vector<int32_t> prompt = random_text(*model, 40, 91);
   const SequenceId a = pair.cpu.add_sequence(), b = pair.device.add_sequence();
-  pair.cpu.prefill(a, prompt);
-  pair.device.prefill(b, prompt);  // 3 pages a stream
+  engine::prefill(pair.cpu, a, prompt);
+  engine::prefill(pair.device, b, prompt);  // 3 pages a stream
 
   const SequenceId greedy = pair.device.add_sequence();
-  EXPECT_THROW(pair.device.prefill(greedy, prompt), Error);
+  EXPECT_THROW(engine::prefill(pair.device, greedy, prompt), Error);
   pair.device.release(greedy);
   const SequenceId slow = pair.device.add_sequence();
-  pair.device.prefill(slow, random_text(*model, 32, 92));  // the last two pages of each stream
+  engine::prefill(pair.device, slow,
+                  random_text(*model, 32, 92));  // the last two pages of each stream
   const std::span<const int32_t> token(prompt.data(), 1);
   const auto go_on = [&] {
-    for (int step = 0; step < 20; ++step) pair.device.decode({&slow, 1}, token);
+    for (int step = 0; step < 20; ++step) engine::decode(pair.device, {&slow, 1}, token);
   };
   EXPECT_THROW(go_on(), Error);
   EXPECT_THROW(pair.device.copy(b), Error);
@@ -99,7 +104,8 @@ TEST(DeviceSequences, WithoutPagesACallFailsAndOthersGoOn) {
 
   for (int step = 0; step < 30; ++step) {
     const auto next = random_text(*model, 1, 500 + step);
-    expect_near(pair.device.decode({&b, 1}, next), pair.cpu.decode({&a, 1}, next), 1e-3);
+    expect_near(engine::decode(pair.device, {&b, 1}, next), engine::decode(pair.cpu, {&a, 1}, next),
+                1e-3);
     if (HasFatalFailure()) return;
   }
 }
@@ -110,7 +116,7 @@ TEST(DeviceSequences, ReleasedSequencesLeaveNothing) {
   for (int round = 0; round < 5; ++round) {
     EXPECT_EQ(pair.device.cache_bytes(), 0);
     const SequenceId one = pair.device.add_sequence();
-    pair.device.prefill(one, random_text(*model, 100, 96 + round));
+    engine::prefill(pair.device, one, random_text(*model, 100, 96 + round));
     const SequenceId two = pair.device.fork(one);
     EXPECT_GT(pair.device.cache_bytes(), 0);
     EXPECT_THROW(pair.device.add_sequence(), Error) << "both rows are taken";

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "cache/kv_cache.h"
@@ -23,6 +24,8 @@ struct SequenceTableShape {
   // With a policy that looks at a prompt's end: tokens whose queries are kept, and their numbers.
   int observes = 0, query_floats = 0;
   int64_t pages = 0;  // 0: for all rows at full length, as far as there is memory
+
+  bool drops() const { return delay >= 0 || most_slots > 0 || observes > 0; }  // slots
 };
 
 class SequenceTable {
@@ -45,9 +48,18 @@ class SequenceTable {
   std::vector<int64_t> slots(cache::SequenceId sequence) const;
   // Of pages in use (shared ones once), open slots and tables of all sequences; waits.
   int64_t bytes() const;
-  // Error(kExhausted) if slots were dropped for want of a page since the last call; the sequences
-  // of that call are then good for release() alone. Waits.
-  void require_no_refusal();
+  // Free pages; and those that so many more tokens of a sequence can take at most, as
+  // KvCache::pages_for, from what settle() saw.
+  int64_t free_pages() const;
+  int64_t pages_for(cache::SequenceId sequence, int64_t tokens) const;
+  // Looks at the tables after launches: waits. Error(kInternal) if slots were dropped for want of a
+  // page, which must have been asked for before.
+  void settle();
+
+  // Whether the policy looks at prompts and one is begun.
+  bool in_prompt(cache::SequenceId sequence) const;
+  void begin_prompt(cache::SequenceId sequence) { sequences_.at(sequence).in_prompt = true; }
+  void end_prompt(cache::SequenceId sequence) { sequences_.at(sequence).in_prompt = false; }
 
   kernels::cuda::CacheView view() const;
   const SequenceTableShape& shape() const { return shape_; }
@@ -56,9 +68,18 @@ class SequenceTable {
  private:
   struct Sequence {
     int row;
-    int64_t length;
+    int64_t length = 0;
+    bool in_prompt = true;
+    // Held by all forks of one another, which may share pages.
+    std::shared_ptr<const bool> kin = std::make_shared<bool>();
+    std::vector<int32_t> closed = {};  // slots of each stream [layers][kv_heads], at the last look
   };
 
+  int64_t stream(const Sequence& of, int layer, int head) const {
+    return (int64_t{layer} * shape_.rows + of.row) * shape_.kv_heads + head;
+  }
+  int64_t copies(const Sequence& of, int64_t growth) const;
+  int64_t writable_pages(int64_t closed) const;
   const Sequence& find(cache::SequenceId sequence) const;
   int64_t streams() const { return int64_t{shape_.layers} * shape_.rows * shape_.kv_heads; }
   int64_t pages_that_fit(int64_t page_bytes) const;
@@ -67,7 +88,9 @@ class SequenceTable {
 
   kernels::cuda::Device& device_;
   SequenceTableShape shape_;
-  int64_t max_pages_;  // of a stream
+  int64_t max_pages_;               // of a stream
+  mutable int64_t free_pages_ = 0;  // at the last look
+  mutable bool released_ = false;   // since then
   std::map<cache::SequenceId, Sequence> sequences_;
   std::vector<int> free_rows_;
   cache::SequenceId next_ = 0;
