@@ -5,6 +5,7 @@ namespace {
 
 constexpr Command kCommands[] = {
     {"run", "continue a text, and say what its cache took", setup_run},
+    {"serve", "serve a model over HTTP, as the OpenAI API has it", setup_serve},
     {"eval", "score a model on held-out text with its cache compressed", setup_eval},
     {"sweep", "compare policies over models, ratios and tasks; writes a report", setup_sweep},
     {"bench", "measure speed and cache size, dense against compressed", setup_bench},

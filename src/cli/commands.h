@@ -6,6 +6,7 @@
 namespace dmc::cli {
 
 std::function<int()> setup_run(CLI::App& app);
+std::function<int()> setup_serve(CLI::App& app);
 std::function<int()> setup_eval(CLI::App& app);
 std::function<int()> setup_sweep(CLI::App& app);
 std::function<int()> setup_bench(CLI::App& app);

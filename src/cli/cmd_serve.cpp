@@ -1,0 +1,283 @@
+// dmc serve: an OpenAI-compatible server on a compressed cache.
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/human.h"
+#include "base/stopwatch.h"
+#include "base/table.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "engine/engine_loop.h"
+#include "kernels/slot_page.h"
+#include "server/api.h"
+#include "server/http_server.h"
+#include "text/generation_config.h"
+#include "text/tokenizer/tokenizer_config.h"
+
+namespace dmc::cli {
+namespace {
+
+constexpr int kPageSlots = 16;  // cache::CacheConfig's and the device's
+
+struct ServeCommand {
+  ModelOptions model;
+  server::HttpOptions http;
+  engine::EngineLoop::Options engine;
+  int64_t context = 0;
+  uint64_t memory = 0;  // bytes; 0: half of what is free
+  int64_t snapshots = 32;
+  std::filesystem::path key_file;
+  std::vector<std::string> hosts;
+  std::string name;
+  bool insecure = false, no_page = false;
+};
+
+std::vector<std::string> read_keys(const std::filesystem::path& file) {
+  std::vector<std::string> keys;
+  if (const char* key = std::getenv("DMC_API_KEY")) keys.emplace_back(key);
+  if (file.empty()) return keys;
+  std::istringstream lines(read_text_file(file, size_t{1} << 20));
+  for (std::string line; std::getline(lines, line);) {
+    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
+    if (!line.empty() && line[0] != '#') keys.push_back(line);
+  }
+  if (keys.empty()) throw invalid_argument("api_key_file", file.string() + " has no keys");
+  return keys;
+}
+
+bool is_loopback(const std::string& address) {
+  return address.starts_with("127.") || address == "::1";
+}
+
+// Pages in a browser may reach a server on this machine under any name; only ours are answered.
+std::vector<std::string> allowed_hosts(const ServeCommand& command) {
+  std::vector<std::string> hosts = command.hosts;
+  if (!hosts.empty() || is_loopback(command.http.address)) {
+    hosts.insert(hosts.end(), {"localhost", "127.0.0.1", "[::1]", command.http.address});
+  }
+  return hosts;
+}
+
+// What programs can still take, files that are only cached not counted.
+uint64_t free_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  for (uint64_t kib = 0; file >> key >> kib; file.ignore(64, '\n')) {
+    if (key == "MemAvailable:") return kib << 10;
+  }
+  return uint64_t{4} << 30;
+}
+
+kernels::PageFormat page_format(const model::ModelConfig& config, const ServeCommand& command) {
+  return {kPageSlots, static_cast<int>(config.head_dim), precision(command.model.kv),
+          command.model.compression.mass_term};
+}
+
+int64_t pages_in_memory(const ServeCommand& command, const model::ModelConfig& config) {
+  const uint64_t bytes = command.memory > 0 ? command.memory : free_memory() / 2;
+  const auto pages = static_cast<int64_t>(bytes) / page_format(config, command).bytes();
+  return std::clamp<int64_t>(pages, 1, int64_t{1} << 30);
+}
+
+nlohmann::ordered_json tokenizer_info(const std::filesystem::path& dir,
+                                      const text::Tokenizer& tokenizer,
+                                      const std::vector<int64_t>& eos_ids) {
+  nlohmann::ordered_json info = nlohmann::ordered_json::object();
+  const text::TokenizerConfig config = text::read_tokenizer_config(dir);
+  if (!config.bos_token.empty()) info["bos_token"] = config.bos_token;
+  std::string eos = config.eos_token;
+  if (eos.empty() && !eos_ids.empty()) {
+    eos = tokenizer.token_bytes(static_cast<int32_t>(eos_ids.front()));
+  }
+  info["eos_token"] = eos;
+  info["pad_token"] = eos;
+  if (!config.unk_token.empty()) info["unk_token"] = config.unk_token;
+  info["tokenizer_class"] = "dmc";
+  return info;
+}
+
+server::ServedModel served_model(const ServeCommand& command, const runtime::Runner& runner) {
+  const model::ModelConfig& config = runner.model().config;
+  const std::filesystem::path& dir = command.model.dir;
+  std::filesystem::path named = std::filesystem::weakly_canonical(dir);
+  const std::string id = command.name.empty() ? named.filename().string() : command.name;
+  server::ServedModel model{id,
+                            named.string(),
+                            std::chrono::duration_cast<std::chrono::seconds>(
+                                std::chrono::system_clock::now().time_since_epoch())
+                                .count(),
+                            runner.max_positions(),
+                            runner.vocab_size(),
+                            text::Tokenizer(dir)};
+  if (auto chat = text::ChatTemplate::find(dir)) model.chat.emplace(std::move(*chat));
+  model.eos_ids = config.eos_token_ids;
+  model.reply_ids = config.eos_token_ids;
+  for (int64_t stop : text::reply_stop_ids(dir, model.tokenizer)) model.reply_ids.push_back(stop);
+  model.tokenizer_info = tokenizer_info(dir, model.tokenizer, model.eos_ids);
+  model.policy = runner.policy().name;
+  model.slot_type = command.model.kv;
+  model.layers = config.num_layers;
+  model.kv_heads = config.num_kv_heads;
+  model.slot_bytes = static_cast<double>(page_format(config, command).bytes()) / kPageSlots;
+  return model;
+}
+
+// Whether what a prompt leaves in the cache depends on the prompt alone, token by token.
+bool prefixes_are_exact(const policy::Policy& policy) {
+  return !policy.evicts() && policy.keep_of_prompt == nullptr;
+}
+
+double expected_ratio(const ServeCommand& command, const runtime::Runner& runner) {
+  const runtime::PolicyOptions& compression = command.model.compression;
+  if (compression.cr > 1.0) return compression.cr;
+  if (compression.forced_cr > 1.0) return compression.forced_cr;
+  const auto& dmc = runner.model().config.dmc;
+  return runner.policy().needs_dmc_config && dmc ? std::max(1.0, dmc->target_cr) : 1.0;
+}
+
+// How many sequences of which length fit the cache, dense and as this model compresses.
+void print_plan(const ServeCommand& command, engine::ModelRunner& runner, double ratio) {
+  const int64_t pages = runner.total_pages();
+  if (pages == engine::ModelRunner::kNoLimit) return;
+  const engine::Sequence empty = engine::Sequence::add(runner);
+  Table table({{"tokens"}, {"sequences, dense"}, {"at CR " + fixed(ratio, 1)}});
+  for (int64_t length = 1024;; length *= 2) {
+    length = std::min(length, runner.max_positions());
+    const int64_t each = std::max<int64_t>(1, runner.pages_for(empty.id(), length));
+    const auto fits = [&](double cr) {
+      return human_count(std::floor(static_cast<double>(pages) * cr / static_cast<double>(each)));
+    };
+    table.add_row({std::to_string(length), fits(1.0), fits(ratio)});
+    if (length >= runner.max_positions()) break;
+  }
+  table.print(std::cerr);
+  std::cerr << "(at most " << command.engine.scheduler.max_sequences << " at once)\n";
+}
+
+void check(const ServeCommand& command, const std::vector<std::string>& keys) {
+  if (is_loopback(command.http.address) || command.insecure || !keys.empty()) return;
+  throw invalid_argument(
+      "host", command.http.address +
+                  " lets others in; give them a key (--api-key-file, or DMC_API_KEY in the "
+                  "environment), or --insecure");
+}
+
+int run(ServeCommand command) {
+  const std::vector<std::string> keys = read_keys(command.key_file);
+  check(command, keys);
+  const Stopwatch watch;
+  std::cerr << "loading " << command.model.dir.string() << " ..." << std::flush;
+  const runtime::PlacedModel placed = place_model(command.model);
+  const model::ModelConfig& config = placed.model().config;
+  runtime::RunnerOptions setup = runner_options(command.model);
+  setup.max_positions = command.context;
+  engine::SchedulerOptions& scheduler = command.engine.scheduler;
+  if (placed.device() == nullptr || command.memory > 0) {
+    setup.max_pages = pages_in_memory(command, config);
+  }
+  // One more for the empty sequence that the scheduler measures with, and those that are kept.
+  const auto room = static_cast<int>(scheduler.max_sequences + 1 + command.snapshots);
+  const std::unique_ptr<runtime::Runner> runner = placed.make_runner(setup, room);
+  std::cerr << " took " << human_duration(watch.seconds()) << "\n";
+
+  const server::ServedModel model = served_model(command, *runner);
+  scheduler.expected_cr = expected_ratio(command, *runner);
+  if (prefixes_are_exact(runner->policy())) {
+    scheduler.snapshots = static_cast<size_t>(command.snapshots);
+  } else if (command.snapshots > 0) {
+    std::cerr << "prompts' beginnings are not shared: what " << model.policy
+              << " keeps depends on what comes behind them\n";
+  }
+  constexpr int64_t kRatedBytes = 64 << 20;  // of logits of a prompt that is rated
+  scheduler.rated_rows =
+      std::clamp<int64_t>(kRatedBytes / (4 * model.vocab_size), 16, scheduler.rated_rows);
+  scheduler.slots_of = [&](engine::SequenceId sequence) { return runner->slots(sequence); };
+
+  std::unique_ptr<server::Api> api;
+  server::HttpServer http(command.http, [&](server::HttpRequest request, const auto& exchange) {
+    api->handle(std::move(request), exchange);
+  });
+  bool broken = false;
+  command.engine.on_broken = [&] {
+    broken = true;
+    http.stop();
+  };
+  print_plan(command, *runner, scheduler.expected_cr);
+  engine::EngineLoop loop(*runner, command.engine);
+  api = std::make_unique<server::Api>(
+      model, loop,
+      server::ApiOptions{keys, allowed_hosts(command), 256, DMC_VERSION,
+                         static_cast<double>(page_format(config, command).bytes()),
+                         [&] { return static_cast<int64_t>(http.connections()); },
+                         !command.no_page});
+  const bool v6 = command.http.address.find(':') != std::string::npos;
+  std::cerr << model.id << " (" << model.policy << ", context " << model.context << ") at http://"
+            << (v6 ? "[" : "") << command.http.address << (v6 ? "]" : "") << ":" << http.port()
+            << (keys.empty() ? "" : ", with a key") << "; Ctrl-C ends it\n"
+            << std::flush;
+  http.run([&] {
+    api->drain();
+    std::cerr << "ending: no new requests; what runs is finished\n";
+  });
+  loop.stop();
+  if (broken) throw internal_error("the model failed in three steps in a row; see the log above");
+  std::cerr << "ended\n";
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_serve(CLI::App& app) {
+  auto command = std::make_shared<ServeCommand>();
+  engine::SchedulerOptions& scheduler = command->engine.scheduler;
+  add_model_options(app, command->model, "builtin-dms");
+  add_inference_options(app, command->model, /*with_policy=*/true);
+  add_device_option(app, command->model);
+  app.add_option("--host", command->http.address, "address to listen on; 0.0.0.0: all")
+      ->capture_default_str();
+  app.add_option("--port", command->http.port, "0: any that is free")->capture_default_str();
+  app.add_option("--api-key-file", command->key_file,
+                 "file with the keys that requests must show, one a line; also DMC_API_KEY in the "
+                 "environment")
+      ->check(CLI::ExistingFile);
+  app.add_flag("--insecure", command->insecure, "serve others than this machine without a key");
+  app.add_option("--allow-host", command->hosts,
+                 "further names that requests may have for this server (Host header)");
+  app.add_option("--name", command->name, "the model's id (default: its folder's name)");
+  app.add_option("--context", command->context,
+                 "tokens of prompt and text together (default: the model's context)")
+      ->check(CLI::Range(1, 1 << 24));
+  app.add_option("--cache-memory", command->memory,
+                 "of the KV cache's pages, such as 512MiB or 2GiB (default: half of what is free)")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--max-sequences", scheduler.max_sequences, "texts that are written at once")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_option("--step-tokens", scheduler.step_tokens,
+                 "tokens of prompts in a step; fewer: others wait less, and prompts longer")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--queue", command->engine.queue, "requests that may wait; more are told to retry")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--snapshots", command->snapshots,
+                 "beginnings of prompts that stay in the cache, so that others need not compute "
+                 "them again; 0: none")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_flag("--no-page", command->no_page, "no web page at /");
+  app.footer(
+      "Examples:\n"
+      "  dmc serve -m models/builtin-dms\n"
+      "  dmc serve -m ~/models/mine-4x --kv int8 --cache-memory 2GiB\n"
+      "  dmc serve -m DIR --host 0.0.0.0 --api-key-file keys.txt\n"
+      "  curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
+      "    -d '{\"prompt\": \"def read_file(path):\", \"max_tokens\": 40}'");
+  return [command] { return run(*command); };
+}
+
+}  // namespace dmc::cli

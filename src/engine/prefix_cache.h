@@ -1,0 +1,41 @@
+// Snapshots of compressed caches, so that a prompt which begins like an earlier one does not take
+// that beginning in again. Only for policies whose decisions depend on the prefix alone (dense,
+// dmc, dms): there a fork of the snapshot holds, bit for bit, what the prompt would have left.
+#pragma once
+
+#include <list>
+#include <span>
+#include <vector>
+
+#include "engine/model_runner.h"
+
+namespace dmc::engine {
+
+class PrefixCache {
+ public:
+  explicit PrefixCache(size_t capacity) : capacity_(capacity) {}
+
+  // The longest snapshot whose tokens begin `tokens` and leave at least one of them: null if there
+  // is none. Valid until the next call; the snapshot is then the one used last.
+  const Sequence* find(std::span<const int32_t> tokens);
+  // Whether exactly these tokens are there.
+  bool contains(std::span<const int32_t> tokens) const;
+  // Keeps `sequence`, which has taken in `tokens`; what was used longest ago goes if there is no
+  // room.
+  void insert(std::vector<int32_t> tokens, Sequence sequence);
+  // Lets the snapshot go that was used longest ago; false if there is none.
+  bool drop_oldest();
+
+  bool enabled() const { return capacity_ > 0; }
+  size_t size() const { return entries_.size(); }
+
+ private:
+  struct Entry {
+    std::vector<int32_t> tokens;
+    Sequence sequence;
+  };
+  size_t capacity_;
+  std::list<Entry> entries_;  // the one used last first
+};
+
+}  // namespace dmc::engine

@@ -1,0 +1,227 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+namespace dmc::engine {
+namespace {
+
+constexpr double kNewest = 0.2;  // weight of a text in the mean ratio
+
+}  // namespace
+
+Scheduler::Scheduler(ModelRunner& runner, SchedulerOptions options)
+    : runner_(runner),
+      options_(std::move(options)),
+      empty_(Sequence::add(runner)),
+      prefixes_(options_.snapshots),
+      expected_cr_(options_.expected_cr) {}
+
+Scheduler::~Scheduler() = default;
+
+// --- The door ---
+
+void Scheduler::check(const Request& request) const {
+  const RequestOptions& options = request.options;
+  check_sampling_options(options.sampling);
+  check_logit_rules(options.rules, runner_.vocab_size());
+  const int64_t prompt = std::ssize(request.prompt), positions = runner_.max_positions();
+  if (prompt == 0) throw invalid_argument("prompt", "is empty; give some text");
+  if (prompt + std::min<int64_t>(options.max_tokens, 1) > positions) {
+    throw invalid_argument("prompt", "has " + std::to_string(prompt) +
+                                         " tokens, the model's context is " +
+                                         std::to_string(positions) + "; shorten it");
+  }
+  if (options.max_tokens == 0 && options.choices > 1) {
+    throw invalid_argument("n", "expected 1 where max_tokens is 0");
+  }
+  const int64_t most = std::min(positions, prompt + options.max_tokens);
+  const int64_t pages = runner_.pages_for(empty_.id(), most);
+  if (pages > runner_.total_pages()) {
+    throw invalid_argument("max_tokens", "the request may need " + std::to_string(pages) +
+                                             " pages of the cache, which has " +
+                                             std::to_string(runner_.total_pages()) +
+                                             "; ask for fewer tokens or a shorter prompt");
+  }
+}
+
+void Scheduler::submit(std::shared_ptr<Request> request) {
+  try {
+    check(*request);
+  } catch (const Error&) {
+    ++counts_.refused;
+    throw;
+  }
+  auto job = std::make_shared<Job>(std::move(request), arrivals_++);
+  const Request& asked = *job->request;
+  wait(std::make_unique<Text>(
+      job, 0, RuledLogits(asked.options.rules, asked.prompt, asked.options.stop_ids)));
+}
+
+void Scheduler::wait(TextPtr text) {
+  text->sequence.reset();
+  text->taken = 0;
+  const auto behind = std::ranges::upper_bound(waiting_, text->place(), {},
+                                               [](const TextPtr& other) { return other->place(); });
+  waiting_.insert(behind, std::move(text));
+}
+
+void Scheduler::drop_cancelled() {
+  const auto drop = [this](const TextPtr& text) {
+    Job& job = *text->job;
+    if (!job.request->cancelled()) return;
+    if (!std::exchange(job.over, true)) ++counts_.cancelled;
+    text->ended = true;
+  };
+  std::ranges::for_each(waiting_, drop);
+  std::ranges::for_each(running_, drop);
+  remove_ended();
+}
+
+void Scheduler::remove_ended() {
+  const auto ended = [](const TextPtr& text) { return text->ended || text->job->over; };
+  std::erase_if(waiting_, ended);
+  std::erase_if(running_, ended);
+}
+
+// --- Admission ---
+
+int64_t Scheduler::expected_pages(SequenceId sequence, int64_t tokens) const {
+  const double ratio = std::max(1.0, expected_cr_ * options_.cr_margin);
+  return static_cast<int64_t>(
+      std::ceil(static_cast<double>(runner_.pages_for(sequence, tokens)) / ratio));
+}
+
+// That it will probably take from now on, growing for a while.
+int64_t Scheduler::pages_of(const Text& text) const {
+  const SequenceId sequence = text.sequence ? text.sequence->id() : empty_.id();
+  const int64_t growth = std::min(text.left(), options_.growth_tokens);
+  return expected_pages(sequence, text.size() - text.taken + growth);
+}
+
+bool Scheduler::may_start(const Text& text) const {
+  if (running_.empty()) return true;
+  if (std::ssize(running_) >= options_.max_sequences) return false;
+  int64_t wanted = pages_of(text);
+  for (const TextPtr& other : running_) wanted += pages_of(*other);
+  return wanted <= runner_.free_pages();
+}
+
+void Scheduler::admit() {
+  while (!waiting_.empty()) {
+    const Text& next = *waiting_.front();
+    while (!may_start(next) && std::ssize(running_) < options_.max_sequences &&
+           prefixes_.drop_oldest()) {
+    }
+    if (!may_start(next)) return;
+    TextPtr text = std::move(waiting_.front());
+    waiting_.pop_front();
+    const auto job = text->job;
+    try {
+      start(std::move(text));
+    } catch (const Error& error) {  // the runner has no room for more sequences
+      if (prefixes_.drop_oldest()) continue;
+      if (!running_.empty()) return;
+      fail(*job, error);
+      remove_ended();
+    }
+  }
+}
+
+void Scheduler::start(TextPtr text) {
+  const bool whole = text->rates_prompt();  // every logit is wanted, so nothing can be skipped
+  const Sequence* snapshot = whole ? nullptr : prefixes_.find(text->request().prompt);
+  try {
+    text->sequence = snapshot ? snapshot->fork() : Sequence::add(runner_);
+  } catch (const Error&) {
+    wait(std::move(text));
+    throw;
+  }
+  text->taken = text->sequence->length();
+  counts_.cached_tokens += text->taken;
+  Job& job = *text->job;
+  if (!std::exchange(job.admitted, true)) job.request->listener->admitted(text->taken);
+  run_text(std::move(text));
+}
+
+void Scheduler::run_text(TextPtr text) {
+  const auto behind = std::ranges::upper_bound(running_, text->place(), {},
+                                               [](const TextPtr& other) { return other->place(); });
+  running_.insert(behind, std::move(text));
+}
+
+// --- The end of texts ---
+
+CacheUse Scheduler::cache_use(const Text& text) const {
+  const SequenceId sequence = text.sequence->id();
+  CacheUse use{text.taken, runner_.compression_ratio(sequence)};
+  if (options_.slots_of) use.slots = options_.slots_of(sequence);
+  return use;
+}
+
+void Scheduler::end(Text& text, FinishReason reason, std::optional<int32_t> stop_token) {
+  Ending ending{reason, stop_token, {}};
+  if (text.sequence) {
+    ending.cache = cache_use(text);
+    learn_ratio(text);
+    counts_.cache_tokens += static_cast<double>(text.taken);
+    counts_.cache_slots += static_cast<double>(text.taken) / ending.cache.compression_ratio;
+  }
+  ++(reason == FinishReason::kStop ? counts_.stopped : counts_.full_length);
+  text.ended = true;
+  text.job->request->listener->ended(text.choice, ending);
+  if (!text.sequence || !prefixes_.enabled() || text.taken < options_.snapshot_tokens) return;
+  std::vector<int32_t> tokens = text.request().prompt;  // the next turn of a chat goes on from here
+  tokens.insert(tokens.end(), text.written.begin(), text.written.end());
+  tokens.resize(static_cast<size_t>(text.taken));
+  prefixes_.insert(std::move(tokens), std::move(*text.sequence));
+  text.sequence.reset();
+}
+
+void Scheduler::fail(Job& job, const Error& error) {
+  if (std::exchange(job.over, true)) return;
+  ++counts_.failed;
+  job.request->listener->failed(error);
+}
+
+void Scheduler::fail_all(const Error& error) {
+  for (const TextPtr& text : waiting_) fail(*text->job, error);
+  for (const TextPtr& text : running_) fail(*text->job, error);
+  remove_ended();
+  while (prefixes_.drop_oldest()) {
+  }
+}
+
+void Scheduler::snapshot(const Text& text) {
+  if (!prefixes_.enabled() || text.taken % options_.snapshot_tokens != 0) return;
+  const auto tokens = std::span(text.request().prompt).first(static_cast<size_t>(text.taken));
+  if (prefixes_.contains(tokens)) return;
+  try {
+    prefixes_.insert({tokens.begin(), tokens.end()}, text.sequence->fork());
+  } catch (const Error&) {  // no room for more sequences, and it was only to save time
+  }
+}
+
+void Scheduler::learn_ratio(const Text& text) {
+  constexpr int64_t kTelling = 64;  // tokens; shorter texts are hardly compressed yet
+  if (text.taken < kTelling) return;
+  expected_cr_ += kNewest * (runner_.compression_ratio(text.sequence->id()) - expected_cr_);
+}
+
+SchedulerLoad Scheduler::load() const {
+  SchedulerLoad load{std::ssize(running_), std::ssize(waiting_), runner_.free_pages(),
+                     runner_.total_pages()};
+  for (const TextPtr& text : running_) {
+    load.tokens += text->taken;
+    if (text->taken == 0) continue;
+    load.slots +=
+        static_cast<double>(text->taken) / runner_.compression_ratio(text->sequence->id());
+  }
+  load.expected_cr = expected_cr_;
+  load.snapshots = prefixes_.size();
+  return load;
+}
+
+}  // namespace dmc::engine

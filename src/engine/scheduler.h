@@ -1,0 +1,123 @@
+// Many requests on one model: in each step every text that is being written takes one token in, and
+// what is left of the step goes to the prompts (continuous batching with chunked prefill).
+//
+// What a sequence will take of the cache is not known before it has, because the model decides how
+// much it compresses. So a request is let in when the ratio seen so far says that it will fit, with
+// room for those that run to grow; if that was too hopeful, the youngest text gives its pages back
+// and is taken in again later. The oldest can always finish: a request that could not have the
+// cache to itself without any compression is refused at the door.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "engine/model_runner.h"
+#include "engine/prefix_cache.h"
+#include "engine/request.h"
+#include "engine/scheduled_text.h"
+
+namespace dmc::engine {
+
+struct SchedulerOptions {
+  int64_t max_sequences = 64;     // that run at once
+  int64_t step_tokens = 512;      // that a step takes in, beside one of each text being written
+  int64_t rated_rows = 256;       // logits of a prompt that are in memory at once
+  double expected_cr = 1.0;       // until texts have shown what the model does
+  double cr_margin = 0.85;        // the part of the ratio seen that is counted on
+  int64_t growth_tokens = 256;    // that each running text is kept room for
+  size_t snapshots = 0;           // of prompts' beginnings that are kept; 0: none
+  int64_t snapshot_tokens = 256;  // a snapshot for each so many tokens of a prompt
+  // What a sequence keeps by layer and KV head; empty where nobody asks.
+  std::function<std::vector<int64_t>(SequenceId)> slots_of;
+};
+
+// Since the start.
+struct SchedulerCounts {
+  int64_t steps = 0, items = 0;  // items: texts in all steps
+  int64_t prompt_tokens = 0, cached_tokens = 0, written_tokens = 0;
+  int64_t preemptions = 0, refused = 0, cancelled = 0, failed = 0;
+  int64_t stopped = 0, full_length = 0;          // texts
+  double cache_tokens = 0.0, cache_slots = 0.0;  // of ended texts: taken in, and what was kept
+  int failed_steps_in_a_row = 0;
+};
+
+// Now.
+struct SchedulerLoad {
+  int64_t running = 0, waiting = 0;   // texts
+  int64_t free_pages = 0, pages = 0;  // of the cache; kNoLimit where it grows as needed
+  int64_t tokens = 0;                 // that running texts have taken in
+  double slots = 0.0;                 // that they keep (mean over layers and KV heads)
+  double expected_cr = 1.0;           // the mean seen, new texts counting more
+  size_t snapshots = 0;
+};
+
+class Scheduler {
+ public:
+  // `runner` must outlive it.
+  Scheduler(ModelRunner& runner, SchedulerOptions options);
+  ~Scheduler();
+
+  // Error(kInvalidArgument) if an option is out of range, or if the request can never be served: it
+  // does not fit the model's context or the cache.
+  void submit(std::shared_ptr<Request> request);
+  // Whether there was anything to do. What goes wrong is told to those whose step it was.
+  bool step();
+  // All are told, and everything is given back.
+  void fail_all(const Error& error);
+
+  const SchedulerCounts& counts() const { return counts_; }
+  SchedulerLoad load() const;
+
+ private:
+  using Job = ScheduledJob;
+  using Text = ScheduledText;
+  using Item = StepPart;
+  using TextPtr = std::unique_ptr<Text>;
+
+  void check(const Request& request) const;
+  void drop_cancelled();
+  void remove_ended();
+  // Admission.
+  void admit();
+  bool may_start(const Text& text) const;
+  int64_t expected_pages(SequenceId sequence, int64_t tokens) const;
+  int64_t pages_of(const Text& text) const;
+  void start(TextPtr text);
+  void run_text(TextPtr text);
+  void wait(TextPtr text);
+  // A step.
+  std::vector<Item> plan();
+  int64_t next_chunk(const Text& text, int64_t most) const;
+  Item item(Text& text, int64_t tokens) const;
+  void fit(std::vector<Item>* items);
+  bool need_less(std::vector<Item>* items);
+  void preempt(std::vector<Item>* items);
+  void run(std::vector<Item> items);
+  void step_failed(std::vector<Item>* items, const Error& error);
+  void take_over(std::vector<Item>& items, std::span<const float> logits);
+  void rate_prompt(const Item& item) const;
+  std::vector<Drawing> drawings(std::vector<Item>& items);
+  void branch(Text& first, std::span<const float> row, std::vector<Drawing>* drawn);
+  static void draw(Drawing& drawing);
+  void deliver(Drawing& drawing);
+  CacheUse cache_use(const Text& text) const;
+  // The end of texts.
+  void end(Text& text, FinishReason reason, std::optional<int32_t> stop_token);
+  void fail(Job& job, const Error& error);
+  void snapshot(const Text& text);
+  void learn_ratio(const Text& text);
+
+  ModelRunner& runner_;
+  SchedulerOptions options_;
+  Sequence empty_;  // of which pages_for() is asked for a new one
+  PrefixCache prefixes_;
+  std::deque<TextPtr> waiting_;  // both in the order of arrival
+  std::vector<TextPtr> running_;
+  SchedulerCounts counts_;
+  double expected_cr_;
+  int64_t arrivals_ = 0;
+};
+
+}  // namespace dmc::engine
