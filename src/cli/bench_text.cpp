@@ -8,8 +8,7 @@ std::vector<int32_t> bench_text(const std::vector<std::filesystem::path>& data,
                                 const runtime::Model& model, const std::filesystem::path& model_dir,
                                 int64_t count) {
   const text::Tokenizer tokenizer(model_dir);
-  const text::Corpus corpus(data.empty() ? text::builtin_corpus(text::Split::kHeldOut) : data,
-                            text::Split::kHeldOut);
+  const text::Corpus corpus = scored_corpus(data);
   text::TokenFeed feed(corpus, tokenizer, model::document_separator(model.config, model_dir),
                        /*seed=*/1);
   std::vector<int32_t> text(static_cast<size_t>(count));

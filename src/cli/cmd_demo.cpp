@@ -107,7 +107,7 @@ std::string sample_text(runtime::Runner& runner, const fs::path& dir) {
 
 report::Variant describe(const Contender& contender, const text::EvalWindows& windows) {
   const auto runner = contender.placed.make_runner({});
-  ProgressBar bar("scoring " + contender.name, static_cast<int64_t>(windows.tokens.size()));
+  ProgressBar bar("scoring " + contender.name, windows.total_tokens());
   const eval::Score score = eval::score(*runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
   report::Variant variant;
@@ -228,7 +228,7 @@ int run(const DemoCommand& command) {
   TextOptions text;
   text.windows = size.windows;
   text.length = kContext;
-  const text::EvalWindows windows = held_out_windows(text, dense, contenders[0].dir);
+  const text::EvalWindows windows = text_windows(text, dense, contenders[0].dir);
   std::vector<report::Variant> variants;
   for (const Contender& c : contenders) {
     variants.push_back(describe(c, windows));

@@ -49,22 +49,45 @@ std::string heading(const Subject& subject) {
          std::string(subject.runner.policy().name);
 }
 
-eval::Score score_text(const Subject& subject) {
-  const EvalCommand& command = subject.command;
-  const text::EvalWindows windows =
-      held_out_windows(command.text, subject.placed.model(), command.model.dir);
-  ProgressBar bar("text", static_cast<int64_t>(windows.tokens.size()));
+text::EvalWindows windows_of(const Subject& subject) {
+  return text_windows(subject.command.text, subject.placed.model(), subject.command.model.dir);
+}
+
+eval::Score score_text(const Subject& subject, const text::EvalWindows& windows) {
+  ProgressBar bar("text", windows.total_tokens());
   return eval::score(subject.runner, windows, [&](int64_t done) { bar.update(done); });
 }
 
-int print_text_score(const Subject& subject) {
-  const eval::Score score = score_text(subject);
-  const int64_t length = subject.command.text.length, windows = score.tokens / length;
+// "2 files, 1.2 MiB in 412332 tokens, all of it".
+std::string text_used(const eval::Score& score, const text::EvalWindows& windows) {
+  return std::to_string(windows.files) + (windows.files == 1 ? " file, " : " files, ") +
+         human_bytes(static_cast<double>(score.bytes)) + " in " + std::to_string(score.tokens) +
+         " tokens, " + (windows.whole ? "all of it" : "the beginning (--windows)");
+}
+
+void print_text_score(const eval::Score& score, const text::EvalWindows& windows) {
+  std::cout << "  text                 " << text_used(score, windows) << "\n"
+            << "  bits per byte        " << fixed(score.bits_per_byte, 4) << "\n"
+            << "  loss                 " << fixed(score.loss, 4) << " nats a token, perplexity "
+            << fixed(score.perplexity, 2) << "\n"
+            << "  next-token accuracy  " << fixed(100 * score.next_token_accuracy, 2) << " %\n"
+            << "  compression ratio    " << fixed(score.compression_ratio, 2) << "  ("
+            << score.tokens << " tokens in " << fixed(score.slots, 0) << " slots a head)\n";
+}
+
+int evaluate_text(const Subject& subject) {
+  const text::EvalWindows windows = windows_of(subject);
+  const eval::Score score = score_text(subject, windows);
+  const int64_t length = window_length(subject.command.text, subject.placed.model().config);
   if (subject.command.json) {
     ordered_json json = header(subject);
-    json.update({{"windows", windows},
+    json.update({{"files", windows.files},
+                 {"bytes", score.bytes},
+                 {"whole", windows.whole},
+                 {"windows", windows.tokens.size()},
                  {"length", length},
                  {"loss", score.loss},
+                 {"perplexity", score.perplexity},
                  {"bits_per_byte", score.bits_per_byte},
                  {"next_token_accuracy", score.next_token_accuracy},
                  {"tokens", score.tokens},
@@ -73,13 +96,20 @@ int print_text_score(const Subject& subject) {
     std::cout << json.dump() << "\n";
     return 0;
   }
-  std::cout << heading(subject) << ", " << windows << " windows of " << length << " tokens\n"
-            << "  bits per byte        " << fixed(score.bits_per_byte, 4) << "\n"
-            << "  loss                 " << fixed(score.loss, 4) << " nats a token\n"
-            << "  next-token accuracy  " << fixed(100 * score.next_token_accuracy, 2) << " %\n"
-            << "  compression ratio    " << fixed(score.compression_ratio, 2) << "  ("
-            << score.tokens << " tokens in " << fixed(score.slots, 0) << " slots a head)\n";
+  std::cout << heading(subject) << ", " << windows.tokens.size() << " windows of " << length
+            << " tokens\n";
+  print_text_score(score, windows);
   return 0;
+}
+
+// Tasks cut windows into parts, for which a short last one may be too short.
+text::EvalWindows full_windows(text::EvalWindows windows) {
+  if (windows.tokens.size() > 1 && windows.tokens.back().size() < windows.tokens[0].size()) {
+    windows.tokens.pop_back();
+    windows.bytes.pop_back();
+    windows.whole = false;
+  }
+  return windows;
 }
 
 struct Step {
@@ -136,16 +166,14 @@ std::vector<eval::NamedScore> run_tasks(const Subject& subject) {
         plan, [&](const Step& step) { return step.task != nullptr && step.task->*what; });
   };
   std::optional<text::EvalWindows> text;
-  if (needs(&eval::Task::on_text)) {
-    text = held_out_windows(command.text, subject.placed.model(), command.model.dir);
-  }
+  if (needs(&eval::Task::on_text)) text = full_windows(windows_of(subject));
   std::unique_ptr<runtime::Runner> reference;
   if (needs(&eval::Task::compares)) reference = make_reference(subject);
 
   std::vector<eval::NamedScore> scores;
   for (const auto& [task, file] : plan) {
     if (task == nullptr) {
-      scores.push_back({kText, as_task(score_text(subject))});
+      scores.push_back({kText, as_task(score_text(subject, windows_of(subject)))});
       continue;
     }
     scores.push_back({std::string(task->name),
@@ -180,11 +208,12 @@ int run(const EvalCommand& command) {
   const text::Tokenizer tokenizer(command.model.dir);
   const Subject subject{command, model, *runner, tokenizer};
   const bool only_text = command.tasks == std::vector<std::string>{kText};
-  return only_text ? print_text_score(subject) : print_task_scores(subject);
+  return only_text ? evaluate_text(subject) : print_task_scores(subject);
 }
 
 std::string list_of_tasks() {
-  std::string lines = "Tasks:\n  text            bits per byte of held-out text (the default)\n";
+  std::string lines =
+      "Tasks:\n  text            loss, perplexity and bits per byte of a text (the default)\n";
   for (const eval::Task& task : eval::tasks()) {
     std::string name(task.name);
     name.resize(std::max<size_t>(name.size() + 1, 16), ' ');
@@ -219,10 +248,10 @@ std::function<int()> setup_eval(CLI::App& app) {
   app.add_option("--seed", command->code.seed, "of the samples")->capture_default_str();
   add_text_options(app, command->text);
   app.add_flag("--json", command->json, "print one JSON object instead");
-  app.footer(list_of_tasks() +
+  app.footer(list_of_policies() + list_of_tasks() +
              "Examples:\n"
              "  dmc eval -m models/builtin-4x --json\n"
-             "  dmc eval -m my-model --data ~/books --windows 8 --length 1024\n"
+             "  dmc eval -m my-model --data ~/books --length 1024\n"
              "  dmc eval -m my-model --tasks piqa,mmlu --data-dir ~/data --limit 100");
   return [command] { return run(*command); };
 }

@@ -97,8 +97,8 @@ int run(const InspectCommand& command) {
   const runtime::PlacedModel placed = place_model(command.model);
   const runtime::Model& model = placed.model();
   const auto runner = placed.make_runner(runner_options(command.model));
-  const text::EvalWindows windows = held_out_windows(command.text, model, command.model.dir);
-  ProgressBar bar("reading held-out text", static_cast<int64_t>(windows.tokens.size()));
+  const text::EvalWindows windows = text_windows(command.text, model, command.model.dir);
+  ProgressBar bar("reading held-out text", windows.total_tokens());
   const eval::Score score = eval::score(*runner, windows, [&](int64_t done) { bar.update(done); });
   bar.finish();
   if (command.json) {
@@ -127,10 +127,10 @@ std::function<int()> setup_inspect(CLI::App& app) {
                "only check that the weights are all there with the right shapes, without reading "
                "them: takes no memory, however large the model");
   app.add_flag("--json", command->json, "print one JSON object instead");
-  app.footer(
-      "Examples:\n"
-      "  dmc inspect -m models/builtin-4x\n"
-      "  dmc inspect -m ~/models/Llama-2-70b-hf --check");
+  app.footer(list_of_policies() +
+             "Examples:\n"
+             "  dmc inspect -m models/builtin-4x\n"
+             "  dmc inspect -m ~/models/Llama-2-70b-hf --check");
   return [command] { return run(*command); };
 }
 

@@ -2,12 +2,16 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
+#include <functional>
 #include <iostream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/human.h"
+#include "base/named.h"
 #include "base/table.h"
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -25,8 +29,28 @@ struct PlanCommand {
   double cr = 0.0;  // 0: the model's
   std::string weights = "bf16", slots = "bf16", training = "f32";
   int gpus = 1;
+  std::string memory;  // empty: not given
   bool json = false;
 };
+
+// Bytes of "24GiB", "24GB", "24G" (as 24GiB, which is what GPUs are sold by) or "800MiB".
+double bytes_of(const std::string& memory) {
+  struct Unit {
+    std::string_view name;
+    double bytes;
+  };
+  constexpr Unit kUnits[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
+                             {"K", 0x1p10},   {"M", 0x1p20},   {"G", 0x1p30},   {"T", 0x1p40},
+                             {"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
+  double number = 0.0;
+  const char* const end = memory.data() + memory.size();
+  const auto [rest, error] = std::from_chars(memory.data(), end, number);
+  const Unit* const unit = find_named(kUnits, std::string_view(rest, end));
+  if (error != std::errc() || unit == nullptr || !(number > 0.0)) {
+    throw invalid_argument("memory", "expected a number with a unit, as 24GiB, found " + memory);
+  }
+  return number * unit->bytes;
+}
 
 model::ModelConfig find_model(const std::string& model) {
   if (std::filesystem::is_directory(model)) return model::read_model_config(model);
@@ -76,6 +100,63 @@ void print(const PlanCommand& command, const model::ModelConfig& c, double param
   table.print(std::cout);
 }
 
+// What a memory of `bytes` has room for.
+struct Room {
+  double cr;
+  int64_t context;  // of request.batch sequences, the model's at most; 0: not even one token
+  int64_t batch;    // sequences of request.context
+};
+
+// The largest number up to `most` for which `fits`, which holds up to some number, does; else 0.
+int64_t largest(int64_t most, const std::function<bool(int64_t)>& fits) {
+  int64_t least = 0;
+  while (least < most) {
+    const int64_t middle = most - (most - least) / 2;
+    const bool yes = fits(middle);
+    (yes ? least : most) = yes ? middle : middle - 1;
+  }
+  return least;
+}
+
+std::vector<Room> rooms(const PlanCommand& command, const model::ModelConfig& config,
+                        double parameters) {
+  constexpr double kRatios[] = {1, 2, 4, 8};
+  constexpr int64_t kMostSequences = 1 << 20;
+  const double bytes = bytes_of(command.memory) * command.gpus;
+  std::vector<double> ratios(std::begin(kRatios), std::end(kRatios));
+  if (command.cr > 0.0) ratios = {command.cr};
+  std::vector<Room> result;
+  for (const double cr : ratios) {
+    const auto fits = [&](int64_t batch, int64_t context) {
+      runtime::PlanRequest request = command.request;
+      request.cr = cr;
+      request.batch = batch;
+      request.context = context;
+      return runtime::plan(config, parameters, request).serving.total() <= bytes;
+    };
+    result.push_back(
+        {cr, largest(config.context(), [&](int64_t n) { return fits(command.request.batch, n); }),
+         largest(kMostSequences, [&](int64_t n) { return fits(n, command.request.context); })});
+  }
+  return result;
+}
+
+void print(const PlanCommand& command, const model::ModelConfig& config,
+           const std::vector<Room>& all) {
+  const runtime::PlanRequest& r = command.request;
+  std::cout << "\nwhat " << command.memory << (command.gpus > 1 ? " on each GPU" : "")
+            << " has room for when serving\n";
+  Table table({{"CR"},
+               {r.batch == 1 ? "one sequence of" : std::to_string(r.batch) + " sequences of"},
+               {"or sequences of " + std::to_string(r.context)}});
+  for (const Room& room : all) {
+    const std::string bound = room.context == config.context() ? " (the model's most)" : "";
+    table.add_row(
+        {fixed(room.cr, 2), std::to_string(room.context) + bound, std::to_string(room.batch)});
+  }
+  table.print(std::cout);
+}
+
 nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
                                const runtime::Plan& plan) {
   const runtime::PlanRequest& r = command.request;
@@ -100,6 +181,7 @@ nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
 int run(PlanCommand command) {
   const model::ModelConfig config = find_model(command.model);
   runtime::PlanRequest& r = command.request;
+  model::require_context(config, "context", r.context);
   if (r.context == 0) r.context = config.context();
   r.cr = command.cr > 0.0 ? command.cr : config.dmc ? config.dmc->target_cr : 1.0;
   r.weights = precision(command.weights);
@@ -107,10 +189,17 @@ int run(PlanCommand command) {
   r.training = precision(command.training);
   const double parameters = model::parameter_count(model::decoder_layout(config));
   const runtime::Plan plan = runtime::plan(config, parameters, r);
+  const std::vector<Room> room =
+      command.memory.empty() ? std::vector<Room>() : rooms(command, config, parameters);
   if (command.json) {
-    std::cout << to_json(command, parameters, plan).dump() << "\n";
+    nlohmann::ordered_json json = to_json(command, parameters, plan);
+    for (const Room& fit : room) {
+      json["fits"].push_back({{"cr", fit.cr}, {"context", fit.context}, {"batch", fit.batch}});
+    }
+    std::cout << json.dump() << "\n";
   } else {
     print(command, config, parameters, plan);
+    if (!room.empty()) print(command, config, room);
   }
   return 0;
 }
@@ -120,13 +209,13 @@ int run(PlanCommand command) {
 std::function<int()> setup_plan(CLI::App& app) {
   auto command = std::make_shared<PlanCommand>();
   app.add_option("-m,--model", command->model,
-                 "model directory (config.json is enough), or one of " + model::published_names())
+                 "model directory (config.json is enough), or a published model's name, see below")
       ->required();
   app.add_option("--batch", command->request.batch,
                  "sequences served together, or of one training step")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  app.add_option("--context", command->request.context,
+  app.add_option("--context,--ctx", command->request.context,
                  "tokens of each (default: the most the model takes)")
       ->check(CLI::Range(1, 1 << 24));
   app.add_option("--cr", command->cr,
@@ -145,11 +234,15 @@ std::function<int()> setup_plan(CLI::App& app) {
                  "type that products of training take; bf16 copies stand beside weights in f32")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+  app.add_option("--memory", command->memory,
+                 "of a GPU, as 24GiB: also say what it has room for when serving");
   app.add_flag("--json", command->json, "print one JSON object, in bytes, instead");
-  app.footer(
-      "Examples:\n"
-      "  dmc plan -m llama-2-70b --batch 16 --context 4096 --cr 4 --gpus 8\n"
-      "  dmc plan -m models/builtin-4x --kv int8 --json");
+  app.footer("Models: " + model::published_names() +
+             "\n"
+             "Examples:\n"
+             "  dmc plan -m qwen3-8b --context 32768 --memory 24GiB\n"
+             "  dmc plan -m llama-2-70b --batch 16 --context 4096 --cr 4 --gpus 8\n"
+             "  dmc plan -m models/builtin-4x --kv int8 --json");
   return [command] { return run(*command); };
 }
 

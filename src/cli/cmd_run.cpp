@@ -2,9 +2,11 @@
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "cli/chat.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
@@ -24,6 +26,7 @@ struct RunCommand {
   bool has_text = false;  // a prompt or a file is given
   bool chat = false;
   std::string system;
+  std::optional<int64_t> eos_token_id;
   bool json = false;
 };
 
@@ -36,6 +39,9 @@ std::string read_prompt(const RunCommand& command) {
 int continue_text(const RunCommand& command, runtime::Runner& runner,
                   const engine::GenerateOptions& options) {
   const std::string prompt = read_prompt(command);
+  if (!utf8_is_valid(prompt)) {
+    std::cerr << "warning: the prompt is not valid UTF-8; what is not is read as U+FFFD\n";
+  }
   const text::Tokenizer tokenizer(command.model.dir);
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
@@ -71,7 +77,7 @@ int run(const RunCommand& command) {
   runner_setup.chunk = command.chunk;
   const std::unique_ptr<runtime::Runner> runner = model.make_runner(runner_setup);
   engine::GenerateOptions options = command.generate;
-  options.stop_ids = model.model().config.eos_token_ids;
+  options.stop_ids = end_of_text(command.eos_token_id, model.model().config);
   if (!command.chat) return continue_text(command, *runner, options);
   ChatOptions chat_options{command.system, std::nullopt, command.json};
   if (command.has_text) chat_options.message = read_prompt(command);
@@ -95,22 +101,27 @@ std::function<int()> setup_run(CLI::App& app) {
       "the text is a message to a chat model; without one, each line of standard input is");
   app.add_option("--system", command->system, "message that tells a chat model how to answer")
       ->needs(chat);
-  app.add_option("-n,--tokens", command->generate.max_tokens, "tokens to write at most")
+  app.add_option("-n,--tokens,--max-tokens", command->generate.max_tokens,
+                 "tokens to write at most")
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str();
-  app.add_option("--temperature", sampling.temperature, "0: always the likeliest token")
+  app.add_option("--temperature,--temp", sampling.temperature, "0: always the likeliest token")
       ->capture_default_str();
   app.add_option("--top-k", sampling.top_k, "choose among the k likeliest; 0: all")
       ->capture_default_str();
   app.add_option("--top-p", sampling.top_p,
                  "choose among the likeliest that reach this probability together")
       ->capture_default_str();
+  app.add_option("--min-p", sampling.min_p, "drop tokens less likely than this times the likeliest")
+      ->capture_default_str();
+  add_eos_option(app, command->eos_token_id);
   app.add_option("--seed", sampling.seed, "of the random choices")->capture_default_str();
   app.add_option("--chunk", command->chunk, "tokens of the prompt taken in at once")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_flag("--json", command->json, "print one JSON object instead");
   app.footer(
+      list_of_policies() +
       "Examples:\n"
       "  dmc run -p 'def read_file(path):' -n 100\n"
       "  dmc run -m models/builtin-4x -f setup.py --temperature 0 --policy dense\n"

@@ -270,13 +270,13 @@ std::function<int()> setup_serve(CLI::App& app) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   app.add_flag("--no-page", command->no_page, "no web page at /");
-  app.footer(
-      "Examples:\n"
-      "  dmc serve -m models/builtin-dms\n"
-      "  dmc serve -m ~/models/mine-4x --kv int8 --cache-memory 2GiB\n"
-      "  dmc serve -m DIR --host 0.0.0.0 --api-key-file keys.txt\n"
-      "  curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
-      "    -d '{\"prompt\": \"def read_file(path):\", \"max_tokens\": 40}'");
+  app.footer(list_of_policies() +
+             "Examples:\n"
+             "  dmc serve -m models/builtin-dms\n"
+             "  dmc serve -m ~/models/mine-4x --kv int8 --cache-memory 2GiB\n"
+             "  dmc serve -m DIR --host 0.0.0.0 --api-key-file keys.txt\n"
+             "  curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
+             "    -d '{\"prompt\": \"def read_file(path):\", \"max_tokens\": 40}'");
   return [command] { return run(*command); };
 }
 

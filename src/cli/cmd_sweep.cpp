@@ -80,7 +80,7 @@ struct Subject {
       : dir(options.dir),
         placed(place_model(options)),
         tokenizer(dir),
-        windows(held_out_windows(command.text, placed.model(), dir)),
+        windows(text_windows(command.text, placed.model(), dir)),
         speed_text(bench_text(command.text.data, placed.model(), dir, command.text.length)) {}
 };
 
@@ -170,7 +170,7 @@ class Sweep {
   }
 
   void score_text(runtime::Runner& runner, const Show& show, eval::SweepRecord* record) {
-    const auto total = static_cast<int64_t>(subject_->windows.tokens.size());
+    const int64_t total = subject_->windows.total_tokens();
     const eval::Score score =
         eval::score(runner, subject_->windows, [&](int64_t done) { show(done, total); });
     record->score = as_task(score);

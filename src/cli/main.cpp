@@ -6,6 +6,8 @@
 #include <iostream>
 #include <map>
 #include <new>
+#include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -25,8 +27,29 @@ std::vector<std::string> known_words(const CLI::App& app) {
   return words;
 }
 
+// What other programs call things, and what there is for it here.
+constexpr std::pair<std::string_view, std::string_view> kElsewhere[] = {
+    {"--ctx",
+     "a sequence may be as long as the model's context; where that can be chosen it is "
+     "--context or --length"},
+    {"--ctx-size",
+     "a sequence may be as long as the model's context; where that can be chosen it "
+     "is --context or --length"},
+    {"--epochs", "give --steps; how many epochs they are is said when training starts"},
+    {"--gpu", "give --device cuda"},
+    {"--output", "give --out"},
+    {"--dataset", "give --data"},
+    {"--quantize", "give --weights int8, and --kv int8 for the cache"},
+    {"--compression-ratio", "give --cr"},
+    {"--ratio", "give --cr"},
+};
+
 std::string about_unknown(const std::string& word, const CLI::App& at) {
-  const std::string meant = dmc::cli::nearest(word, known_words(at));
+  const std::string name = word.substr(0, word.find('='));
+  for (const auto& [elsewhere, here] : kElsewhere) {
+    if (name == elsewhere) return "there is no " + name + " here; " + std::string(here);
+  }
+  const std::string meant = dmc::cli::nearest(name, known_words(at));
   const CLI::Option* const model = at.get_option_no_throw("--model");
   std::string sentence = "there is no \"" + word + "\" here";
   if (!meant.empty()) {

@@ -1,17 +1,22 @@
 #include "cli/options.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 
 #include "base/error.h"
 #include "base/join.h"
-#include "base/named.h"
 #include "base/parallel.h"
+#include "base/progress.h"
 #include "policy/policy.h"
 
 namespace dmc::cli {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr int64_t kUsualLength = 2048;    // tokens a window
+constexpr uint64_t kLongText = 16 << 20;  // bytes; less is cut into tokens in a second or two
 
 using Precisions = std::map<std::string, DType>;
 const Precisions kPrecisions = {
@@ -42,7 +47,25 @@ CLI::Option* add_one_of(const Precisions& precisions, CLI::App& app, const char*
       ->check([&precisions](const std::string& given) { return problem_in(precisions, given); });
 }
 
+// CLI11's own validators print the largest double in full.
+CLI::Validator number_that(bool (*holds)(double), const std::string& what) {
+  const auto check = [holds, what](const std::string& given) {
+    double value = 0.0;
+    const bool is_number = CLI::detail::lexical_cast(given, value) && std::isfinite(value);
+    return is_number && holds(value) ? "" : "expected " + what + ", found " + given;
+  };
+  return {check, ""};
+}
+
 }  // namespace
+
+CLI::Validator positive() {
+  return number_that([](double x) { return x > 0.0; }, "a number above 0");
+}
+
+CLI::Validator not_negative() {
+  return number_that([](double x) { return x >= 0.0; }, "a number from 0");
+}
 
 CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what) {
   return add_one_of(kPrecisions, app, flag, name, what);
@@ -86,8 +109,8 @@ namespace {
 
 void add_policy_options(CLI::App& app, runtime::PolicyOptions& options) {
   app.add_option("--policy", options.policy,
-                 names_explained(policy::policies()) +
-                     " (default: what the model was retrofitted for, else dense)");
+                 "what stays in the cache, see below (default: what the model was retrofitted for, "
+                 "else dense)");
   app.add_option("--budget", options.budget,
                  "slots a head may keep, for policies that drop what is too much")
       ->check(CLI::Range(2, 1 << 24));
@@ -115,6 +138,16 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
                 "precision of the weights in memory (default: the checkpoint's)");
   add_slot_precision(app, options.kv, "precision of the cache's closed slots")
       ->capture_default_str();
+}
+
+std::string list_of_policies() {
+  std::string lines = "Policies:\n";
+  for (const policy::Policy& policy : policy::policies()) {
+    std::string name(policy.name);
+    name.resize(std::max<size_t>(name.size() + 1, 10), ' ');
+    lines += "  " + name + std::string(policy.summary) + "\n";
+  }
+  return lines;
 }
 
 void add_device_option(CLI::App& app, ModelOptions& options) {
@@ -154,26 +187,67 @@ runtime::RunnerOptions runner_options(const ModelOptions& options) {
   return result;
 }
 
-void add_text_options(CLI::App& app, TextOptions& options) {
-  app.add_option("--data", options.data,
-                 "text files or folders (default: the held-out files of the built-in corpus)");
-  app.add_option("--windows", options.windows, "windows of text to use")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--length", options.length, "tokens a window")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
+void add_eos_option(CLI::App& app, std::optional<int64_t>& id) {
+  app.add_option("--eos-token-id", id,
+                 "token that ends a text and stands between texts (default: config.json's)")
+      ->check(CLI::Range(0, 1 << 30));
 }
 
-text::EvalWindows held_out_windows(const TextOptions& options, const runtime::Model& model,
-                                   const fs::path& model_dir) {
-  model::require_context(model.config, "length", options.length);
+std::vector<int64_t> end_of_text(const std::optional<int64_t>& id,
+                                 const model::ModelConfig& config) {
+  return id ? std::vector<int64_t>{*id} : config.eos_token_ids;
+}
+
+void add_text_options(CLI::App& app, TextOptions& options) {
+  app.add_option(
+      "--data", options.data,
+      "text: files or folders of .txt, .md, .py and .jsonl (with a \"text\"), also packed "
+      "as .gz, .bz2, .zst (default: the held-out files of the built-in corpus)");
+  app.add_flag("--held-out", options.held_out, "of --data only what training on it leaves out");
+  CLI::Option* const windows =
+      app.add_option("--windows", options.windows, "windows of text to use at most")
+          ->check(CLI::Range(1, 1 << 20));
+  CLI::Option* const length =
+      app.add_option("--length", options.length, "tokens a window")->check(CLI::Range(2, 1 << 20));
+  const auto usual = [](CLI::Option* option, int64_t value, const std::string& otherwise) {
+    option->default_str(value > 0 ? std::to_string(value) : otherwise);
+  };
+  usual(windows, options.windows,
+        "all of --data, " + std::to_string(options.usual_windows) + " of the built-in files");
+  add_eos_option(app, options.eos_token_id);
+  usual(length, options.length, "the model's context, at most " + std::to_string(kUsualLength));
+}
+
+text::Corpus scored_corpus(const std::vector<fs::path>& data, bool held_out) {
+  if (data.empty()) {
+    return {text::builtin_corpus(text::Split::kHeldOut), text::Split::kHeldOut};
+  }
+  return {data, held_out ? text::Split::kHeldOut : text::Split::kAll};
+}
+
+int64_t window_length(const TextOptions& options, const model::ModelConfig& config) {
+  if (options.length == 0) return std::min(kUsualLength, config.context());
+  model::require_context(config, "length", options.length);
+  return options.length;
+}
+
+text::EvalWindows text_windows(const TextOptions& options, const runtime::Model& model,
+                               const fs::path& model_dir) {
+  const int64_t length = window_length(options, model.config);
   const text::Tokenizer tokenizer(model_dir);
-  const text::Corpus corpus(
-      options.data.empty() ? text::builtin_corpus(text::Split::kHeldOut) : options.data,
-      text::Split::kHeldOut);
-  return text::eval_windows(corpus, tokenizer, model::document_separator(model.config, model_dir),
-                            options.length, options.windows);
+  const text::Corpus corpus = scored_corpus(options.data, options.held_out);
+  const int64_t windows =
+      options.windows == 0 && options.data.empty() ? options.usual_windows : options.windows;
+  std::optional<ProgressBar> bar;
+  if (windows == 0 && corpus.bytes() > kLongText) {
+    bar.emplace("cutting text into tokens", static_cast<int64_t>(corpus.bytes()));
+  }
+  model::ModelConfig config = model.config;
+  config.eos_token_ids = end_of_text(options.eos_token_id, config);
+  return text::eval_windows(corpus, tokenizer, model::document_separator(config, model_dir), length,
+                            windows, [&](int64_t done) {
+                              if (bar) bar->update(done);
+                            });
 }
 
 }  // namespace dmc::cli

@@ -1,14 +1,10 @@
 #include "eval/data_file.h"
 
-#include <bzlib.h>
-#include <zlib.h>
-
 #include <charconv>
-#include <memory>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
+#include "text/packed_file.h"
 #include "text/strings.h"
 
 namespace dmc::eval {
@@ -16,62 +12,11 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr size_t kLargest = size_t{1} << 30;
-constexpr size_t kChunk = size_t{1} << 20;
-
 [[noreturn]] void fail(const std::string& where, const std::string& what) {
   throw data_error(where + ": " + what);
 }
 
-// `read(buffer, size)` gives the number of bytes unpacked, 0 at the end, less for damage.
-template <class Read>
-std::string unpack(const fs::path& path, Read read) {
-  std::string bytes;
-  std::string chunk(kChunk, '\0');
-  for (;;) {
-    const int count = read(chunk.data(), static_cast<unsigned>(kChunk));
-    if (count < 0) fail(path.string(), "is damaged: it cannot be unpacked");
-    if (count == 0) return bytes;
-    bytes.append(chunk, 0, static_cast<size_t>(count));
-    if (bytes.size() > kLargest) fail(path.string(), "holds more than 1 GiB");
-  }
-}
-
-std::string read_gz(const fs::path& path) {
-  const std::unique_ptr<gzFile_s, decltype(&gzclose)> file(gzopen(path.c_str(), "rb"), gzclose);
-  if (!file) fail(path.string(), "cannot be opened");
-  return unpack(path, [&](char* out, unsigned size) {
-    const int count = gzread(file.get(), out, size);
-    int error = Z_OK;
-    gzerror(file.get(), &error);
-    return error == Z_OK || error == Z_STREAM_END ? count : -1;  // Z_BUF_ERROR: cut short
-  });
-}
-
-std::string read_bz2(const fs::path& path) {
-  const std::unique_ptr<std::FILE, decltype(&std::fclose)> file(std::fopen(path.c_str(), "rb"),
-                                                                std::fclose);
-  if (!file) fail(path.string(), "cannot be opened");
-  int status = BZ_OK;
-  BZFILE* const stream = BZ2_bzReadOpen(&status, file.get(), 0, 0, nullptr, 0);
-  const std::unique_ptr<void, void (*)(void*)> closer(stream, [](void* opened) {
-    int ignored;
-    BZ2_bzReadClose(&ignored, opened);
-  });
-  return unpack(path, [&](char* out, unsigned size) {
-    if (status == BZ_STREAM_END) return 0;
-    const int count = BZ2_bzRead(&status, stream, out, static_cast<int>(size));
-    return status == BZ_OK || status == BZ_STREAM_END ? count : -1;
-  });
-}
-
 }  // namespace
-
-std::string read_data_file(const fs::path& path) {
-  if (path.extension() == ".gz") return read_gz(path);
-  if (path.extension() == ".bz2") return read_bz2(path);
-  return read_text_file(path, kLargest);
-}
 
 const json& Record::at(const char* key) const {
   if (!json.contains(key)) fail(where, std::string("the key \"") + key + "\" is missing");
@@ -93,7 +38,7 @@ std::vector<std::string> Record::texts(const char* key) const {
 }
 
 std::vector<Record> read_json_lines(const fs::path& path) {
-  const std::string content = read_data_file(path);
+  const std::string content = text::read_unpacked(path);
   std::vector<Record> records;
   int64_t number = 0;
   for (std::string_view line : text::split_lines(content)) {
@@ -107,7 +52,7 @@ std::vector<Record> read_json_lines(const fs::path& path) {
 }
 
 std::vector<Record> read_json_array(const fs::path& path) {
-  json list = parse_json(read_data_file(path), path.string());
+  json list = parse_json(text::read_unpacked(path), path.string());
   if (!list.is_array()) fail(path.string(), "is not a JSON list");
   std::vector<Record> records;
   for (auto& entry : list) {

@@ -1,4 +1,5 @@
-// Files of evaluation data: compressed or not, JSON lines, CSV. All of it is checked as it is read.
+// Files of evaluation data, packed or not (text/packed_file.h): JSON lines, CSV. All of it is
+// checked as it is read.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -9,10 +10,6 @@
 #include <vector>
 
 namespace dmc::eval {
-
-// The file's bytes, unpacked if its name ends in .gz or .bz2. Error(kData) naming the file if it is
-// missing, damaged or holds more than 1 GiB.
-std::string read_data_file(const std::filesystem::path& path);
 
 // A JSON object out of a file, and where it stands, for messages.
 struct Record {

@@ -1,6 +1,7 @@
 #include "eval/score.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numbers>
 #include <span>
 
@@ -28,7 +29,8 @@ double bits(std::span<const LogLikelihood> ratings) {
 
 // Takes the window in and rates each of its tokens but the first.
 void rate_window(runtime::Runner& runner, engine::SequenceId sequence,
-                 std::span<const int32_t> window, Sums* sums) {
+                 std::span<const int32_t> window, const std::function<void(int64_t)>& on_tokens,
+                 Sums* sums) {
   const auto vocab = static_cast<size_t>(runner.vocab_size());
   for (size_t first = 0; first < window.size(); first += kRowsAtOnce) {
     const size_t count = std::min(kRowsAtOnce, window.size() - first);
@@ -42,8 +44,9 @@ void rate_window(runtime::Runner& runner, engine::SequenceId sequence,
             rate(std::span(logits).subspan(i * vocab, vocab), window[first + i + 1]);
       }
     });
+    sums->tokens += static_cast<int64_t>(count);
+    on_tokens(sums->tokens);
   }
-  sums->tokens += static_cast<int64_t>(window.size());
 }
 
 // slots: [layers * kv_heads], over all windows.
@@ -62,7 +65,7 @@ void fill_ratios(const std::vector<int64_t>& slots, size_t kv_heads, Score* scor
 }  // namespace
 
 Score score(runtime::Runner& runner, const text::EvalWindows& windows,
-            const std::function<void(int64_t)>& on_window) {
+            const std::function<void(int64_t)>& on_tokens) {
   const model::ModelConfig& config = runner.model().config;
   std::vector<int64_t> slots(static_cast<size_t>(config.num_layers * config.num_kv_heads));
   Sums sums;
@@ -70,13 +73,14 @@ Score score(runtime::Runner& runner, const text::EvalWindows& windows,
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
     const auto sequence = engine::Sequence::add(runner);
     const size_t rated = sums.ratings.size();
-    rate_window(runner, sequence.id(), windows.tokens[i], &sums);
+    rate_window(runner, sequence.id(), windows.tokens[i], on_tokens, &sums);
     sums.bytes += windows.bytes[i];
-    by_window.push_back(bits(std::span(sums.ratings).subspan(rated)) /
-                        static_cast<double>(windows.bytes[i]));
+    if (windows.bytes[i] > 0) {
+      by_window.push_back(bits(std::span(sums.ratings).subspan(rated)) /
+                          static_cast<double>(windows.bytes[i]));
+    }
     const std::vector<int64_t> kept = runner.slots(sequence.id());
     for (size_t stream = 0; stream < slots.size(); ++stream) slots[stream] += kept[stream];
-    on_window(static_cast<int64_t>(i) + 1);
   }
 
   Score result;
@@ -85,6 +89,8 @@ Score score(runtime::Runner& runner, const text::EvalWindows& windows,
     result.loss -= rating.log_prob / predictions;
     result.next_token_accuracy += (rating.greedy ? 1.0 : 0.0) / predictions;
   }
+  result.perplexity = std::exp(result.loss);
+  result.bytes = sums.bytes;
   result.bits_per_byte = bits(sums.ratings) / static_cast<double>(sums.bytes);
   result.bits_per_byte_error = mean_metric("bits_per_byte", by_window).standard_error;
   result.tokens = sums.tokens;

@@ -13,8 +13,10 @@ void require_context(const ModelConfig& config, const std::string& field, int64_
 
 int32_t document_separator(const ModelConfig& config, const std::filesystem::path& dir) {
   if (config.eos_token_ids.empty()) {
-    throw data_error((dir / "config.json").string() +
-                     ": eos_token_id is needed to separate documents, found none");
+    throw data_error(
+        (dir / "config.json").string() +
+        ": eos_token_id is needed to separate documents, found none; write it there, or " +
+        "name the token when you start");
   }
   return static_cast<int32_t>(config.eos_token_ids.front());
 }

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/human.h"
+#include "report/html_table.h"
 #include "report/report_style.h"
 #include "report/report_text.h"
 #include "report/svg.h"
@@ -184,43 +185,43 @@ class Page {
     section("Side by side",
             "Lower bits per byte and higher next-token accuracy are better. The compression ratio "
             "(CR) is tokens seen divided by slots kept.");
-    out_ << "<div class=\"card scroll\"><table>\n<thead><tr><th>Model</th><th>Bits per byte</th>"
-         << "<th>Next token right</th><th>CR</th><th>Slots per head</th><th>Cache at "
-         << tokens_text(static_cast<double>(data_.cache_context)) << "</th><th>Decode at "
-         << tokens_text(static_cast<double>(load_.context)) << ", batch " << load_.batch
-         << "</th><th>Prefill</th></tr></thead>\n<tbody>\n";
-    for (const Variant& variant : data_.variants) table_row(variant);
-    out_ << "</tbody></table></div>\n";
+    HtmlTable table(out_, {"Model", "Bits per byte", "Next token right", "CR", "Slots per head",
+                           "Cache at " + tokens_text(static_cast<double>(data_.cache_context)),
+                           "Decode at " + tokens_text(static_cast<double>(load_.context)) +
+                               ", batch " + std::to_string(load_.batch),
+                           "Prefill"});
+    for (const Variant& variant : data_.variants) table_row(table, variant);
+    table.end();
     end_section();
   }
 
-  void cell(const std::string& value, const std::string& note) {
-    out_ << "<td>" << escape_html(value);
-    if (!note.empty()) out_ << "<small>" << escape_html(note) << "</small>";
-    out_ << "</td>";
+  static void cell(HtmlTable& table, const std::string& value, const std::string& note) {
+    table.cell(escape_html(value) +
+               (note.empty() ? "" : "<small>" + escape_html(note) + "</small>"));
   }
 
-  void table_row(const Variant& variant) {
+  void table_row(HtmlTable& table, const Variant& variant) {
     const Variant& base = data_.variants.front();
     const bool is_base = &variant == &base;
     const auto against_base = [&](double value, double base_value) {
       const bool show = !is_base && comparable(value, base_value);
       return show ? signed_percent(value / base_value) : std::string();
     };
-    out_ << "<tr><td><span class=\"chip s" << color_of(variant) << "\"></span>"
-         << escape_html(variant.name) << "</td>";
-    cell(number(variant.bits_per_byte, 3), against_base(variant.bits_per_byte, base.bits_per_byte));
-    cell(percent(variant.accuracy), is_base ? "" : points(variant.accuracy - base.accuracy));
-    cell(number(variant.cr, 2), "");
-    cell(tokens_of(variant.slots),
+    table.begin_row();
+    table.cell("<span class=\"chip s" + std::to_string(color_of(variant)) + "\"></span>" +
+               escape_html(variant.name));
+    cell(table, number(variant.bits_per_byte, 3),
+         against_base(variant.bits_per_byte, base.bits_per_byte));
+    cell(table, percent(variant.accuracy), is_base ? "" : points(variant.accuracy - base.accuracy));
+    cell(table, number(variant.cr, 2), "");
+    cell(table, tokens_of(variant.slots),
          variant.tokens > 0 ? "of " + tokens_text(static_cast<double>(variant.tokens)) : "");
-    cell(bytes(variant.cache_bytes), against_base(variant.cache_bytes, base.cache_bytes));
+    cell(table, bytes(variant.cache_bytes), against_base(variant.cache_bytes, base.cache_bytes));
     const double decode = speed_at(variant, load_.batch, load_.context);
     const double base_decode = speed_at(base, load_.batch, load_.context);
-    cell(per_second(decode), against_base(decode, base_decode));
-    cell(per_second(variant.prefill_tokens_per_second),
+    cell(table, per_second(decode), against_base(decode, base_decode));
+    cell(table, per_second(variant.prefill_tokens_per_second),
          against_base(variant.prefill_tokens_per_second, base.prefill_tokens_per_second));
-    out_ << "</tr>\n";
   }
 
   // --- Charts ---

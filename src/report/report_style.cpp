@@ -64,7 +64,7 @@ td small { display: block; font-size: 12.5px; font-weight: 400; color: var(--sof
 .wide { grid-column: 1 / -1; }
 .compact td { padding: 5px 14px; font-weight: 400; }
 .compact td.best { font-weight: 700; }
-td.best::after { content: " ★"; color: var(--s2); }
+td.best > span::after { content: " ★"; color: var(--s2); }
 .chip { display: inline-block; width: 10px; height: 10px; margin-right: 9px; border-radius: 3px; background: currentcolor; }
 svg.chart { display: block; width: 100%; height: auto; overflow: visible; font-size: 12px; }
 svg text { fill: var(--soft); font-variant-numeric: tabular-nums; }
@@ -109,6 +109,17 @@ footer { margin-top: 52px; padding-top: 18px; border-top: 1px solid var(--rule);
   th, td { padding: 9px 7px; }
   th { white-space: normal; }
   td small { font-size: 11.5px; }
+}
+@media (max-width: 560px) {
+  .scroll { overflow-x: visible; padding: 4px 14px; }
+  thead { display: none; }
+  tbody, tr, td { display: block; }
+  tbody tr { padding: 10px 0; }
+  tbody tr:first-child { border-top: none; }
+  td, .compact td { display: flex; justify-content: space-between; gap: 16px; padding: 3px 0; white-space: normal; }
+  td::before { content: attr(data-label); font-size: 13px; font-weight: 400; color: var(--soft); text-align: left; }
+  td:first-child::before { content: none; }
+  td small { display: inline; margin-left: 8px; }
 }
 @media print { body { background: none; } .card { break-inside: avoid; box-shadow: none; } }
 )css";

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,34 +13,59 @@
 
 namespace dmc::text {
 
-enum class Split { kTrain, kHeldOut };
+enum class Split { kAll, kTrain, kHeldOut };
 
-// The text files of `sources` (files, or folders searched recursively for .py, .txt, .md) that
-// belong to `split`: a file is held out iff fnv1a64(content) % 50 == 0. Sorted by content hash, and
-// files of equal content are listed once, so the order does not depend on paths. With a single
-// file as the only source there is nothing to split by file: its last 2% are held out.
-// Error(kData) naming the folder when there is nothing to read.
+// The texts of `sources` that belong to `split`. A source is a file or a folder, which is searched
+// for .txt, .md, .py and .jsonl (each also packed: .gz, .bz2, .zst) in UTF-8. Each line of a .jsonl
+// file is a JSON object whose "text" is a document; any other file is one. Documents of more than
+// 8 MiB are read in pieces.
+//
+// A document is held out iff fnv1a64(content) % 50 == 0. Where there are fewer than 100 of them
+// they are too few for that: then the end of each is held out, 2 %, or up to 10 % of a text so
+// short that this is less than 128 KiB. The order is that of the hashes, so it does not depend on
+// paths, and to train on and to hold out documents of equal content count once.
+//
+// Error(kData) naming the source that is not there, the file that was named but is no such text, or
+// all sources if there is nothing to read.
 class Corpus {
  public:
-  Corpus(std::vector<std::filesystem::path> sources, Split split);
+  Corpus(const std::vector<std::filesystem::path>& sources, Split split);
   size_t size() const { return documents_.size(); }
   std::string text(size_t index) const;
-  uint64_t bytes() const { return bytes_; }  // of all documents
+  uint64_t bytes() const { return bytes_; }       // of all documents
+  int64_t files() const { return files_used_; }   // that they are in
+  int64_t left_out() const { return left_out_; }  // files of folders that are no text in UTF-8
 
  private:
+  struct File {
+    std::filesystem::path path;
+    std::optional<std::string> text;  // of packed files and of records; else it is read when needed
+  };
   struct Document {
     uint64_t hash;
-    std::filesystem::path path;
-    uint64_t offset, length;
+    size_t file;              // index into files_
+    uint64_t offset, length;  // in the file's text
   };
+  void add_file(const std::filesystem::path& path, bool named);
+  void add_records(const std::filesystem::path& path, const std::string& lines, bool named);
+  void add_documents(size_t file, uint64_t offset, std::string_view text);
+  void keep(Split split);
+  void keep_ends(bool held_out);
+
+  std::vector<File> files_;
   std::vector<Document> documents_;
   uint64_t bytes_ = 0;
+  int64_t files_used_ = 0, left_out_ = 0;
 };
 
 // The built-in corpus: the Python sources of the torch wheel this program was built with, and (for
 // training only) those of the Python standard library. The held-out part is of the pinned wheel
 // alone, so its figures are comparable between machines.
 std::vector<std::filesystem::path> builtin_corpus(Split split);
+
+// About how many tokens a corpus has, from its first documents (exact for a small one), a separator
+// behind each.
+double estimated_tokens(const Corpus& corpus, const Tokenizer& tokenizer);
 
 // Tokens of a corpus as one endless stream: documents in an order shuffled anew each epoch from
 // `seed`, tokenized when needed, each followed by `separator`. position() and seek() give exact
@@ -64,15 +91,22 @@ class TokenFeed {
   std::vector<int32_t> tokens_;
 };
 
-// The first `windows` non-overlapping windows of `length` tokens of a corpus in its fixed order,
-// documents joined by `separator`; fewer if the corpus is shorter, Error(kData) if not even one
-// fits. `bytes` is the number of text bytes that each window's tokens 1..length-1 (the predicted
-// ones) stand for.
+// Non-overlapping windows of `length` tokens of a corpus in its order, documents joined by
+// `separator`. All of them if `windows` is 0, the last one as short as it happens to be (but of two
+// tokens: one predicts nothing); else the first so many. Error(kData) if there is none.
 struct EvalWindows {
   std::vector<std::vector<int32_t>> tokens;
+  // Bytes of text that each window's tokens 1..length-1 (the predicted ones) stand for. A separator
+  // stands for none, nor does the unknown token, whose text is lost.
   std::vector<int64_t> bytes;
+  bool whole = false;  // nothing of the corpus is missing
+  int64_t files = 0;   // of the corpus
+
+  int64_t total_tokens() const;
 };
+// `progress` is called with the bytes of text that are cut into tokens.
 EvalWindows eval_windows(const Corpus& corpus, const Tokenizer& tokenizer, int32_t separator,
-                         int64_t length, int64_t windows);
+                         int64_t length, int64_t windows,
+                         const std::function<void(int64_t)>& progress = {});
 
 }  // namespace dmc::text

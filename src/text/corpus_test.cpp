@@ -1,8 +1,11 @@
 #include "text/corpus.h"
 #include "base/temp_folder.h"
 
+#include <bzlib.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,6 +13,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace dmc::text {
 namespace {
@@ -43,6 +47,32 @@ std::vector<std::string> texts(const Corpus& corpus) {
   std::vector<std::string> all;
   for (size_t i = 0; i < corpus.size(); ++i) all.push_back(corpus.text(i));
   return all;
+}
+
+std::string packed_gz(const std::string& content) {
+  const TempFolder folder;
+  const fs::path path = folder.path() / "packed";
+  gzFile file = gzopen(path.c_str(), "wb");
+  EXPECT_EQ(gzwrite(file, content.data(), static_cast<unsigned>(content.size())),
+            static_cast<int>(content.size()));
+  gzclose(file);
+  return read_text_file(path);
+}
+
+std::string packed_bz2(std::string content) {
+  std::string packed(2 * content.size() + 600, '\0');
+  auto size = static_cast<unsigned>(packed.size());
+  EXPECT_EQ(BZ2_bzBuffToBuffCompress(packed.data(), &size, content.data(),
+                                     static_cast<unsigned>(content.size()), 9, 0, 0),
+            BZ_OK);
+  packed.resize(size);
+  return packed;
+}
+
+std::string packed_zst(const std::string& content) {
+  std::string packed(ZSTD_compressBound(content.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), content.data(), content.size(), 3));
+  return packed;
 }
 
 std::string complaint(const std::function<void()>& fn) {
@@ -85,7 +115,7 @@ TEST_F(CorpusTest, WhatIsNotTextIsLeftOut) {
   const Corpus expected({dir_ / "good"}, Split::kTrain);
   write("good/binary.py", std::string("a\0b", 3));
   write("good/latin1.py", "caf\xe9\n");
-  write("good/large.py", std::string((8 << 20) + 1, 'x'));
+  write("good/records.jsonl", "{\"label\": 3}\n");
   write("good/other.json", "{}");
   write("good/empty.py", "");
   write("good/site-packages/x.py", "installed = True\n");
@@ -95,6 +125,61 @@ TEST_F(CorpusTest, WhatIsNotTextIsLeftOut) {
   const Corpus corpus({dir_ / "good"}, Split::kTrain);
   EXPECT_EQ(texts(corpus), texts(expected));
   EXPECT_EQ(corpus.bytes(), expected.bytes());
+  EXPECT_EQ(corpus.left_out(), 3) << "binary, latin1, records";
+}
+
+TEST_F(CorpusTest, ALargeFileIsReadInPiecesThatEndWithLines) {
+  std::string whole;
+  for (int i = 0; whole.size() < (9 << 20); ++i) whole += "line " + std::to_string(i) + "\n";
+  const Corpus corpus({write("large.txt", whole)}, Split::kAll);
+  ASSERT_EQ(corpus.size(), 2u);
+  EXPECT_EQ(corpus.bytes(), whole.size());
+  const bool first = corpus.text(0).starts_with("line 0\n");
+  EXPECT_EQ(corpus.text(first ? 0 : 1) + corpus.text(first ? 1 : 0), whole);
+  EXPECT_EQ(corpus.text(0).back(), '\n');
+}
+
+TEST_F(CorpusTest, WhatIsNamedMustBeText) {
+  const fs::path latin1 = write("latin1.txt", "caf\xe9\n");
+  EXPECT_NE(complaint([&] { Corpus({latin1}, Split::kAll); }).find("latin1.txt: is not UTF-8"),
+            std::string::npos);
+  const fs::path records = write("a.jsonl", "{\"text\": \"fine\"}\n\n{\"txt\": \"x\"}\n");
+  EXPECT_NE(complaint([&] { Corpus({records}, Split::kAll); }).find("a.jsonl, line 3"),
+            std::string::npos);
+}
+
+TEST_F(CorpusTest, TextIsTheSameInEveryFormAndAllOfItIsThere) {
+  const std::string one = "Once upon a time\n", two = "there was \u20ac\n";
+  const std::string lines =
+      "{\"text\": \"Once upon a time\\n\", \"id\": 1}\n{\"text\": \"there was \\u20ac\\n\"}\n";
+  write("plain/1.txt", one);
+  write("plain/2.md", two);
+  const auto expected = texts(Corpus({dir_ / "plain"}, Split::kAll));
+  EXPECT_EQ(expected.size(), 2u);
+  for (const auto& [name, packed] : {std::pair{"t.jsonl", lines},
+                                     {"t.jsonl.gz", packed_gz(lines)},
+                                     {"t.jsonl.bz2", packed_bz2(lines)},
+                                     {"t.jsonl.zst", packed_zst(lines)}}) {
+    const Corpus corpus({write(name, packed)}, Split::kAll);
+    EXPECT_EQ(texts(corpus), expected) << name;
+    EXPECT_EQ(corpus.files(), 1) << name;
+    if (std::string(name) == "t.jsonl") continue;
+    const fs::path damaged =
+        write("damaged-" + std::string(name), packed.substr(0, packed.size() / 2));
+    EXPECT_NE(complaint([&] { Corpus({damaged}, Split::kAll); }).find("damaged"),
+              std::string::npos);
+  }
+}
+
+TEST_F(CorpusTest, OfFewDocumentsTheEndsAreHeldOut) {
+  for (int i = 0; i < 3; ++i) {
+    write(std::to_string(i) + ".txt", std::string(100'000, static_cast<char>('a' + i)));
+  }
+  const Corpus train({dir_}, Split::kTrain), held_out({dir_}, Split::kHeldOut);
+  EXPECT_EQ(train.size(), 3u);
+  EXPECT_EQ(held_out.size(), 3u);
+  EXPECT_EQ(train.bytes() + held_out.bytes(), 300'000u);
+  EXPECT_NEAR(static_cast<double>(held_out.bytes()), 30'000, 3);
 }
 
 TEST_F(CorpusTest, ASingleFileIsCutBetweenCharacters) {
@@ -104,7 +189,7 @@ TEST_F(CorpusTest, ASingleFileIsCutBetweenCharacters) {
   const Corpus train({file}, Split::kTrain), held_out({file}, Split::kHeldOut);
   EXPECT_EQ(train.text(0) + held_out.text(0), whole);
   EXPECT_EQ(held_out.bytes() % 3, 0u);
-  EXPECT_NEAR(static_cast<double>(held_out.bytes()), 0.02 * static_cast<double>(whole.size()), 3);
+  EXPECT_NEAR(static_cast<double>(held_out.bytes()), 0.1 * static_cast<double>(whole.size()), 3);
 }
 
 TEST_F(CorpusTest, NothingToReadNamesTheFolder) {
@@ -137,6 +222,7 @@ TEST_F(CorpusTest, AFeedGivesEachDocumentOnceAnEpochInANewOrder) {
   for (const std::string& text : texts(corpus)) {
     epoch_tokens += static_cast<int64_t>(builtin().encode(text).size()) + 1;
   }
+  EXPECT_DOUBLE_EQ(estimated_tokens(corpus, builtin()), static_cast<double>(epoch_tokens));
   TokenFeed feed(corpus, builtin(), 0, 7);
   std::vector<int32_t> first(static_cast<size_t>(epoch_tokens)), second(first.size());
   feed.read(first);
@@ -187,10 +273,32 @@ TEST_F(CorpusTest, WindowsAreTheStreamCutUpAndCountItsBytes) {
     }
     EXPECT_EQ(windows.bytes[w], bytes) << "window " << w;
   }
-  const auto all = eval_windows(corpus, builtin(), 0, 32, 1 << 20);
-  EXPECT_EQ(all.tokens.size(), stream.size() / 32);
-  EXPECT_EQ(all.bytes.size(), all.tokens.size());
+  EXPECT_FALSE(windows.whole);
+  const auto full = eval_windows(corpus, builtin(), 0, 32, 1 << 20);
+  EXPECT_EQ(full.tokens.size(), stream.size() / 32);
+  EXPECT_EQ(full.bytes.size(), full.tokens.size());
+  const auto all = eval_windows(corpus, builtin(), 0, 32, 0);
+  EXPECT_TRUE(all.whole);
+  ASSERT_NE(stream.size() % 32, 1u);
+  EXPECT_EQ(all.total_tokens(), static_cast<int64_t>(stream.size()));
+  EXPECT_EQ(all.tokens.back().size(), stream.size() % 32) << "the last one may be short";
   EXPECT_THROW(eval_windows(corpus, builtin(), 0, 1 << 20, 1), Error);
+}
+
+// What a tokenizer lost of the text is no text that the model predicted.
+TEST_F(CorpusTest, TheUnknownTokenStandsForNoBytes) {
+  write("tokenizer/tokenizer.json",
+        R"({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": {"type": "Fuse"},
+            "model": {"type": "BPE", "vocab": {"<unk>": 0, "a": 1, "b": 2, "\n": 3},
+                      "merges": [], "unk_token": "<unk>"}})");
+  const Tokenizer tokenizer(dir_ / "tokenizer");
+  EXPECT_EQ(tokenizer.unknown_id(), 0);
+  const Corpus corpus({write("text.txt", "abzab\n")}, Split::kAll);
+  const EvalWindows windows = eval_windows(corpus, tokenizer, 3, 100, 0);
+  EXPECT_EQ(windows.tokens.at(0), (std::vector<int32_t>{1, 2, 0, 1, 2, 3, 3}));
+  EXPECT_EQ(windows.bytes.at(0), 3) << "the first token is given, <unk> and separators count 0";
+  EXPECT_EQ(builtin().unknown_id(), std::nullopt);
 }
 
 }  // namespace

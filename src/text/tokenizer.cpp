@@ -176,6 +176,8 @@ bool Tokenizer::is_special(int32_t id) const {
       pipeline_->added, [id](const AddedToken& token) { return token.special && token.id == id; });
 }
 
+std::optional<int32_t> Tokenizer::unknown_id() const { return pipeline_->model->unknown(); }
+
 std::string StreamDecoder::push(int32_t id) {
   pending_ += tokenizer_.token_bytes(id);
   if (strip_space_ && !pending_.empty()) {

@@ -48,6 +48,7 @@ class Tokenizer {
   int64_t vocab_size() const;                                     // largest id + 1
   std::optional<int32_t> token_id(std::string_view token) const;  // of an added token, by its text
   bool is_special(int32_t id) const;                              // a control token
+  std::optional<int32_t> unknown_id() const;  // what encode() makes of a text it has no token for
 
  private:
   std::unique_ptr<Pipeline> pipeline_;

@@ -1,6 +1,8 @@
 """The program as a user meets it: what it prints, its exit codes, its one-sentence errors."""
 
+import gzip
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -158,7 +160,7 @@ def test_ratios_reach_policies_by_budget_or_threshold(dmc):
         assert done.returncode == 0, done.stderr
         assert abs(json.loads(done.stdout)["compression_ratio"] - 3) < 0.5
     refused(dmc("eval", "-m", DENSE, "--policy", "h2o"), USAGE, "--policy", "budget", "cr")
-    refused(dmc("eval", "-m", DENSE, "--cr", 2), USAGE, "dense", "--policy")
+    refused(dmc("eval", "-m", DENSE, "--cr", 2), USAGE, "--cr", "dense", "policy")
     refused(dmc("eval", "-m", DMC_4X, "--policy", "dms"), USAGE, "retrofitted for dmc")
 
 
@@ -177,6 +179,35 @@ def test_eval_scores_the_built_in_held_out_set(dmc):
         assert score[key] > 0
     assert score["tokens"] == 2 * 2048
     assert score["compression_ratio"] == pytest.approx(score["tokens"] / score["slots"])
+
+
+def test_eval_scores_all_of_what_it_is_given(dmc, tmp_path):
+    """In every form that text comes in, and says how much it was."""
+    words = "def read(path):\n    return open(path).read()\n" * 40
+    plain, lines, packed = tmp_path / "a.txt", tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz"
+    plain.write_text(words)
+    lines.write_text(json.dumps({"text": words}) + "\n")
+    packed.write_bytes(gzip.compress(lines.read_bytes()))
+
+    def score(*flags):
+        done = dmc("eval", "-m", DMC_4X, *flags, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    whole = score("--data", plain, "--length", 64)
+    assert whole["whole"] and whole["files"] == 1
+    assert whole["windows"] == -(-whole["tokens"] // 64)
+    first_tokens = 8 * whole["windows"]  # a window's first token is given: a few bytes each
+    assert len(words) - first_tokens <= whole["bytes"] < len(words)
+    assert whole["perplexity"] == pytest.approx(math.exp(whole["loss"]))
+    for data in (lines, packed):
+        assert score("--data", data, "--length", 64)["loss"] == whole["loss"]
+    part = score("--data", plain, "--length", 64, "--windows", 3)
+    assert part["tokens"] == 3 * 64 and not part["whole"]
+    held_out = score("--data", plain, "--length", 64, "--held-out")
+    assert held_out["tokens"] < whole["tokens"] / 5
+    text = dmc("eval", "-m", DMC_4X, "--data", plain, "--length", 64).stdout
+    assert "1 file" in text and "all of it" in text and "perplexity" in text
 
 
 def test_bench_and_inspect_speak_json(dmc):

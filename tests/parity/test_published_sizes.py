@@ -53,7 +53,8 @@ CONFIGS = {
         num_attention_heads=16),
 }  # fmt: skip
 BUILT_IN_NAMES = ["llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3.2-1b",
-                  "mistral-7b"]  # fmt: skip
+                  "smollm2-135m", "mistral-7b", "qwen2.5-7b", "qwen2.5-0.5b", "qwen3-8b",
+                  "qwen3-32b"]  # fmt: skip
 
 
 def shapes_of(config):

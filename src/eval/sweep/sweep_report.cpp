@@ -11,6 +11,7 @@
 #include "base/join.h"
 #include "base/table.h"
 #include "eval/sweep/series.h"
+#include "report/html_table.h"
 #include "report/report_style.h"
 #include "report/report_text.h"
 #include "report/svg.h"
@@ -124,22 +125,25 @@ class Page {
     section(
         "Ahead at each ratio",
         "The policy with the best quality among those that reached the ratio (within a tenth).");
-    out_ << "<div class=\"card scroll\"><table>\n<thead><tr><th>task</th><th>uncompressed</th>";
-    for (int cr : wanted) out_ << "<th>" << cr << "×</th>";
-    out_ << "</tr></thead>\n<tbody>\n";
+    std::vector<std::string> headers = {"task", "uncompressed"};
+    for (int cr : wanted) headers.push_back(std::to_string(cr) + "×");
+    report::HtmlTable table(out_, headers);
     for (const SweepTask& task : tasks_) {
-      out_ << "<tr><td>" << report::escape_html(task.name) << "<small>"
-           << report::escape_html(metric_name(task)) << "</small></td>";
-      winner(task, [](const SweepPoint& p) { return p.record->cell.policy == "dense"; });
+      table.begin_row();
+      table.cell(report::escape_html(task.name) + "<small>" +
+                 report::escape_html(metric_name(task)) + "</small>");
+      table.cell(
+          winner(task, [](const SweepPoint& p) { return p.record->cell.policy == "dense"; }));
       for (int cr : wanted) {
-        winner(task, [cr](const SweepPoint& p) { return p.ratio >= 0.9 * cr; });
+        table.cell(winner(task, [cr](const SweepPoint& p) { return p.ratio >= 0.9 * cr; }));
       }
-      out_ << "</tr>\n";
     }
-    out_ << "</tbody></table></div>\n</section>\n";
+    table.end();
+    out_ << "</section>\n";
   }
 
-  void winner(const SweepTask& task, const std::function<bool(const SweepPoint&)>& counts) {
+  std::string winner(const SweepTask& task,
+                     const std::function<bool(const SweepPoint&)>& counts) const {
     const SweepPoint* best = nullptr;
     const SweepSeries* of = nullptr;
     for (const SweepSeries& series : task.series) {
@@ -151,15 +155,13 @@ class Page {
         of = &series;
       }
     }
-    if (best == nullptr) {
-      out_ << "<td>" << report::kDash << "</td>";
-      return;
-    }
-    out_ << "<td><span class=\"s" << color_of(best->record->cell.policy) % report::kColors << "\">"
-         << "<span class=\"chip\"></span></span>" << report::escape_html(of->policy);
+    if (best == nullptr) return report::kDash;
+    std::string html = "<span class=\"s" +
+                       std::to_string(color_of(best->record->cell.policy) % report::kColors) +
+                       "\"><span class=\"chip\"></span></span>" + report::escape_html(of->policy);
     const std::string apart = of->label.substr(of->policy.size());  // from others of the policy
-    if (!apart.empty()) out_ << "<small>" << report::escape_html(apart) << "</small>";
-    out_ << "<small>" << report::number(best->quality, 4) << "</small></td>";
+    if (!apart.empty()) html += "<small>" + report::escape_html(apart) + "</small>";
+    return html + "<small>" + report::number(best->quality, 4) + "</small>";
   }
 
   // --- Charts ---
@@ -300,27 +302,29 @@ class Page {
   void numbers() {
     if (tasks_.empty()) return;
     section("Every number", "A star marks the frontier.");
-    out_
-        << "<div class=\"card scroll\"><table>\n<thead><tr><th>task</th><th>policy</th><th>wanted"
-           "</th><th>reached</th><th>quality</th><th>std. error</th><th>bytes/token</th><th>decode "
-           "tok/s</th></tr></thead>\n<tbody>\n";
+    report::HtmlTable table(out_, {"task", "policy", "model", "wanted", "reached", "quality",
+                                   "std. error", "bytes/token", "decode tok/s"});
     for (const SweepTask& task : tasks_) {
       for (const SweepSeries& series : task.series) {
-        for (const SweepPoint& point : series.points) row(task, series, point);
+        for (const SweepPoint& point : series.points) row(table, task, series, point);
       }
     }
-    out_ << "</tbody></table></div>\n</section>\n";
+    table.end();
+    out_ << "</section>\n";
   }
 
-  void row(const SweepTask& task, const SweepSeries& series, const SweepPoint& p) {
-    out_ << "<tr><td>" << report::escape_html(task.name) << "</td><td>"
-         << report::escape_html(series.label) << "</td><td>"
-         << report::escape_html(model_name(series.model)) << "</td><td>"
-         << (series.policy == "dense" ? report::kDash : ratio_text(p.record->cell.cr))
-         << "</td><td>" << report::number(p.ratio, 2) << "</td><td"
-         << (p.on_frontier ? " class=\"best\"" : "") << ">" << report::number(p.quality, 4)
-         << "</td><td>" << report::number(p.error, 4) << "</td><td>" << report::number(p.bytes, 0)
-         << "</td><td>" << report::rate(p.decode) << "</td></tr>\n";
+  static void row(report::HtmlTable& table, const SweepTask& task, const SweepSeries& series,
+                  const SweepPoint& p) {
+    table.begin_row();
+    table.cell(report::escape_html(task.name));
+    table.cell(report::escape_html(series.label));
+    table.cell(report::escape_html(model_name(series.model)));
+    table.cell(series.policy == "dense" ? report::kDash : ratio_text(p.record->cell.cr));
+    table.cell(report::number(p.ratio, 2));
+    table.cell(report::number(p.quality, 4), p.on_frontier ? "best" : "");
+    table.cell(report::number(p.error, 4));
+    table.cell(report::number(p.bytes, 0));
+    table.cell(report::rate(p.decode));
   }
 
   const std::vector<SweepRecord>& records_;

@@ -8,6 +8,7 @@
 #include "eval/data_file.h"
 #include "eval/log_probs.h"
 #include "eval/tasks/statistics.h"
+#include "text/packed_file.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -49,14 +50,14 @@ size_t sentence_end(const text::Tokenizer& tokenizer, std::span<const int32_t> h
 }
 
 std::string read_haystack(const fs::path& path) {
-  if (!fs::is_directory(path)) return read_data_file(path);
+  if (!fs::is_directory(path)) return text::read_unpacked(path);
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(path)) {
     if (entry.path().extension() == ".txt") files.push_back(entry.path());
   }
   std::ranges::sort(files);
   std::string text;
-  for (const fs::path& file : files) text += read_data_file(file) + "\n";
+  for (const fs::path& file : files) text += text::read_unpacked(file) + "\n";
   return text;
 }
 

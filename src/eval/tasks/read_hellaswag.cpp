@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "eval/data_file.h"
 #include "eval/tasks/readers.h"
+#include "text/packed_file.h"
 #include "text/strings.h"
 
 namespace dmc::eval {
@@ -49,7 +50,7 @@ std::string last_sentence_capitalized(std::string context) {
 }
 
 std::vector<ChoiceItem> read_text_form(const fs::path& file) {
-  const std::string content = read_data_file(file);
+  const std::string content = text::read_unpacked(file);
   const std::vector<std::string_view> lines = text::split_lines(content);
   constexpr size_t kLines = 2 + kEndings;
   std::vector<ChoiceItem> items;

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "eval/data_file.h"
 #include "eval/tasks/readers.h"
+#include "text/packed_file.h"
 #include "text/strings.h"
 
 namespace dmc::eval {
@@ -35,7 +36,7 @@ Question make_question(const std::vector<std::string>& row, const std::string& w
 }
 
 std::vector<Question> read_questions(const fs::path& file) {
-  const auto rows = parse_csv(read_data_file(file), file.string());
+  const auto rows = parse_csv(text::read_unpacked(file), file.string());
   std::vector<Question> questions;
   for (size_t i = 0; i < rows.size(); ++i) {
     if (i == 0 && rows[i].back() == "answer") continue;  // a header

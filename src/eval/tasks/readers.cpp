@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "eval/data_file.h"
 #include "eval/tasks/instruction_form.h"
+#include "text/packed_file.h"
 #include "text/strings.h"
 
 namespace dmc::eval {
@@ -72,7 +73,7 @@ ChoiceItem winogrande_record(const Record& record) {
 
 std::vector<ChoiceItem> read_piqa(const fs::path& file) {
   const fs::path labels_file = file.parent_path() / (file.stem().string() + "-labels.lst");
-  const std::string labels_text = read_data_file(labels_file);
+  const std::string labels_text = text::read_unpacked(labels_file);
   const std::vector<std::string_view> labels = text::split_lines(labels_text);
   const std::vector<Record> records = read_json_lines(file);
   if (labels.size() != records.size()) {

@@ -62,6 +62,7 @@ class BpeModel : public PieceModel {
   // The texts of `vocabulary` are the bytes that the tokens stand for.
   BpeModel(Vocabulary vocabulary, MergeTable merges, const BpeOptions& options);
   void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+  std::optional<int32_t> unknown() const override { return options_.unknown; }
 
  private:
   std::vector<int32_t> first_symbols(std::string_view piece) const;

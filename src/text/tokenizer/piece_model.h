@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -12,6 +13,9 @@ class PieceModel {
   virtual ~PieceModel() = default;
   // Appends the ids of `piece`, valid UTF-8 and not empty. Safe to call from many threads.
   virtual void encode(std::string_view piece, std::vector<int32_t>* ids) const = 0;
+  // What encode() appends for a text that it has no token for; none: it always has one, or drops
+  // it.
+  virtual std::optional<int32_t> unknown() const = 0;
 };
 
 }  // namespace dmc::text

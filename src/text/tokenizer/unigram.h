@@ -24,6 +24,7 @@ class UnigramModel : public PieceModel {
   // `unknown`, once for a run of them.
   UnigramModel(const std::vector<Token>& tokens, int32_t unknown, std::vector<int32_t> byte_tokens);
   void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+  std::optional<int32_t> unknown() const override { return unknown_; }
 
  private:
   ByteTrie trie_;             // values are ids

@@ -13,6 +13,7 @@ class WordPieceModel : public PieceModel {
   // A word with more than `longest_word` characters, or one that no tokens spell, is `unknown`.
   WordPieceModel(Vocabulary vocabulary, int32_t unknown, std::string prefix, size_t longest_word);
   void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+  std::optional<int32_t> unknown() const override { return unknown_; }
 
  private:
   Vocabulary vocabulary_;
