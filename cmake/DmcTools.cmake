@@ -1,7 +1,9 @@
 # Optional accelerators of the build itself: used where they are installed, never required.
 find_program(DMC_CCACHE ccache)
 if(DMC_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${DMC_CCACHE})
+  # Without this ccache gives up on sources that use a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER env
+      "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime" ${DMC_CCACHE})
 endif()
 find_program(DMC_MOLD mold)
 if(DMC_MOLD)

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <functional>
-#include <span>
 #include <string_view>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -18,9 +18,9 @@ using Setup = std::function<int()> (*)(CLI::App& app);
 struct Command {
   std::string_view name;
   std::string_view summary;  // one line for `dmc --help`
-  Setup setup;
+  Setup setup = nullptr;     // null: dmc-train has it (training_program.h)
 };
 
-std::span<const Command> commands();  // command_table.cpp
+std::vector<Command> commands();  // of this program: command_table.cpp, or dmc-train's
 
 }  // namespace dmc::cli

@@ -1,4 +1,5 @@
 #include "cli/commands.h"
+#include "cli/training_program.h"
 
 namespace dmc::cli {
 namespace {
@@ -11,14 +12,15 @@ constexpr Command kCommands[] = {
     {"bench", "measure speed and cache size, dense against compressed", setup_bench},
     {"inspect", "show a model's facts and its compression by layer and head", setup_inspect},
     {"plan", "tell the memory a model takes, from its shape alone", setup_plan},
-    {"retrofit", "teach a dense model to compress its own KV cache", setup_retrofit},
-    {"train", "train a model without compression", setup_train},
-    {"convert", "change a model's dtype or KV heads, or make it dense again", setup_convert},
-    {"demo", "retrofit the built-in model live and compare; writes report.html", setup_demo},
 };
 
 }  // namespace
 
-std::span<const Command> commands() { return kCommands; }
+std::vector<Command> commands() {
+  std::vector<Command> all(std::begin(kCommands), std::end(kCommands));
+  const std::vector<Command> training = training_commands();
+  all.insert(all.end(), training.begin(), training.end());
+  return all;
+}
 
 }  // namespace dmc::cli

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/suggest.h"
+#include "cli/training_program.h"
 
 namespace {
 
@@ -101,8 +102,11 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   std::map<const CLI::App*, std::function<int()>> runs;
   for (const dmc::cli::Command& command : dmc::cli::commands()) {
+    if (command.setup == nullptr && argc > 1 && command.name == argv[1]) {
+      return guarded([&]() -> int { dmc::cli::become_training_program(argv); });
+    }
     CLI::App* sub = app.add_subcommand(std::string(command.name), std::string(command.summary));
-    runs[sub] = command.setup(*sub);
+    if (command.setup != nullptr) runs[sub] = command.setup(*sub);
   }
   try {
     app.parse(argc, argv);

@@ -85,9 +85,12 @@ fs::path shipped_model(const std::string& name) {
   const fs::path here = fs::path("models") / name;
   if (fs::exists(here)) return here;
   std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  const fs::path beside = program.parent_path() / "../../models" / name;  // build/bin/dmc
-  return fs::exists(beside) ? fs::weakly_canonical(beside) : here;
+  const fs::path folder = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  // Of build/bin, and of bin and libexec/dmc where the programs are installed.
+  for (const char* models : {"../../models", "../share/dmc/models", "../../share/dmc/models"}) {
+    if (fs::exists(folder / models / name)) return fs::weakly_canonical(folder / models / name);
+  }
+  return here;
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name) {

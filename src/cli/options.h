@@ -50,7 +50,7 @@ std::string slot_precision_problem(const std::string& name);  // a sentence; emp
 DType precision(const std::string& name);
 
 // The model directory models/NAME that comes with the program: under the working directory, or
-// beside the build the program lies in.
+// beside the build the program lies in, or where they were installed with it.
 std::filesystem::path shipped_model(const std::string& name);
 
 // Error(kInvalidArgument) if the model's folder does not exist.

@@ -8,7 +8,7 @@
 #include "base/join.h"
 #include "base/named.h"
 #include "cli/commands.h"
-#include "cli/train_options.h"
+#include "cli/torch/train_options.h"
 #include "train/loss.h"
 #include "train/method.h"
 

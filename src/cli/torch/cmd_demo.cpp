@@ -12,7 +12,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
-#include "cli/train_options.h"
+#include "cli/torch/train_options.h"
 #include "engine/generate.h"
 #include "eval/score.h"
 #include "report/report.h"

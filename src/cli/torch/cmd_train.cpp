@@ -1,6 +1,6 @@
 // dmc train: language modelling without compression, from random weights or from a model.
 #include "cli/commands.h"
-#include "cli/train_options.h"
+#include "cli/torch/train_options.h"
 #include "train/stage.h"
 
 namespace dmc::cli {

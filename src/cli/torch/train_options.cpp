@@ -1,4 +1,4 @@
-#include "cli/train_options.h"
+#include "cli/torch/train_options.h"
 
 #include <ATen/Context.h>
 #include <malloc.h>
