@@ -11,12 +11,16 @@
 
 namespace dmc::train {
 
-void require_equal_shares(const TrainOptions& options, const dist::Group& group) {
-  if (options.batch % group.size() == 0) return;
-  const std::string ranks = std::to_string(group.size());
+void require_equal_shares(const TrainOptions& options, int ranks) {
+  const int64_t shares = ranks * options.accumulate;
+  if (options.batch % shares == 0) return;
+  std::string by;
+  if (ranks > 1) by += std::to_string(ranks) + " processes";
+  if (ranks > 1 && options.accumulate > 1) by += " in ";
+  if (options.accumulate > 1) by += std::to_string(options.accumulate) + " parts";
   throw invalid_argument("batch", std::to_string(options.batch) +
-                                      " sequences cannot be shared by " + ranks +
-                                      " processes; give a multiple of " + ranks);
+                                      " sequences cannot be shared by " + by +
+                                      "; give a multiple of " + std::to_string(shares));
 }
 
 // Neighbouring rows of one stream would be parts of one file, and a batch that much alike makes a

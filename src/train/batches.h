@@ -10,8 +10,8 @@
 
 namespace dmc::train {
 
-// Error(kInvalidArgument) naming --batch if the ranks cannot have equally many rows.
-void require_equal_shares(const TrainOptions& options, const dist::Group& group);
+// Error(kInvalidArgument) naming --batch if so many ranks cannot have equally many rows, in parts.
+void require_equal_shares(const TrainOptions& options, int ranks);
 
 class Batches {
  public:

@@ -18,6 +18,7 @@ class DecisionTraining : public TrainAttention {
   void begin_step(const StepInfo& info) override;
   at::Tensor extra_loss() override;
   at::Tensor decided_fraction() const override;
+  at::Tensor served_fraction() const override;
   double wanted_cr() const override { return wanted_cr_; }
   std::vector<std::vector<double>> cr_by_head() const override;
 
@@ -32,20 +33,24 @@ class DecisionTraining : public TrainAttention {
   int64_t window() const { return options_.window; }
 
  private:
-  void count(const at::Tensor& logit_BTK);
+  at::Tensor counted(const at::Tensor& x_BTK) const;
+  void count(const at::Tensor& logit_BTK, const at::Tensor& bare_BTK);
   at::Tensor logistic_noise(int64_t layer, at::IntArrayRef shape_BTK) const;
   at::Tensor fractions_of_batch();
 
   const RetrofitOptions options_;
   const bool ramp_;
+  const int64_t delay_;  // tokens for which one that was decided against is still kept
+  const double may_go_;  // the share of a sequence that is not among its last `delay_` tokens
   const at::Device device_;
   const DecisionSource source_;
   nn::Rope rope_;
   StepInfo info_;
   double noise_ = 1.0;
   double wanted_cr_ = 1.0;
-  std::vector<at::Tensor> decided_fractions_;  // [K] for each layer, differentiable; of these rows
-  at::Tensor decided_LK_;                      // [layers, K], of the whole batch
+  // [K] for each layer; of these rows. Differentiable with noise, not as they are served.
+  std::vector<at::Tensor> decided_fractions_, served_fractions_;
+  at::Tensor decided_LK_, served_LK_;  // [layers, K], of all ranks
 };
 
 }  // namespace dmc::train

@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/human.h"
 #include "base/named.h"
 #include "policy/policy.h"
 #include "train/method.h"
@@ -46,6 +47,13 @@ void require_window(const TrainOptions& options) {
   if (policy::find_policy(method->name)->late && window >= options.length - 1) {
     refuse("leaves nothing to drop in sequences of " + std::to_string(options.length) +
            " tokens; give a smaller one or a larger --length");
+  }
+  const double least = static_cast<double>(window + 1),
+               length = static_cast<double>(options.length);
+  if (policy::find_policy(method->name)->late && least * options.retrofit.target_cr > length) {
+    refuse("keeps so many of " + std::to_string(options.length) + " tokens that a ratio of " +
+           fixed(options.retrofit.target_cr, 2) +
+           " cannot be reached; give a smaller one, a larger --length or a smaller --cr");
   }
 }
 

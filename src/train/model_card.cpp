@@ -1,5 +1,6 @@
 #include "train/model_card.h"
 
+#include <cmath>
 #include <sstream>
 
 #include "base/human.h"
@@ -20,6 +21,21 @@ void print_heads(std::ostream& out, const std::vector<std::vector<double>>& cr_b
   out << "\n";
 }
 
+void print_verdict(std::ostream& out, const Verdict& verdict) {
+  out << "| compression ratio on held-out text | " << fixed(verdict.result().cr, 2) << " |\n\n"
+      << "## On held-out text\n\n"
+      << verdict.text << ", with the cache compressed.\n\n"
+      << "| | compression ratio | loss (nats a token) | perplexity |\n|---|---|---|---|\n";
+  for (const Verdict::Line& line : verdict.lines) {
+    out << "| " << line.what << " | " << fixed(line.cr, 2) << " | " << fixed(line.loss, 4) << " | "
+        << fixed(std::exp(line.loss), 2) << " |\n";
+  }
+  out << "\n"
+      << verdict.advice << "\n\n## Compression ratio by layer and KV head\n\n"
+      << "On the same text.\n\n";
+  print_heads(out, verdict.result().cr_by_head);
+}
+
 }  // namespace
 
 std::string to_markdown(const ModelCard& card) {
@@ -37,7 +53,9 @@ std::string to_markdown(const ModelCard& card) {
       << "| decisions are taken by | " << card.decisions << " |\n"
       << "| " << card.method->window << " | " << card.window << " tokens |\n"
       << "| compression ratio aimed at | " << fixed(card.target_cr, 2) << " |\n";
-  if (!card.cr_by_head.empty()) {
+  if (!card.verdict.empty()) {
+    print_verdict(out, card.verdict);
+  } else if (!card.cr_by_head.empty()) {
     out << "| in the last training step | " << fixed(card.measured_cr, 2) << " |\n"
         << "| loss in the last training step | " << fixed(card.loss, 4) << " nats a token |\n\n"
         << "## Compression ratio by layer and KV head\n\nIn the last training step.\n\n";

@@ -36,6 +36,24 @@ TEST(ModelCard, SaysWhatTheMethodDoes) {
   }
 }
 
+TEST(ModelCard, AVerdictTakesThePlaceOfTheLastStep) {
+  ModelCard card;
+  card.measured_cr = 4.43;
+  card.cr_by_head = {{9.0}};
+  card.verdict = {{{"start", 1.0, 1.5, {{1.0}}}, {"retrofitted", 2.38, 1.6, {{2.5}}}},
+                  "32 windows of 512 tokens",
+                  "Use the retrofitted model."};
+  const std::string text = to_markdown(card);
+  for (const char* part :
+       {"| compression ratio on held-out text | 2.38 |", "32 windows of 512 tokens",
+        "| start | 1.00 | 1.5000 | 4.48 |", "| retrofitted | 2.38 | 1.6000 | 4.95 |",
+        "Use the retrofitted model.", "| 0 | 2.50 |"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(text.find("4.43"), std::string::npos);
+  EXPECT_EQ(text.find("9.00"), std::string::npos);
+}
+
 TEST(ModelCard, LeavesOutWhatIsNotKnown) {
   const std::string text = to_markdown({});
   EXPECT_EQ(text.find("layer"), std::string::npos);

@@ -12,6 +12,11 @@ int64_t TrainOptions::total_steps() const {
   return total;
 }
 
+int32_t TrainOptions::separator(const model::ModelConfig& config) const {
+  if (eos_token_id) return static_cast<int32_t>(*eos_token_id);
+  return model::document_separator(config, model_dir);
+}
+
 std::string TrainOptions::identity_json() const {
   nlohmann::json stage_list = nlohmann::json::array();
   for (const StageRun& run : stages) {
@@ -24,6 +29,7 @@ std::string TrainOptions::identity_json() const {
       {"data", sources},
       {"fresh", fresh},
       {"batch", batch},
+      {"accumulate", accumulate},
       {"length", length},
       {"learning_rate", learning_rate},
       {"final_learning_rate", final_learning_rate},
@@ -35,6 +41,7 @@ std::string TrainOptions::identity_json() const {
       {"epsilon", epsilon},
       {"clip", clip},
       {"seed", seed},
+      {"eos_token_id", eos_token_id.value_or(-1)},
       {"method", retrofit.method},
       {"decisions", retrofit.decisions},
       {"train_base", retrofit.train_base},

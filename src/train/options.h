@@ -4,8 +4,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "model/model_config.h"
 
 namespace dmc::train {
 
@@ -41,12 +44,16 @@ struct TrainOptions {
   std::vector<StageRun> stages;
   bool fresh = false;  // random weights instead of the model's
   int64_t batch = 4;   // sequences a step
+  // Parts that each rank's share of a batch is computed in, one after the other: so many times less
+  // memory for activations.
+  int64_t accumulate = 1;
   int64_t length = 2048;
   double learning_rate = 3e-4, final_learning_rate = 3e-5;
   int64_t warmup_steps = 20;
   int64_t decay_steps = 0;  // the learning rate's cosine decay spans the last so many steps
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-5, clip = 1.0;
   uint64_t seed = 1;
+  std::optional<int64_t> eos_token_id;  // what separates documents; not given: the model's
   RetrofitOptions retrofit;
   std::string weights_dtype = "f32";  // of the model that is written at the end
 
@@ -55,10 +62,14 @@ struct TrainOptions {
   std::string precision;           // of products: f32 or bf16; empty: bf16 on CUDA, f32 on the CPU
   std::string command;             // the command line, for the model card
   int64_t checkpoint_every = 100;  // steps
+  int64_t evaluate_every = 0;      // steps; 0: not on the way
   bool resume = false;
+  bool overwrite = false;  // what an earlier run left in out_dir
 
   int64_t total_steps() const;
   bool adapter_alone() const { return retrofit.decisions == "adapter" && !retrofit.train_base; }
+  // The token that separates documents of a text for this model. Errors as document_separator().
+  int32_t separator(const model::ModelConfig& config) const;
   std::string identity_json() const;  // the values above that define the run
 };
 

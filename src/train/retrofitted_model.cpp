@@ -73,6 +73,7 @@ ModelCard card_of(const nn::Decoder& model, const TrainOptions& options,
   card.length = options.length;
   card.loss = state.last.loss;
   card.cr_by_head = state.cr_by_head;
+  card.verdict = state.verdict;
   card.command = options.command;
   return card;
 }
@@ -88,10 +89,15 @@ void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
       model::DmcConfig{state.target_cr, retrofit.window, retrofit.offset, state.stage,
                        state.tokens,    options.length,  retrofit.method, retrofit.decisions};
   fs::create_directories(dir);
-  write_file_atomically(dir / "README.md", to_markdown(card_of(served, options, state)));
+  write_card(served, options, state, dir);
   served.save(dir, {nn::float_type(options.weights_dtype)});
   if (options.adapter_alone()) nn::save_adapter(served, dir / kAdapterFile);
   model::copy_companions(options.model_dir, dir);
+}
+
+void write_card(const nn::Decoder& model, const TrainOptions& options, const RetrofitState& state,
+                const fs::path& dir) {
+  write_file_atomically(dir / "README.md", to_markdown(card_of(model, options, state)));
 }
 
 std::string ratio_folder(double cr) {

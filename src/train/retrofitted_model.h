@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nn/decoder.h"
+#include "train/model_card.h"
 #include "train/options.h"
 #include "train/step_log.h"
 
@@ -20,12 +21,17 @@ struct RetrofitState {
   // Of the last step; nothing, if a resumed run had none left to do.
   StepRecord last;
   std::vector<std::vector<double>> cr_by_head;  // TrainAttention::cr_by_head
+  Verdict verdict;                              // empty: not known (yet)
 };
 
 // Writes the model as it is served, with the factor on its decisions folded in; `model` itself
 // stays as it is trained.
 void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
                        const RetrofitState& state, const std::filesystem::path& dir);
+
+// Its model card alone.
+void write_card(const nn::Decoder& model, const TrainOptions& options, const RetrofitState& state,
+                const std::filesystem::path& dir);
 
 // Name of the folder in OUT for the model of a ratio on the way (--save-at-cr): "cr-2", "cr-2.5".
 std::string ratio_folder(double cr);

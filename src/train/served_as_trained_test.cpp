@@ -36,16 +36,23 @@ std::vector<int32_t> random_tokens() {
   return tokens;
 }
 
-// [tokens][vocabulary], from the finetune stage at a step when the noise has gone.
-std::vector<float> trained_logits(const nn::Decoder& model, const TrainOptions& options,
-                                  const std::vector<int32_t>& tokens) {
+struct Trained {
+  std::vector<float> logits;  // [tokens][vocabulary]
+  double cr;
+};
+
+// From the finetune stage at a step when the noise has gone.
+Trained trained(const nn::Decoder& model, const TrainOptions& options,
+                const std::vector<int32_t>& tokens) {
   const at::NoGradGuard no_grad;
   const auto attention = find_stage("finetune")->attention(model.config(), options);
   attention->begin_step({9, 10, 9, 1, 1.0});
   const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
   const at::Tensor logits =
       model.logits(model.hidden(ids.unsqueeze(0), *attention)).flatten().contiguous();
-  return {logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()};
+  attention->extra_loss();
+  return {{logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()},
+          1.0 / (1.0 - attention->served_fraction().item<double>())};
 }
 
 nn::Decoder random_model(model::ModelConfig config, const RetrofitOptions& retrofit) {
@@ -83,7 +90,7 @@ TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
   const std::vector<int32_t> tokens = random_tokens();
   for (const model::ModelConfig& config : nn::tiny_configs()) {
     nn::Decoder model = random_model(config, options.retrofit);
-    const std::vector<float> expected = trained_logits(model, options, tokens);
+    const auto [expected, cr] = trained(model, options, tokens);
     runtime::DecoderRunner runner(served(model, options), {.chunk = 25});
     EXPECT_EQ(runner.policy().name, options.retrofit.method);
 
@@ -97,6 +104,7 @@ TEST_P(ServedAsTrained, InOnePassAndTokenByToken) {
     }
     expect_near(stepwise, expected, config.model_type + ", decoding");
     EXPECT_EQ(runner.cache().slots(whole), runner.cache().slots(steps));
+    EXPECT_NEAR(runner.compression_ratio(whole), cr, 1e-4 * cr) << config.model_type;
     EXPECT_GT(runner.compression_ratio(whole), 1.2) << "the test needs a model that decides";
   }
 }

@@ -23,20 +23,25 @@ struct StepInfo {
   uint64_t seed = 0;                // of the run; noise is drawn from (seed, global_step, layer)
   double compression_weight = 0.0;  // of the compression loss, see policy::adapted_weight
   dist::Group* group = &dist::alone();  // whose ranks have equally many rows of the batch each
+  int64_t part = 0, parts = 1;          // of this rank's rows, computed one after the other
 };
 
-// Attention of one stage, told about each step; gathers what the stage's own loss needs.
+// Attention of one stage, told about each step (about each part of it, where there are several);
+// gathers what the stage's own loss needs.
 class TrainAttention : public nn::AttentionStrategy {
  public:
   virtual void begin_step(const StepInfo&) {}
   // After the forward pass: added to the language-model loss; undefined if the stage has none. Its
-  // value is that of the whole batch; the gradient is one whose mean over the ranks is its own. A
-  // collective, called once a step.
+  // value is that of the part's rows on all ranks; the gradient is one whose mean over the ranks is
+  // its own. A collective, called once a part.
   virtual at::Tensor extra_loss() { return {}; }
-  // After extra_loss: of the batch's tokens that merged or went, [] on the device; undefined: none.
+  // After extra_loss, [] on the device; undefined: none. Of the part's tokens that had merged or
+  // gone at the end of their sequences, by decisions with noise, which the loss is about, and
+  // without, as the model would take them when it is used.
   virtual at::Tensor decided_fraction() const { return {}; }
+  virtual at::Tensor served_fraction() const { return {}; }
   virtual double wanted_cr() const { return 1.0; }
-  // Likewise by [layer][KV head]; empty before the first step and for a stage without decisions.
+  // Of the latter by [layer][KV head]; empty before the first step and without decisions.
   virtual std::vector<std::vector<double>> cr_by_head() const { return {}; }
 };
 

@@ -20,6 +20,10 @@ std::string to_line(const StepRecord& r) {
                                  {"gradient_norm", r.gradient_norm},
                                  {"tokens", r.tokens},
                                  {"tokens_per_second", r.tokens_per_second}};
+  if (r.held_out) {
+    line["held_out_loss"] = r.held_out->loss;
+    line["held_out_cr"] = r.held_out->cr;
+  }
   if (!r.saved.empty()) line["saved"] = r.saved;
   return line.dump();
 }

@@ -27,6 +27,7 @@
 #include "train/loss.h"
 #include "train/method.h"
 #include "train/optimizer.h"
+#include "train/out_dir.h"
 #include "train/placement.h"
 #include "train/retrofitted_model.h"
 #include "train/stage.h"
@@ -99,18 +100,18 @@ std::vector<double> read_back(const std::vector<at::Tensor>& numbers, at::Device
 
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, const std::function<bool()>& interrupted, dist::Group& group)
+  Trainer(const TrainOptions& options, const std::function<bool()>& interrupted, dist::Group& group,
+          const Judge& judge)
       : options_(options),
         interrupted_(interrupted),
         group_(group),
+        judge_(judge),
         model_(model_to_train(options)),
         optimizer_(model_.parameters(), options, group),
         tokenizer_(options.model_dir),
         corpus_(options.data.empty() ? text::builtin_corpus(text::Split::kTrain) : options.data,
                 text::Split::kTrain),
-        batches_(corpus_, tokenizer_, model::document_separator(model_.config(), options.model_dir),
-                 options, group) {
-    model::require_context(model_.config(), "length", options.length);
+        batches_(corpus_, tokenizer_, options.separator(model_.config()), options, group) {
     progress_.compression_weight = options.retrofit.compression_weight;
     if (!options.retrofit.distill.empty()) {
       // A base that does not train is its own teacher.
@@ -136,6 +137,7 @@ class Trainer {
         // Done with the stage's last step, so that a checkpoint never falls between the two.
         if (progress_.step == stage_end && run.stage->finish) run.stage->finish(model_, options_);
         save_passed_ratios(*attention, &record);
+        evaluate(run, &record);
         if (log) log->write(record);
         last_ = record;
         if (on_step) on_step(record);
@@ -155,34 +157,37 @@ class Trainer {
  private:
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
     const Stopwatch watch;
-    attention.begin_step({step_in_stage, run.steps, progress_.step, options_.seed,
-                          progress_.compression_weight, &group_});
+    StepInfo info{
+        step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight,
+        &group_};
+    info.parts = options_.accumulate;
     const at::Tensor batch = nn::copied_to(device_of(options_), batches_.next());
-    const Losses losses = backward(batch, attention);
+    const StepMeans means = backward_in_parts(batch, info, attention);
     StepRecord record;
     record.stage = run.stage->name;
     record.learning_rate = policy::learning_rate(
         progress_.step, options_.total_steps(), options_.warmup_steps, options_.decay_steps,
         options_.learning_rate, options_.final_learning_rate);
     const std::vector<double> numbers =
-        read_back({losses.token.language_model, losses.token.divergence, losses.extra,
-                   optimizer_.step(record.learning_rate), attention.decided_fraction(),
+        read_back({means.language_model, means.divergence, means.extra,
+                   optimizer_.step(record.learning_rate), means.decided, means.served,
                    at::full({}, interrupted_() ? 1.0 : 0.0, batch.options().dtype(at::kDouble))},
                   batch.device(), group_);
     record.loss = numbers[0];
     record.divergence = numbers[1];
     record.extra_loss = numbers[2];
     record.gradient_norm = numbers[3];
-    record.cr = 1.0 / (1.0 - numbers[4]);
-    stop_ = numbers[5] > 0.0;
+    record.cr = 1.0 / (1.0 - numbers[5]);
+    stop_ = numbers[6] > 0.0;
     if (!std::isfinite(record.loss + record.divergence)) {
       throw internal_error("the loss is not finite at step " + std::to_string(progress_.step + 1) +
                            "; resume from the last checkpoint with a lower --lr");
     }
     record.wanted_cr = attention.wanted_cr();
     record.compression_weight = progress_.compression_weight;
-    progress_.compression_weight = policy::adapted_weight(
-        progress_.compression_weight, options_.retrofit.weight_gain, record.wanted_cr, record.cr);
+    progress_.compression_weight =
+        policy::adapted_weight(progress_.compression_weight, options_.retrofit.weight_gain,
+                               record.wanted_cr, 1.0 / (1.0 - numbers[4]));
 
     progress_.step += 1;
     progress_.tokens += options_.batch * options_.length;
@@ -193,12 +198,45 @@ class Trainer {
     return record;
   }
 
+  // Of a step, each [] or undefined: none.
+  struct StepMeans {
+    at::Tensor language_model, divergence, extra, decided, served;
+
+    void add(const at::Tensor& x, at::Tensor StepMeans::*sum, int64_t parts) {
+      if (!x.defined()) return;
+      const at::Tensor share = x.detach() / static_cast<double>(parts);
+      this->*sum = (this->*sum).defined() ? this->*sum + share : share;
+    }
+  };
+
+  // The gradient of a batch is the mean of its parts' gradients.
+  StepMeans backward_in_parts(const at::Tensor& batch, StepInfo info, TrainAttention& attention) {
+    StepMeans means;
+    const int64_t rows = batch.size(0) / info.parts;
+    for (info.part = 0; info.part < info.parts; ++info.part) {
+      attention.begin_step(info);
+      const Losses losses = backward(batch.narrow(0, info.part * rows, rows), attention);
+      means.add(losses.token.language_model, &StepMeans::language_model, info.parts);
+      means.add(losses.token.divergence, &StepMeans::divergence, info.parts);
+      means.add(losses.extra, &StepMeans::extra, info.parts);
+      means.add(attention.decided_fraction(), &StepMeans::decided, info.parts);
+      means.add(attention.served_fraction(), &StepMeans::served, info.parts);
+    }
+    if (info.parts > 1) {
+      for (const auto& [name, parameter] : model_.parameters()) {
+        if (parameter.grad().defined()) parameter.mutable_grad() /= info.parts;
+      }
+    }
+    return means;
+  }
+
   struct Losses {
     TokenLoss token;
     at::Tensor extra;  // of the stage; undefined: none
   };
 
-  // Gradients of all that the step minimizes, and how much that is.
+  // Gradients of all that a part of a step minimizes, added to those that are there, and how much
+  // that is.
   Losses backward(const at::Tensor& batch, TrainAttention& attention) {
     const at::Tensor inputs = batch.narrow(1, 0, options_.length);
     const at::Tensor targets = batch.narrow(1, 1, options_.length);
@@ -233,9 +271,31 @@ class Trainer {
       if (!group_.is_first()) continue;
       write_retrofitted(
           model_, options_,
-          {record->stage, ratios[next], record->tokens, *record, attention.cr_by_head()},
+          {record->stage, ratios[next], record->tokens, *record, attention.cr_by_head(), {}},
           options_.out_dir / record->saved);
     }
+  }
+
+  void evaluate(const StageRun& run, StepRecord* record) {
+    if (options_.evaluate_every == 0 || progress_.step % options_.evaluate_every != 0) return;
+    if (!judge_.measure || !group_.is_first() || run.stage->finish != nullptr) return;
+    const fs::path folder = options_.out_dir / "being-measured";
+    write_served(std::string(run.stage->name), *record, folder);
+    record->held_out = judge_.measure(folder);
+    fs::remove_all(folder);
+  }
+
+  // The model of this moment as it is served.
+  void write_served(const std::string& stage, const StepRecord& record, const fs::path& folder) {
+    if (is_retrofit(options_)) {
+      write_retrofitted(model_, options_,
+                        {stage, options_.retrofit.target_cr, progress_.tokens, record, {}, {}},
+                        folder);
+      return;
+    }
+    fs::create_directories(folder);
+    model_.save(folder, {nn::float_type(options_.weights_dtype)});
+    model::copy_companions(options_.model_dir, folder);
   }
 
   void save() {
@@ -244,23 +304,28 @@ class Trainer {
   }
 
   void write_model() {
-    if (is_retrofit(options_)) {
-      save();  // should writing the model fail, nothing is lost
-      if (!group_.is_first()) return;
-      const std::string stage(options_.stages.back().stage->name);
-      write_retrofitted(model_, options_,
-                        {stage, options_.retrofit.target_cr, progress_.tokens, last_, cr_by_head_},
-                        options_.out_dir);
+    if (!is_retrofit(options_)) {
+      if (group_.is_first()) write_served("", {}, options_.out_dir);
       return;
     }
+    save();  // should writing the model fail, nothing is lost
     if (!group_.is_first()) return;
-    model_.save(options_.out_dir, {nn::float_type(options_.weights_dtype)});
-    model::copy_companions(options_.model_dir, options_.out_dir);
+    RetrofitState state{std::string(options_.stages.back().stage->name),
+                        options_.retrofit.target_cr,
+                        progress_.tokens,
+                        last_,
+                        cr_by_head_,
+                        {}};
+    write_retrofitted(model_, options_, state, options_.out_dir);
+    if (!judge_.conclude) return;
+    state.verdict = judge_.conclude(options_.out_dir);
+    write_card(model_, options_, state, options_.out_dir);
   }
 
   const TrainOptions& options_;
   const std::function<bool()>& interrupted_;
   dist::Group& group_;
+  const Judge& judge_;
   nn::Decoder model_;
   AdamW optimizer_;
   std::unique_ptr<const Teacher> teacher_;  // null: no distillation
@@ -273,33 +338,6 @@ class Trainer {
   std::vector<std::vector<double>> cr_by_head_;  // of the stage that ended last
 };
 
-void prepare_out_dir(const TrainOptions& options) {
-  std::error_code error;
-  fs::create_directories(options.out_dir, error);
-  if (error) {
-    throw invalid_argument("out",
-                           "cannot make " + options.out_dir.string() + ": " + error.message());
-  }
-  const bool exists = fs::exists(checkpoint_path(options.out_dir));
-  if (exists && !options.resume) {
-    throw invalid_argument(
-        "out", options.out_dir.string() +
-                   " holds an unfinished run; add --resume to go on with it, or name another "
-                   "folder");
-  }
-  if (!exists && options.resume) {
-    throw invalid_argument("resume", "there is no checkpoint in " + options.out_dir.string());
-  }
-  for (const double cr : options.retrofit.save_at_cr) {
-    const fs::path folder = options.out_dir / ratio_folder(cr);
-    if (!options.resume && fs::exists(folder)) {
-      throw invalid_argument(
-          "save_at_cr",
-          folder.string() + " is there already, from another run; name another --out");
-    }
-  }
-}
-
 void wait_for_all(dist::Group& group, const at::Device& device) {
   group.sum(at::zeros({1}, device));
   group.settle();
@@ -307,15 +345,21 @@ void wait_for_all(dist::Group& group, const at::Device& device) {
 
 }  // namespace
 
-Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
-                     const std::function<void(const StepRecord&)>& on_step, dist::Group& group) {
+void check_run(const TrainOptions& options, int ranks) {
   nn::float_type(options.weights_dtype);  // refused before hours of work, not after
   if (is_retrofit(options)) require_window(options);
+  model::require_context(model::read_model_config(options.model_dir), "length", options.length);
+  require_equal_shares(options, ranks);
+}
+
+Outcome run_training(const TrainOptions& options, const std::function<bool()>& interrupted,
+                     const std::function<void(const StepRecord&)>& on_step, dist::Group& group,
+                     const Judge& judge) {
+  check_run(options, group.size());
   require_device(options);
-  require_equal_shares(options, group);
   prepare_out_dir(options);
   try {
-    Trainer trainer(options, interrupted, group);
+    Trainer trainer(options, interrupted, group, judge);
     const Outcome outcome = trainer.run(on_step);
     if (outcome == Outcome::kFinished && group.is_first()) {
       fs::remove(checkpoint_path(options.out_dir));

@@ -19,6 +19,7 @@
 #include "train/checkpoint.h"
 #include "train/loss.h"
 #include "train/method.h"
+#include "train/out_dir.h"
 #include "train/retrofitted_model.h"
 #include "train/trainer_testing.h"
 
@@ -122,10 +123,17 @@ TEST_F(TrainerTest, DistillationResumesToTheBitAndStartsFromTheTeacher) {
   }
 }
 
-// The ratio that a model of random weights has by its noise alone is passed as soon as it is asked
-// for: in the retrofit stage's second step.
+// With next to no offset, any weight that a decision channel has learned makes decisions: those of
+// the retrofit stage's second step. The ratio that is wanted does not reach the target in it.
+TrainOptions deciding(TrainOptions o) {
+  o.retrofit.offset = 1e-6;
+  o.stages = {{find_stage("zero-out"), 5}, {find_stage("retrofit"), 9}};
+  return o;
+}
+
 TEST_F(TrainerTest, LeavesAModelForEachRatioOnTheWay) {
-  TrainOptions plain = options("plain"), straight = options("ratios"), resumed = options("again");
+  TrainOptions plain = deciding(options("plain")), straight = deciding(options("ratios"));
+  TrainOptions resumed = deciding(options("again"));
   straight.retrofit.save_at_cr = resumed.retrofit.save_at_cr = {1.01, 1.02, 1.99};
   ASSERT_EQ(run(plain), Outcome::kFinished);
   expect_resumed_is_straight(straight, resumed);
@@ -146,10 +154,10 @@ TEST_F(TrainerTest, LeavesAModelForEachRatioOnTheWay) {
 
 // What is kept on the way is what a run that ends there would leave.
 TEST_F(TrainerTest, AModelOnTheWayIsTheOneOfARunThatEndsThere) {
-  TrainOptions longer = options("longer");
+  TrainOptions longer = deciding(options("longer"));
   longer.retrofit.save_at_cr = {1.01};
   ASSERT_EQ(run(longer), Outcome::kFinished);
-  TrainOptions stopped = options("stopped");
+  TrainOptions stopped = deciding(options("stopped"));
   ASSERT_EQ(run(stopped, 7), Outcome::kInterrupted);
   nn::Decoder model = nn::Decoder::load(stopped.model_dir);
   for (const auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(true);
@@ -161,6 +169,93 @@ TEST_F(TrainerTest, AModelOnTheWayIsTheOneOfARunThatEndsThere) {
   for (const auto& [name, parameter] : model.parameters()) {
     EXPECT_TRUE(at::equal(parameter, kept.parameter(name))) << name;
   }
+}
+
+// A batch in parts is the same batch: noise is each row's own. Only the compression loss, which is
+// about a part's decisions, may differ.
+TEST_F(TrainerTest, ABatchInPartsIsTheSame) {
+  for (const bool adapter : {false, true}) {
+    const std::string name = adapter ? "adapter" : "channel";
+    TrainOptions whole = adapter ? adapter_options("whole-" + name) : options("whole-" + name);
+    TrainOptions parts = adapter ? adapter_options("parts-" + name) : options("parts-" + name);
+    whole.batch = parts.batch = 4;
+    parts.accumulate = 2;
+    ASSERT_EQ(run(whole), Outcome::kFinished);
+    ASSERT_EQ(run(parts), Outcome::kFinished);
+    const auto expected = log_lines(whole.out_dir), got = log_lines(parts.out_dir);
+    ASSERT_EQ(got.size(), expected.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      for (const char* const number : {"loss", "cr", "gradient_norm"}) {
+        const double wanted = nlohmann::json::parse(expected[i]).at(number).get<double>();
+        EXPECT_NEAR(nlohmann::json::parse(got[i]).at(number).get<double>(), wanted, 0.01 * wanted)
+            << name << ", " << number << " of step " << i + 1;
+      }
+    }
+  }
+  TrainOptions o = options("odd");
+  o.batch = 4;
+  o.accumulate = 3;
+  EXPECT_THROW(run(o), Error);
+}
+
+// What is measured on the way and at the end is the model as it would be served at that moment.
+TEST_F(TrainerTest, AJudgeSeesServedModelsAndItsVerdictIsInTheCard) {
+  TrainOptions o = options("judged");
+  o.evaluate_every = 4;  // steps 4 (the channel fades), 8 (retrofit) and 12 (finetune) of 14
+  std::vector<std::string> stages;
+  const auto stage_of = [](const fs::path& model) {
+    EXPECT_TRUE(fs::exists(model / "tokenizer.json"));
+    return model::read_model_config(model).dmc->stage;
+  };
+  const Judge judge{.measure =
+                        [&](const fs::path& model) {
+                          stages.push_back(stage_of(model));
+                          return HeldOut{2.5, 1.25};
+                        },
+                    .conclude =
+                        [&](const fs::path& model) {
+                          EXPECT_EQ(model, o.out_dir);
+                          stages.push_back("end: " + stage_of(model));
+                          return Verdict{{{"start", 1.0, 2.0, {}}, {"result", 1.5, 2.1, {{1.5}}}},
+                                         "3 windows",
+                                         "Use it."};
+                        }};
+  ASSERT_EQ(run_training(
+                o, [] { return false; }, {}, dist::alone(), judge),
+            Outcome::kFinished);
+  EXPECT_EQ(stages, (std::vector<std::string>{"retrofit", "finetune", "end: finetune"}));
+  const auto eighth = nlohmann::json::parse(log_lines(o.out_dir).at(7));
+  EXPECT_EQ(eighth.at("held_out_loss"), 2.5);
+  EXPECT_EQ(eighth.at("held_out_cr"), 1.25);
+  EXPECT_FALSE(nlohmann::json::parse(log_lines(o.out_dir).at(3)).contains("held_out_loss"));
+  EXPECT_FALSE(fs::exists(o.out_dir / "being-measured"));
+  EXPECT_NE(read_text_file(o.out_dir / "README.md").find("Use it."), std::string::npos);
+}
+
+TEST_F(TrainerTest, AFolderThatHoldsSomethingIsClaimedOnlyOnRequest) {
+  TrainOptions o = options("claimed");
+  claim_out_dir(o);  // there is none
+  fs::create_directories(o.out_dir / "cr-2");
+  claim_out_dir(options("claimed/cr-2"));  // it is empty
+  write_file_atomically(o.out_dir / "mine.txt", "mine");
+  write_file_atomically(o.out_dir / "config.json", "{}");
+  EXPECT_THROW(claim_out_dir(o), Error);
+  o.overwrite = true;
+  claim_out_dir(o);
+  EXPECT_TRUE(fs::exists(o.out_dir / "mine.txt"));
+  EXPECT_TRUE(fs::exists(o.out_dir / "cr-2")) << "no model is in it";
+  EXPECT_FALSE(fs::exists(o.out_dir / "config.json"));
+  o.out_dir = o.model_dir;
+  EXPECT_THROW(claim_out_dir(o), Error);
+  EXPECT_TRUE(fs::exists(o.model_dir / "config.json"));
+}
+
+TEST_F(TrainerTest, AWindowThatLeavesTooFewTokensForTheRatioIsRefused) {
+  TrainOptions o = options("ratio");
+  o.retrofit.method = "dms";
+  o.retrofit.target_cr = 4.0;
+  o.retrofit.window = 12;  // 13 of 48 tokens stay
+  EXPECT_THROW(run(o), Error);
 }
 
 TEST_F(TrainerTest, AWindowInWhichNothingCanGoIsRefused) {

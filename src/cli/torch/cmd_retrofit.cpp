@@ -8,7 +8,9 @@
 #include "base/join.h"
 #include "base/named.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cli/torch/train_options.h"
+#include "policy/policy.h"
 #include "train/loss.h"
 #include "train/method.h"
 
@@ -54,10 +56,10 @@ void add_ratio_options(CLI::App& app, RetrofitCommand& command) {
       ->delimiter(',');
   app.add_option("--compression-weight", r.compression_weight,
                  "weight of the compression loss at first; it adapts to the lag behind --cr")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   app.add_option("--weight-gain", r.weight_gain, "how fast that weight adapts; 0: not at all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   app.add_option("--head-cap", r.head_cr_cap,
                  "a head's compression counts towards --cr up to this ratio")
@@ -73,8 +75,8 @@ void add_decision_options(CLI::App& app, RetrofitCommand& command) {
          "--window", command.window,
          "dmc: tokens of a segment that its slot averages, 0 for all; dms: tokens for which "
          "one that is to go is still seen (default: " +
-             usual_windows() + ")")
-      ->check(CLI::NonNegativeNumber);
+             usual_windows() + "; dms at most half of the slots that --cr leaves)")
+      ->check(not_negative());
   app.add_option("--decisions", r.decisions,
                  "who takes them: neuron, a channel that each head gives up, or adapter, a small "
                  "projection beside each layer, which alone is trained")
@@ -83,11 +85,11 @@ void add_decision_options(CLI::App& app, RetrofitCommand& command) {
   app.add_flag("--train-base", r.train_base,
                "with --decisions adapter: train the model's own weights, too");
   app.add_option("--offset", r.offset, "c of the decision and importance logits")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   app.add_option("--decision-scale", r.decision_scale,
                  "factor on decision logits while training; larger ones learn faster")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
 }
 
@@ -152,15 +154,25 @@ void check_options(const train::RetrofitOptions& options, bool distill_weight_gi
   }
 }
 
+// A late method keeps its window whole, so that may take half of the slots at most.
+int64_t usual_window(const train::TrainOptions& options) {
+  const train::RetrofitOptions& r = options.retrofit;
+  const int64_t usual = train::find_method(r.method)->usual_window;
+  if (!policy::find_policy(r.method)->late) return usual;
+  const auto half = static_cast<int64_t>(static_cast<double>(options.length) / (2 * r.target_cr));
+  return std::clamp<int64_t>(half, 1, usual);
+}
+
 int run_retrofit(RetrofitCommand& command) {
   train::RetrofitOptions& r = command.options();
-  r.window = command.window.value_or(train::find_method(r.method)->usual_window);
   std::ranges::sort(r.save_at_cr);
   check_options(r, command.distill_weight_flag->count() > 0);
   check_decisions(r, command.zero_out_flag->count() > 0);
   command.train.options.stages = choose_stages(command);
   command.train.options.decay_steps = command.finetune;
-  return run_training_command(command.train);
+  return run_training_command(command.train, [&](train::TrainOptions& options) {
+    options.retrofit.window = command.window.value_or(usual_window(options));
+  });
 }
 
 }  // namespace

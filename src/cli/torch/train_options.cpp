@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -15,16 +16,26 @@
 #include "base/human.h"
 #include "base/join.h"
 #include "base/progress.h"
+#include "base/stopwatch.h"
+#include "base/table.h"
+#include "cli/torch/held_out_judge.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/torch/training_report.h"
 #include "dist/team.h"
+#include "model/config_file.h"
+#include "model/families/family.h"
 #include "ops/threads.h"
+#include "train/out_dir.h"
 #include "train/placement.h"
 #include "train/retrofitted_model.h"
 #include "train/stage.h"
 
 namespace dmc::cli {
 namespace {
+
+// Measuring at the end may take so much of the training time.
+constexpr double kShareOfJudge = 0.1;
 
 // Activations are large and as large in every step: keep freed memory instead of returning it to
 // the system and paying the page faults again (up to half of a step's time otherwise).
@@ -70,17 +81,6 @@ std::string fields(const train::StepRecord& r) {
   return text;
 }
 
-// Whether the run passed a ratio of --save-at-cr, and where the model is.
-void say_model_of(double cr, const TrainCommand& command) {
-  const std::filesystem::path dir = command.options.out_dir / train::ratio_folder(cr);
-  if (std::filesystem::exists(dir)) {
-    std::cerr << "the model at a ratio of " << fixed(cr, 2) << " is in " << dir.string() << "\n";
-  } else {
-    std::cerr << "a ratio of " << fixed(cr, 2) << " was not reached; give more --steps or a larger "
-              << "--compression-weight\n";
-  }
-}
-
 // The command as the process at `place` runs it: with its share of the machine.
 TrainCommand share_of(TrainCommand command, const dist::Place& place) {
   if (command.threads == 0 && place.local_size > 1) {
@@ -93,31 +93,6 @@ TrainCommand share_of(TrainCommand command, const dist::Place& place) {
   return command;
 }
 
-// What the first process says at the end of a run.
-int report(const TrainCommand& command, train::Outcome outcome,
-           const std::vector<train::StepRecord>& records) {
-  const std::string out = command.options.out_dir.string();
-  if (outcome == train::Outcome::kInterrupted) {
-    std::cerr << "stopped; the checkpoint is in " << out
-              << "; the same command with --resume goes on from it\n";
-    return kExitInterrupted;
-  }
-  if (command.json && !records.empty()) {
-    const train::StepRecord& last = records.back();
-    std::cout << nlohmann::ordered_json{{"out", out},
-                                        {"step", last.step},
-                                        {"tokens", last.tokens},
-                                        {"loss", last.loss},
-                                        {"compression_ratio", last.cr}}
-                     .dump()
-              << "\n";
-  } else {
-    std::cerr << "the model is in " << out << "\n";
-    for (const double cr : command.options.retrofit.save_at_cr) say_model_of(cr, command);
-  }
-  return 0;
-}
-
 }  // namespace
 
 void add_training_options(CLI::App& app, TrainCommand& command) {
@@ -127,28 +102,42 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
       ->check(CLI::ExistingDirectory);
   app.add_option("-o,--out", o.out_dir, "folder for the trained model, log and checkpoint")
       ->required();
-  app.add_option("--data", o.data, "text files or folders (default: the built-in corpus)");
-  app.add_option("--batch", o.batch, "sequences a step")
+  app.add_flag("--overwrite", o.overwrite,
+               "take an earlier run's model, log and checkpoint out of --out and begin anew");
+  app.add_option(
+      "--data", o.data,
+      "text: files or folders of .txt, .md, .py and .jsonl (with a \"text\"), also packed "
+      "as .gz, .bz2, .zst; 2 % or more is held out (default: the built-in corpus)");
+  app.add_option("--batch", command.given.batch,
+                 "sequences a step (default: as many as have 8192 tokens)")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option(
+         "--accumulate", o.accumulate,
+         "parts that a batch is computed in, one after the other: so many times less memory")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  app.add_option("--length", o.length, "tokens a sequence")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--lr", o.learning_rate, "peak learning rate")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--final-lr", o.final_learning_rate, "learning rate at the end of the decay")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  app.add_option("--length", command.given.length,
+                 "tokens a sequence (default: the model's context, at most 2048)")
+      ->check(CLI::Range(2, 1 << 20));
+  app.add_option("--lr,--learning-rate", command.given.learning_rate,
+                 "peak learning rate (default: one that does a trained model of this size no harm)")
+      ->check(positive());
+  app.add_option("--final-lr", command.given.final_learning_rate,
+                 "learning rate at the end of the decay (default: a tenth of --lr)")
+      ->check(not_negative());
+  app.add_option(
+         "--eval-every", command.evaluate_every,
+         "steps between measurements on held-out text; 0: none on the way (default: a tenth "
+         "of all steps)")
+      ->check(not_negative());
   app.add_option("--warmup", o.warmup_steps, "steps of linear warm-up")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
-  app.add_option("--weight-decay", o.weight_decay)
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  app.add_option("--weight-decay", o.weight_decay)->check(not_negative())->capture_default_str();
   app.add_option("--clip", o.clip, "largest norm of the gradient")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
+  add_eos_option(app, o.eos_token_id);
   app.add_option("--seed", o.seed, "of data order, fresh weights and noise")->capture_default_str();
   app.add_option("--weights", o.weights_dtype, "dtype of the written model: f32, f16 or bf16")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
@@ -177,8 +166,39 @@ void add_training_options(CLI::App& app, TrainCommand& command) {
   app.add_flag("--json", command.json, "print the last step's record as JSON");
 }
 
+namespace {
+
+// What a run is chosen by. Tokens are counted in a part of the text.
+train::RunFacts facts_of(const TrainCommand& command, const dist::Place& place) {
+  const train::TrainOptions& o = command.options;
+  const model::ModelConfig config = model::read_model_config(o.model_dir);
+  const text::Split split = text::Split::kTrain;
+  const text::Corpus corpus(o.data.empty() ? text::builtin_corpus(split) : o.data, split);
+  return {.parameters = model::parameter_count(model::decoder_layout(config)),
+          .context = config.context(),
+          .fresh = o.fresh,
+          .adapter_alone = o.adapter_alone(),
+          .text_tokens = text::estimated_tokens(corpus, text::Tokenizer(o.model_dir)),
+          .shares = place.size * o.accumulate};
+}
+
+void choose_options(TrainCommand& command, const dist::Place& place) {
+  const train::RunFacts facts = facts_of(command, place);
+  const train::Defaults chosen = train::choose_defaults(facts, command.given);
+  train::TrainOptions& o = command.options;
+  o.length = chosen.length;
+  o.batch = chosen.batch;
+  o.learning_rate = chosen.learning_rate;
+  o.final_learning_rate = chosen.final_learning_rate;
+  o.evaluate_every = command.evaluate_every.value_or(std::max<int64_t>(o.total_steps() / 10, 1));
+  if (place.rank == 0) say_choice(command, facts, chosen);
+}
+
+}  // namespace
+
 train::Outcome train_with_progress(const TrainCommand& command,
-                                   std::vector<train::StepRecord>* records, dist::Group& group) {
+                                   std::vector<train::StepRecord>* records, dist::Group& group,
+                                   const train::Judge& judge) {
   catch_interrupts();
   set_up_machine(command);
   std::optional<ProgressBar> bar;
@@ -188,20 +208,59 @@ train::Outcome train_with_progress(const TrainCommand& command,
   const auto on_step = [&](const train::StepRecord& record) {
     records->push_back(record);
     if (bar) bar->update(record.step, fields(record));
+    if (bar && record.step == options.total_steps()) bar->finish();
   };
-  return train::run_training(options, interrupted, on_step, group);
+  return train::run_training(options, interrupted, on_step, group, judge);
 }
 
-int run_training_command(const TrainCommand& command) {
+namespace {
+
+// The run on the first process, which measures, too.
+TrainingRun train_and_judge(const TrainCommand& command, dist::Group& group) {
+  const train::TrainOptions& o = command.options;
+  set_up_machine(command);
+  TrainingRun run;
+  const HeldOutJudge judge(o);
+  HeldOutWatch watch(judge, command);
+  const Stopwatch stopwatch;
+  train::Judge callbacks;
+  if (judge.has_text()) {
+    callbacks.measure = [&](const std::filesystem::path& model) { return watch.measure(model); };
+    callbacks.conclude = [&](const std::filesystem::path& model) {
+      run.verdict = judge.conclude(model, std::max(30.0, kShareOfJudge * stopwatch.seconds()));
+      return run.verdict;
+    };
+  }
+  run.outcome = train_with_progress(command, &run.records, group, callbacks);
+  if (run.outcome == train::Outcome::kFinished && run.verdict.empty() && judge.has_text()) {
+    run.last = watch.measure(o.out_dir);
+  }
+  run.start = watch.start();
+  return run;
+}
+
+}  // namespace
+
+int run_training_command(TrainCommand command,
+                         const std::function<void(train::TrainOptions&)>& after_choice) {
   dist::Team team(command.processes);
+  choose_options(command, team.place());
+  if (after_choice) after_choice(command.options);
   const TrainCommand ours = share_of(command, team.place());
   train::require_device(ours.options);
+  train::check_run(ours.options, team.place().size);
+  train::claim_out_dir(ours.options);
   team.meet(train::device_of(ours.options));
-  std::vector<train::StepRecord> records;
-  train::Outcome outcome = train::Outcome::kInterrupted;
-  team.run([&] { outcome = train_with_progress(ours, &records, team.group()); });
-  if (team.group().is_first()) return report(command, outcome, records);
-  return outcome == train::Outcome::kInterrupted ? kExitInterrupted : 0;
+  TrainingRun run;
+  team.run([&] {
+    if (team.group().is_first()) {
+      run = train_and_judge(ours, team.group());
+    } else {
+      run.outcome = train_with_progress(ours, &run.records, team.group());
+    }
+  });
+  if (team.group().is_first()) return report_training(ours, run);
+  return run.outcome == train::Outcome::kInterrupted ? kExitInterrupted : 0;
 }
 
 }  // namespace dmc::cli
