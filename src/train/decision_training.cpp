@@ -91,7 +91,7 @@ void DecisionTraining::count(const at::Tensor& logit_BTK, const at::Tensor& bare
 // batch's, the gradient that of this rank's rows.
 at::Tensor DecisionTraining::fractions_of_batch() {
   const at::Tensor here_LK = at::stack(decided_fractions_);
-  const at::Tensor both = at::stack({here_LK.detach(), at::stack(served_fractions_)});
+  at::Tensor both = at::stack({here_LK.detach(), at::stack(served_fractions_)});
   const int ranks = info_.group->size();
   if (ranks > 1) {
     info_.group->sum(both);
