@@ -1,4 +1,5 @@
 // dmc run: continues a text, or answers as a chat model, and says what its cache took.
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/prompts.h"
 #include "cli/run_statistics.h"
 #include "engine/generate.h"
 
@@ -26,6 +28,7 @@ struct RunCommand {
   bool has_text = false;  // a prompt or a file is given
   bool chat = false;
   std::string system;
+  PromptOptions writing;
   std::optional<int64_t> eos_token_id;
   bool json = false;
 };
@@ -71,13 +74,49 @@ int continue_text(const RunCommand& command, runtime::Runner& runner,
   return generation.stop == engine::StopReason::kCancelled ? kExitInterrupted : 0;
 }
 
+// Texts that are written by the scheduler: of a file of prompts, or with penalties or stop strings.
+int continue_texts(const RunCommand& command, runtime::Runner& runner,
+                   const engine::GenerateOptions& options) {
+  const bool many = !command.writing.prompts.empty();
+  const std::vector<std::string> prompts =
+      many ? read_prompts(command.writing.prompts) : std::vector<std::string>{read_prompt(command)};
+  const text::Tokenizer tokenizer(command.model.dir);
+  const engine::RequestOptions asked{.sampling = options.sampling,
+                                     .rules = command.writing.rules,
+                                     .stop_ids = options.stop_ids,
+                                     .max_tokens = options.max_tokens};
+  catch_interrupts();
+  const bool stream = !many && !command.json;
+  if (stream) std::cout << prompts.front() << std::flush;
+  std::function<void(size_t, const std::string&)> show;
+  if (stream) show = [](size_t, const std::string& piece) { std::cout << piece << std::flush; };
+  const std::vector<Written> texts =
+      write_texts(runner, tokenizer, prompts, asked, command.writing.stop, show, interrupted);
+  if (stream) std::cout << std::endl;
+  if (interrupted()) return kExitInterrupted;
+  for (size_t i = 0; i < texts.size() && !stream; ++i) {
+    nlohmann::ordered_json line;
+    if (many) line["prompt"] = utf8_repaired(prompts[i]);
+    line.update({{"text", texts[i].text},
+                 {"finish_reason", texts[i].finish_reason},
+                 {"prompt_tokens", texts[i].prompt_tokens},
+                 {"tokens", texts[i].tokens},
+                 {"compression_ratio", texts[i].compression_ratio}});
+    std::cout << line.dump() << "\n";
+  }
+  return 0;
+}
+
 int run(const RunCommand& command) {
   const runtime::PlacedModel model = place_model(command.model);
   runtime::RunnerOptions runner_setup = runner_options(command.model);
   runner_setup.chunk = command.chunk;
-  const std::unique_ptr<runtime::Runner> runner = model.make_runner(runner_setup);
+  const std::unique_ptr<runtime::Runner> runner =
+      command.writing.needed() ? model.make_runner(runner_setup, kTextsAtOnce + 1)
+                               : model.make_runner(runner_setup);
   engine::GenerateOptions options = command.generate;
   options.stop_ids = end_of_text(command.eos_token_id, model.model().config);
+  if (command.writing.needed()) return continue_texts(command, *runner, options);
   if (!command.chat) return continue_text(command, *runner, options);
   ChatOptions chat_options{command.system, std::nullopt, command.json};
   if (command.has_text) chat_options.message = read_prompt(command);
@@ -114,6 +153,7 @@ std::function<int()> setup_run(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--min-p", sampling.min_p, "drop tokens less likely than this times the likeliest")
       ->capture_default_str();
+  add_prompt_options(app, command->writing);
   add_eos_option(app, command->eos_token_id);
   app.add_option("--seed", sampling.seed, "of the random choices")->capture_default_str();
   app.add_option("--chunk", command->chunk, "tokens of the prompt taken in at once")
@@ -128,8 +168,15 @@ std::function<int()> setup_run(CLI::App& app) {
       "  dmc run -m ~/models/Qwen2.5-0.5B-Instruct --chat --system 'Answer in one sentence.'");
   return [command, prompt, file] {
     command->has_text = prompt->count() + file->count() > 0;
-    if (!command->has_text && !command->chat) {
-      throw invalid_argument("no text to continue; give -p TEXT or -f FILE");
+    if (command->chat && command->writing.needed()) {
+      throw invalid_argument("chat",
+                             "does not take --prompts, --stop or penalties yet; leave them out");
+    }
+    if (!command->writing.prompts.empty() && command->has_text) {
+      throw invalid_argument("prompts", "is given beside -p or -f; give one of them");
+    }
+    if (!command->has_text && !command->chat && command->writing.prompts.empty()) {
+      throw invalid_argument("no text to continue; give -p TEXT, -f FILE or --prompts FILE.jsonl");
     }
     return run(*command);
   };

@@ -59,6 +59,9 @@ MISTAKES = [
     ("run -m {dense} -p x --policy window --budget 8 --cr 2", USAGE, ["--budget", "cr"]),
     # Text.
     ("run -m {dense}", USAGE, ["-p TEXT", "-f FILE"]),
+    ("run -p x --prompts {tmp}/bad.jsonl", USAGE, ["--prompts", "one of them"]),
+    ("run --prompts {tmp}/bad.jsonl", DATA, ["bad.jsonl, line 1", '"prompt"']),
+    ("run -p x --repetition-penalty 0", USAGE, ["--repetition-penalty"]),
     ("run -f {tmp}/none.txt", DATA, ["none.txt"]),
     ("eval --data {tmp}/none", DATA, ["{tmp}/none", "no such file"]),
     ("eval --data {tmp}/empty", DATA, ["{tmp}/empty", "no text found", ".jsonl"]),
@@ -115,6 +118,30 @@ def test_names_that_other_programs_use_work_as_well(dmc):
     other = dmc("run", "-p", "def ", "--max-tokens", 5, "--temp", 0)
     assert usual.returncode == other.returncode == 0, other.stderr
     assert usual.stdout == other.stdout
+
+
+def test_many_prompts_are_answered_as_each_alone(dmc, tmp_path):
+    prompts = ["def read(path):", "import os\n", "class Parser:\n    def __init__(self"]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join([json.dumps({"prompt": p}) for p in prompts[:2]] + [json.dumps(prompts[2])]))
+    done = dmc("run", "--prompts", file, "-n", 12, "--temperature", 0)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [a["prompt"] for a in answers] == prompts
+    for answer in answers:
+        alone = json.loads(dmc("run", "-p", answer["prompt"], "-n", 12, "--temperature", 0, "--json").stdout)
+        assert alone["text"] == answer["text"]
+        assert answer["finish_reason"] in ("stop", "length") and answer["tokens"] <= 12
+
+
+def test_texts_end_at_stop_strings_and_heed_penalties(dmc):
+    usual = dmc("run", "-p", "import os\n", "-n", 30, "--temperature", 0)
+    text = usual.stdout.removeprefix("import os\n")
+    stop = text[5:8]
+    stopped = dmc("run", "-p", "import os\n", "-n", 30, "--temperature", 0, "--stop", stop)
+    assert stopped.stdout.rstrip("\n") == ("import os\n" + text[: text.index(stop)]).rstrip("\n")
+    other = dmc("run", "-p", "import os\n", "-n", 30, "--temperature", 0, "--frequency-penalty", 2)
+    assert other.returncode == 0 and other.stdout != usual.stdout
 
 
 def test_a_prompt_that_is_not_utf8_is_read_with_a_warning(dmc, folder):
