@@ -1,291 +1,43 @@
 #include "runtime/decoder.h"
 
-#include <algorithm>
-#include <cmath>
-#include <numbers>
-
 #include "base/error.h"
-#include "base/parallel.h"
-#include "kernels/backend.h"
-#include "kernels/dot.h"
-#include "kernels/rope.h"
-#include "policy/holding.h"
 
 namespace dmc::runtime {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 16;  // of work that is small for one row
-
-void each_row(int64_t rows, const std::function<void(int64_t)>& fn) {
-  parallel_for(0, rows, kRowsAtOnce, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) fn(row);
-  });
+void run_attention(Backend& backend, const model::ModelConfig& config, int layer, int64_t rows,
+                   const std::function<void(int)>& attend) {
+  backend.multiply(Product::kQkv, layer, rows);
+  if (config.has_adapter()) backend.apply_adapter(layer, rows);
+  backend.split_heads(layer, rows);
+  attend(layer);
+  backend.multiply(Product::kOutput, layer, rows);
 }
 
-// to = norm(from), `width` numbers; may be the same.
-void norm_row(const Norm& norm, const float* from, int64_t width, float* to) {
-  float mean = 0.0f;
-  if (norm.kind == model::NormKind::kLayer) {
-    for (int64_t i = 0; i < width; ++i) mean += from[i];
-    mean /= static_cast<float>(width);
-  }
-  for (int64_t i = 0; i < width; ++i) to[i] = from[i] - mean;
-  const double variance =
-      static_cast<double>(kernels::dot(to, to, width)) / static_cast<double>(width);
-  const auto factor = static_cast<float>(1.0 / std::sqrt(variance + norm.eps));
-  for (int64_t i = 0; i < width; ++i) to[i] *= factor * norm.weight[static_cast<size_t>(i)];
-  if (norm.bias.empty()) return;
-  for (int64_t i = 0; i < width; ++i) to[i] += norm.bias[static_cast<size_t>(i)];
-}
-
-void norm_rows(const Norm& norm, const std::vector<float>& from, int64_t rows,
-               std::vector<float>& to) {
-  const auto width = static_cast<int64_t>(norm.weight.size());
-  to.resize(from.size());
-  each_row(rows, [&](int64_t row) {
-    norm_row(norm, &from[static_cast<size_t>(row * width)], width,
-             &to[static_cast<size_t>(row * width)]);
-  });
-}
-
-float gelu(float x) { return 0.5f * x * (1.0f + std::erf(x * std::numbers::sqrt2_v<float> / 2)); }
-
-float gelu_tanh(float x) {
-  const float inner = std::sqrt(2.0f * std::numbers::inv_pi_v<float>) * (x + 0.044715f * x * x * x);
-  return 0.5f * x * (1.0f + std::tanh(inner));
-}
-
-// to[width] of what up's matrix gave: gate and up, or up alone. They may be the same.
-void activate(model::Activation activation, const float* from, int64_t width, float* to) {
-  switch (activation) {
-    case model::Activation::kSiluGated:
-      kernels::backend().silu_product(from, from + width, width, to);
-      return;
-    case model::Activation::kGelu:
-      std::transform(from, from + width, to, gelu);
-      return;
-    case model::Activation::kGeluTanh:
-      std::transform(from, from + width, to, gelu_tanh);
-      return;
-  }
-}
-
-void add(std::vector<float>& sum, const std::vector<float>& part) {
-  for (size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
+void run_mlp(Backend& backend, int layer, int64_t rows) {
+  backend.multiply(Product::kUp, layer, rows);
+  backend.activate(rows);
+  backend.multiply(Product::kDown, layer, rows);
 }
 
 }  // namespace
 
-float Decoder::bias_of(cache::SequenceId sequence) const {
-  const auto bias = static_cast<float>(knobs_.bias);
-  if (knobs_.held_cr == 0.0) return bias;
-  const auto streams = static_cast<double>(config_.num_layers * config_.num_kv_heads);
-  // Slots that are marked count as gone: their delay must not make the control swing.
-  const auto slots = static_cast<double>(cache_.slots(sequence) - cache_.marked(sequence));
-  return bias + static_cast<float>(
-                    policy::holding_bias(cache_.length(sequence), slots / streams, knobs_.held_cr));
-}
-
-void Decoder::place_rows(const Pass& pass) {
-  tokens_.clear(), positions_.clear(), biases_.clear(), decoding_.clear();
-  for (const PassItem& item : pass.items) {
-    const int64_t length = cache_.length(item.sequence);
-    for (int64_t i = 0; i < std::ssize(item.tokens); ++i) positions_.push_back(length + i);
-    tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
-    biases_.resize(tokens_.size(), bias_of(item.sequence));
-    if (decoding_.size() < pass.decoding) decoding_.push_back(item.sequence);
+void run_layers(Backend& backend, const model::ModelConfig& config, int64_t rows,
+                const std::function<void(int)>& attend) {
+  const bool behind = config.post_norm;  // norms stand behind a layer's halves, not in front
+  backend.embed(rows);
+  if (backend.has_norm(NormAt::kEmbedding)) {
+    backend.norm(NormAt::kEmbedding, 0, /*adds_delta=*/false, /*replaces_x=*/true, rows);
   }
-  rows_ = std::ssize(tokens_);
-}
-
-void Decoder::embed() {
-  const int64_t D = config_.hidden_size;
-  x_.resize(static_cast<size_t>(rows_ * D));
-  each_row(rows_, [&](int64_t row) {
-    float* const x = &x_[static_cast<size_t>(row * D)];
-    weights_.embedding->get_row(tokens_[static_cast<size_t>(row)], x);
-    if (!weights_.positions.empty()) {
-      const float* const p =
-          &weights_.positions[static_cast<size_t>(positions_[static_cast<size_t>(row)] * D)];
-      for (int64_t i = 0; i < D; ++i) x[i] += p[i];
-    }
-    if (!weights_.token_type.empty()) {
-      for (int64_t i = 0; i < D; ++i) x[i] += weights_.token_type[static_cast<size_t>(i)];
-    }
-    if (weights_.embedding_norm.present()) norm_row(weights_.embedding_norm, x, D, x);
-  });
-}
-
-// What the layer's adapter says of the tokens, from the residual stream.
-void Decoder::apply_adapter(const LayerWeights& layer) {
-  adapted_.resize(static_cast<size_t>(rows_ * config_.adapter_outputs()));
-  norm_rows(layer.adapter->norm, x_, rows_, inner_);
-  layer.adapter->projection.apply(inner_.data(), rows_, adapted_.data());
-}
-
-// Without an adapter: of a token whose projected row still has its decision channel.
-void Decoder::read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const {
-  const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
-  if (config_.has_adapter()) {
-    const float* const said = &adapted_[static_cast<size_t>(row * config_.adapter_outputs())];
-    in->decision = said[head];
-    if (config_.dmc->pools()) in->importance = said[K + head];
-    return;
+  DMC_CHECK(backend.has_norm(NormAt::kFinal) || behind);  // which adds the last delta
+  for (int layer = 0; layer < static_cast<int>(config.num_layers); ++layer) {
+    if (!behind) backend.norm(NormAt::kAttention, layer, layer > 0, false, rows);
+    run_attention(backend, config, layer, rows, attend);
+    backend.norm(behind ? NormAt::kAttention : NormAt::kMlp, layer, true, behind, rows);
+    run_mlp(backend, layer, rows);
+    if (behind) backend.norm(NormAt::kMlp, layer, true, true, rows);
   }
-  const int64_t G = config_.group_size();
-  const float* const channels = &projected_[static_cast<size_t>((row * (H + 2 * K) + 1) * d - 1)];
-  float sum = 0.0f;
-  for (int64_t g = 0; g < G; ++g) sum += channels[(head * G + g) * d];
-  in->decision = channels[(H + head) * d];
-  in->importance = sum / static_cast<float>(G);
-}
-
-policy::Decision Decoder::decide(int layer, int64_t row, int64_t head) const {
-  policy::DecisionInput in;
-  read_decision(row, head, &in);
-  if (config_.dmc) {
-    in.offset = static_cast<float>(config_.dmc->decision_offset);
-    in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
-  }
-  in.bias = biases_[static_cast<size_t>(row)];
-  in.stream = layer * config_.num_kv_heads + head;
-  in.position = positions_[static_cast<size_t>(row)];
-  in.forced_cr = knobs_.forced_cr;
-  return policy_.decide(in);
-}
-
-// From projected rows [q | k | v] to what the cache takes: decisions made, the decision channel
-// zeroed, queries rotated.
-void Decoder::split_heads(int layer) {
-  const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
-  const int64_t width = (H + 2 * K) * d;
-  q_.resize(static_cast<size_t>(rows_ * H * d));
-  k_.resize(static_cast<size_t>(rows_ * K * d));
-  v_.resize(k_.size());
-  merge_.resize(static_cast<size_t>(rows_ * K));
-  importance_.resize(merge_.size());
-  const kernels::RopeTable* const rope = cache_.config().rope;
-  const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  each_row(rows_, [&](int64_t row) {
-    float* const from = &projected_[static_cast<size_t>(row * width)];
-    if (w.q_norm.present()) {
-      for (int64_t h = 0; h < H; ++h) {
-        norm_row(w.q_norm, from + h * d, d, from + h * d);
-      }
-      for (int64_t h = H; h < H + K; ++h) {
-        norm_row(w.k_norm, from + h * d, d, from + h * d);
-      }
-    }
-    const int64_t at = positions_[static_cast<size_t>(row)];
-    for (int64_t head = 0; head < K; ++head) {
-      const policy::Decision decision = decide(layer, row, head);
-      merge_[static_cast<size_t>(row * K + head)] = decision.merge;
-      importance_[static_cast<size_t>(row * K + head)] = decision.importance;
-    }
-    if (config_.has_decision_channel()) {  // whatever the policy: attention was trained without it
-      for (int64_t h = 0; h < H + K; ++h) from[h * d + d - 1] = 0.0f;
-    }
-    float* const q = &q_[static_cast<size_t>(row * H * d)];
-    for (int64_t h = 0; h < H; ++h) {
-      if (rope == nullptr) {
-        std::copy_n(from + h * d, d, q + h * d);
-      } else {
-        kernels::rotate(from + h * d, q + h * d, d, rope->cos_at(at), rope->sin_at(at));
-      }
-    }
-    std::copy_n(from + H * d, K * d, &k_[static_cast<size_t>(row * K * d)]);
-    std::copy_n(from + (H + K) * d, K * d, &v_[static_cast<size_t>(row * K * d)]);
-  });
-}
-
-// The decoding rows in one call of the cache, which come first; then chunk by chunk.
-void Decoder::attend(int layer, const Pass& pass) {
-  mixed_.resize(q_.size());
-  const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
-  const auto tokens = [&](int64_t row, int64_t count) {
-    const auto scalars = static_cast<size_t>(row * K), pairs = scalars * static_cast<size_t>(d);
-    const auto queries = static_cast<size_t>(row * H * d);
-    return cache::LayerTokens{count,
-                              q_.data() + queries,
-                              k_.data() + pairs,
-                              v_.data() + pairs,
-                              merge_.data() + scalars,
-                              importance_.data() + scalars,
-                              mixed_.data() + queries};
-  };
-  auto row = std::ssize(decoding_);
-  if (row > 0) cache_.decode(decoding_, layer, tokens(0, row));
-  for (const PassItem& chunk : pass.chunks()) {
-    cache_.prefill(chunk.sequence, layer, tokens(row, std::ssize(chunk.tokens)));
-    row += std::ssize(chunk.tokens);
-  }
-}
-
-void Decoder::attention(int layer, const Pass& pass) {
-  const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  projected_.resize(static_cast<size_t>(rows_ * w.qkv.weights.outputs()));
-  w.qkv.apply(normed_.data(), rows_, projected_.data());
-  if (w.adapter) apply_adapter(w);
-  split_heads(layer);
-  attend(layer, pass);
-  projected_.resize(x_.size());
-  w.o.apply(mixed_.data(), rows_, projected_.data());
-  add(x_, projected_);
-}
-
-void Decoder::mlp(int layer) {
-  const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  const int64_t wide = w.up.weights.outputs(), width = w.down.weights.inputs();
-  projected_.resize(static_cast<size_t>(rows_ * wide));
-  inner_.resize(static_cast<size_t>(rows_ * width));
-  w.up.apply(normed_.data(), rows_, projected_.data());
-  each_row(rows_, [&](int64_t row) {
-    activate(config_.activation, &projected_[static_cast<size_t>(row * wide)], width,
-             &inner_[static_cast<size_t>(row * width)]);
-  });
-  projected_.resize(x_.size());
-  w.down.apply(inner_.data(), rows_, projected_.data());
-  add(x_, projected_);
-}
-
-std::span<const float> Decoder::hidden(const Pass& pass) {
-  place_rows(pass);
-  embed();
-  for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
-    const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-    if (config_.post_norm) {
-      normed_ = x_;
-      attention(layer, pass);
-      norm_rows(w.attention_norm, x_, rows_, x_);
-      normed_ = x_;
-      mlp(layer);
-      norm_rows(w.mlp_norm, x_, rows_, x_);
-    } else {
-      norm_rows(w.attention_norm, x_, rows_, normed_);
-      attention(layer, pass);
-      norm_rows(w.mlp_norm, x_, rows_, normed_);
-      mlp(layer);
-    }
-  }
-  if (weights_.final_norm.present()) norm_rows(weights_.final_norm, x_, rows_, x_);
-  return x_;
-}
-
-void Decoder::logits(const float* hidden, int64_t rows, float* to) const {
-  const int64_t D = config_.hidden_size;
-  std::vector<float> transformed;
-  if (weights_.head_transform) {
-    transformed.resize(static_cast<size_t>(rows * D));
-    weights_.head_transform->apply(hidden, rows, transformed.data());
-    for (int64_t row = 0; row < rows; ++row) {
-      float* const x = &transformed[static_cast<size_t>(row * D)];
-      activate(config_.activation, x, D, x);
-      norm_row(weights_.head_norm, x, D, x);
-    }
-    hidden = transformed.data();
-  }
-  kernels::linear(*weights_.head, weights_.head_bias.empty() ? nullptr : weights_.head_bias.data(),
-                  hidden, rows, to);
+  if (backend.has_norm(NormAt::kFinal)) backend.norm(NormAt::kFinal, 0, !behind, false, rows);
 }
 
 }  // namespace dmc::runtime

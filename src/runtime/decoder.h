@@ -1,66 +1,51 @@
-// One pass of a decoder over some tokens with the compressed cache, on kernels alone: what the
-// training-side nn::Decoder means, at the speed inference wants. All numbers f32, rows of
-// [hidden].
+// The decoder of inference, written once for every machine: which pieces follow one another. What a
+// piece does is its backend's matter. (Training has nn::Decoder, which is differentiable.)
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
+#include <functional>
 
-#include "cache/kv_cache.h"
-#include "policy/policy.h"
-#include "runtime/policy_choice.h"
-#include "runtime/step_plan.h"
-#include "runtime/weights.h"
+#include "model/model_config.h"
 
 namespace dmc::runtime {
 
-class Decoder {
+// Of a layer, but for the first and the last.
+enum class NormAt { kEmbedding, kAttention, kMlp, kFinal };
+
+enum class Product { kQkv, kOutput, kUp, kDown };
+
+// The machine that a decoder runs on. It has the weights in its own layout and the numbers of the
+// pass in hand, for each row:
+//   x          [hidden]                 the residual stream
+//   normed     [hidden]                 what a half of a layer takes
+//   projected  [q | k | v], [gate | up] or [up]
+//   mixed      [query heads][head_dim]  what attention gives
+//   inner      [intermediate]           behind the activation
+//   delta      [hidden]                 what a half of a layer adds to x
+// A device may only note down what is asked for, and do it later, in the same order.
+class Backend {
  public:
-  // All must outlive it.
-  Decoder(const Model& model, const policy::Policy& policy, const DecisionKnobs& knobs,
-          cache::KvCache& cache)
-      : config_(model.config),
-        weights_(model.weights),
-        policy_(policy),
-        knobs_(knobs),
-        cache_(cache) {}
+  // x of the pass's tokens and positions.
+  virtual void embed(int64_t rows) = 0;
+  virtual bool has_norm(NormAt at) const = 0;
+  // x += delta if `adds_delta`; normed = norm(x); x becomes it too if `replaces_x`.
+  virtual void norm(NormAt at, int layer, bool adds_delta, bool replaces_x, int64_t rows) = 0;
+  // kQkv, kUp: normed to projected. kOutput: mixed to delta. kDown: inner to delta.
+  virtual void multiply(Product product, int layer, int64_t rows) = 0;
+  // What the layer's adapter says of the tokens, from x.
+  virtual void apply_adapter(int layer, int64_t rows) = 0;
+  // projected to what the cache takes: queries rotated, decisions made, their channel zeroed.
+  virtual void split_heads(int layer, int64_t rows) = 0;
+  // projected to inner.
+  virtual void activate(int64_t rows) = 0;
 
-  // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
-  // [tokens][hidden]. Valid until the next call.
-  std::span<const float> hidden(const Pass& pass);
-  // Logits [rows][vocab] of hidden states [rows][hidden].
-  void logits(const float* hidden, int64_t rows, float* to) const;
-
- private:
-  void place_rows(const Pass& pass);
-  void embed();
-  void attention(int layer, const Pass& pass);
-  // Takes k and v into the layer's cache and fills mixed_.
-  void attend(int layer, const Pass& pass);
-  void mlp(int layer);
-  void apply_adapter(const LayerWeights& layer);
-  void split_heads(int layer);
-  float bias_of(cache::SequenceId sequence) const;  // of its decisions in this pass
-  void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
-  policy::Decision decide(int layer, int64_t row, int64_t head) const;
-
-  const model::ModelConfig& config_;
-  const DecoderWeights& weights_;
-  const policy::Policy& policy_;
-  DecisionKnobs knobs_;
-  cache::KvCache& cache_;
-
-  int64_t rows_ = 0;  // of the pass in hand
-  std::vector<int32_t> tokens_;
-  std::vector<int64_t> positions_;
-  std::vector<float> biases_;
-  std::vector<cache::SequenceId> decoding_;  // sequences of the first rows
-  std::vector<float> x_, normed_, projected_, inner_;
-  std::vector<float> adapted_;  // [rows][adapter outputs], of the layer in hand
-  std::vector<float> q_, k_, v_, mixed_;
-  std::vector<uint8_t> merge_;
-  std::vector<float> importance_;
+ protected:
+  ~Backend() = default;
 };
+
+// The layers, from tokens to the last hidden states, normed. attend(layer) takes the rows' keys and
+// values into the layer's cache and fills mixed.
+void run_layers(Backend& backend, const model::ModelConfig& config, int64_t rows,
+                const std::function<void(int layer)>& attend);
 
 }  // namespace dmc::runtime

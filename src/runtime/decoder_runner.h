@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/rope.h"
-#include "runtime/decoder.h"
+#include "runtime/cpu_backend.h"
 #include "runtime/policy_choice.h"
 #include "runtime/runner.h"
 
@@ -58,7 +58,7 @@ class DecoderRunner : public Runner {
   int64_t chunk_, max_positions_;
   std::unique_ptr<const kernels::RopeTable> rope_;  // null: the family has none
   cache::KvCache cache_;
-  Decoder decoder_;
+  CpuBackend decoder_;
   std::vector<float> wanted_, logits_;  // of rows that do not lie together
 };
 

@@ -142,13 +142,26 @@ gpu::NormSpec DeviceDecoder::norm_spec(const DeviceNorm& norm) const {
           static_cast<float>(config_.norm_eps), norm.weight.get(), norm.bias.get()};
 }
 
-void DeviceDecoder::norm(const DeviceNorm& norm, const float* added, int64_t rows) {
-  device_.add_and_norm(norm_spec(norm), x_.get(), added, rows, numbers(normed_));
+const DeviceNorm& DeviceDecoder::norm_at(NormAt at, int layer) const {
+  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+  switch (at) {
+    case NormAt::kEmbedding:
+      return weights_.embedding_norm;
+    case NormAt::kAttention:
+      return w.attention_norm;
+    case NormAt::kMlp:
+      return w.mlp_norm;
+    default:
+      return weights_.final_norm;
+  }
 }
 
-void DeviceDecoder::post_norm(const DeviceNorm& norm, const float* added, int64_t rows) {
-  device_.add_and_norm(norm_spec(norm), x_.get(), added, rows, f32_numbers(x_));
-  device_.round(x_.get(), rows * config_.hidden_size, numbers(normed_));
+void DeviceDecoder::norm(NormAt at, int layer, bool adds_delta, bool replaces_x, int64_t rows) {
+  const gpu::NormSpec spec = norm_spec(norm_at(at, layer));
+  const float* const added = adds_delta ? delta_.get() : nullptr;
+  device_.add_and_norm(spec, x_.get(), added, rows,
+                       replaces_x ? f32_numbers(x_) : numbers(normed_));
+  if (replaces_x) device_.round(x_.get(), rows * config_.hidden_size, numbers(normed_));
 }
 
 void DeviceDecoder::multiply(const DeviceLinear& linear, const gpu::Numbers& x, int64_t rows,
@@ -156,14 +169,33 @@ void DeviceDecoder::multiply(const DeviceLinear& linear, const gpu::Numbers& x, 
   device_.linear(linear.matrix.view(), linear.bias.get(), x, rows, y);
 }
 
-void DeviceDecoder::apply_adapter(const DeviceLayer& layer, int64_t rows) {
-  gpu::NormSpec spec = norm_spec(layer.adapter_norm);
-  spec.centred = false;  // in every family
-  device_.add_and_norm(spec, x_.get(), nullptr, rows, f32_numbers(adapter_input_));
-  multiply(layer.adapter, f32_numbers(adapter_input_), rows, adapted_.get());
+void DeviceDecoder::multiply(Product product, int layer, int64_t rows) {
+  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+  switch (product) {
+    case Product::kQkv:
+      return multiply(w.qkv, numbers(normed_), rows, projected_.get());
+    case Product::kOutput:
+      return multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());
+    case Product::kUp:
+      return multiply(w.up, numbers(normed_), rows, projected_.get());
+    case Product::kDown:
+      return multiply(w.down, numbers(inner_), rows, delta_.get());
+  }
 }
 
-void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
+void DeviceDecoder::activate(int64_t rows) {
+  device_.activate(activation_, projected_.get(), rows, config_.intermediate_size, numbers(inner_));
+}
+
+void DeviceDecoder::apply_adapter(int layer, int64_t rows) {
+  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
+  gpu::NormSpec spec = norm_spec(w.adapter_norm);
+  spec.centred = false;  // in every family
+  device_.add_and_norm(spec, x_.get(), nullptr, rows, f32_numbers(adapter_input_));
+  multiply(w.adapter, f32_numbers(adapter_input_), rows, adapted_.get());
+}
+
+void DeviceDecoder::split_heads(int layer, int64_t rows) {
   const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
   gpu::HeadsSpec spec{static_cast<int>(config_.num_kv_heads),
                       shape_.group,
@@ -180,7 +212,7 @@ void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
   }
   spec.bias = bias_;
   spec.biases = biases_.get();
-  spec.bias_stride = of == Rows::kOfBatch ? 1 : 0;
+  spec.bias_stride = bias_stride_;
   spec.first_stream = layer * config_.num_kv_heads;
   if (opening_shares_.size() > 0) {
     spec.opening_shares = opening_shares_.get() + spec.first_stream;
@@ -198,46 +230,6 @@ void DeviceDecoder::split_heads(int layer, int64_t rows, Rows of) {
 void DeviceDecoder::embed(int64_t rows) {
   device_.embed(weights_.embedding.view(), {weights_.positions.get(), weights_.token_type.get()},
                 tokens_.get(), positions_.get(), rows, x_.get());
-  if (weights_.embedding_norm.present()) post_norm(weights_.embedding_norm, nullptr, rows);
-}
-
-// From normed_ to delta_.
-void DeviceDecoder::attention(int layer, int64_t rows, Rows of,
-                              const std::function<void(int)>& attend) {
-  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
-  multiply(w.qkv, numbers(normed_), rows, projected_.get());
-  if (config_.has_adapter()) apply_adapter(w, rows);
-  split_heads(layer, rows, of);
-  attend(layer);
-  multiply(w.o, rounded(mixed_.get(), rows * w.o.matrix.inputs), rows, delta_.get());
-}
-
-void DeviceDecoder::mlp(int layer, int64_t rows) {
-  const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
-  multiply(w.up, numbers(normed_), rows, projected_.get());
-  device_.activate(activation_, projected_.get(), rows, config_.intermediate_size, numbers(inner_));
-  multiply(w.down, numbers(inner_), rows, delta_.get());
-}
-
-void DeviceDecoder::pass(int64_t rows, Rows of, const std::function<void(int)>& attend) {
-  embed(rows);
-  const float* added = nullptr;
-  for (int layer = 0; layer < static_cast<int>(weights_.layers.size()); ++layer) {
-    const DeviceLayer& w = weights_.layers[static_cast<size_t>(layer)];
-    if (config_.post_norm) {
-      attention(layer, rows, of, attend);
-      post_norm(w.attention_norm, delta_.get(), rows);
-      mlp(layer, rows);
-      post_norm(w.mlp_norm, delta_.get(), rows);
-    } else {
-      norm(w.attention_norm, added, rows);
-      attention(layer, rows, of, attend);
-      norm(w.mlp_norm, delta_.get(), rows);
-      mlp(layer, rows);
-      added = delta_.get();
-    }
-  }
-  if (weights_.final_norm.present()) norm(weights_.final_norm, added, rows);
 }
 
 gpu::Batch DeviceDecoder::batch_of(int batch) const {
@@ -308,8 +300,9 @@ void DeviceDecoder::set_prompt(int row, int64_t position, std::span<const int32_
 void DeviceDecoder::prefill(int64_t tokens) {
   device_.collect_pages(table_.view().stack);
   set_biases(batch_of(1));
-  pass(tokens, Rows::kOfOneSequence,
-       [&](int layer) { attend_prompt(layer, static_cast<int>(tokens)); });
+  bias_stride_ = 0;
+  run_layers(*this, config_, tokens,
+             [&](int layer) { attend_prompt(layer, static_cast<int>(tokens)); });
 }
 
 void DeviceDecoder::set_step(const StepInput& input) {
@@ -337,7 +330,8 @@ void DeviceDecoder::step(int batch) {
   device_.collect_pages(table_.view().stack);
   device_.plan_decode(table_.view(), of, workspace_);
   set_biases(of);
-  pass(batch, Rows::kOfBatch, [&](int layer) { attend_step(layer, of, 0); });
+  bias_stride_ = 1;
+  run_layers(*this, config_, batch, [&](int layer) { attend_step(layer, of, 0); });
   logits(0, batch);
   device_.choose_tokens(logits_.get(), batch, static_cast<int32_t>(config_.vocab_size),
                         {rows_.get(), tokens_.get(), positions_.get(), sampling_.get()});

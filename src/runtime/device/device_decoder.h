@@ -1,11 +1,12 @@
-// A decoder's passes as lists of launches: what runtime::Decoder computes, on a device, with the
-// decisions taken there. Nothing in a pass waits for the host, so it can be recorded.
+// The decoder's pieces on a device, as launches, with the decisions taken there. Nothing in a pass
+// waits for the host, so it can be recorded.
 #pragma once
 
 #include <functional>
 
 #include "kernels/rope.h"
 #include "model/model_config.h"
+#include "runtime/decoder.h"
 #include "runtime/device/device_weights.h"
 #include "runtime/device/passing_buffers.h"
 #include "runtime/device/prompt_end_buffers.h"
@@ -27,7 +28,7 @@ struct StepInput {
   std::vector<kernels::cuda::SamplingRow> sampling;
 };
 
-class DeviceDecoder {
+class DeviceDecoder final : private Backend {
  public:
   // All but `limits` and `choice` must outlive it. Error(kInvalidArgument) for what the device does
   // not have.
@@ -58,26 +59,21 @@ class DeviceDecoder {
   const int32_t* step_tokens() const { return tokens_.get(); }
 
  private:
-  // Whose tokens a pass brings: one of each of a batch's sequences, or all of one.
-  enum class Rows { kOfBatch, kOfOneSequence };
-  // The layers; attend(layer) takes k and v in and fills mixed_.
-  void pass(int64_t rows, Rows of, const std::function<void(int layer)>& attend);
+  void embed(int64_t rows) override;
+  bool has_norm(NormAt at) const override { return norm_at(at, 0).present(); }
+  void norm(NormAt at, int layer, bool adds_delta, bool replaces_x, int64_t rows) override;
+  void multiply(Product product, int layer, int64_t rows) override;
+  void apply_adapter(int layer, int64_t rows) override;
+  void split_heads(int layer, int64_t rows) override;
+  void activate(int64_t rows) override;
+
+  const DeviceNorm& norm_at(NormAt at, int layer) const;
   // Sets what of a ratio that is held depends on the cache. Before the pass it is for.
   void set_biases(const kernels::cuda::Batch& batch);
   kernels::cuda::Batch batch_of(int batch) const;  // the first rows of rows_
-  void embed(int64_t rows);
-  // x_ += added (null: nothing), and normed_ = norm(x_) as products take it.
-  void norm(const DeviceNorm& norm, const float* added, int64_t rows);
-  // The same for families that norm behind a block: x_ itself becomes the normed sum.
-  void post_norm(const DeviceNorm& norm, const float* added, int64_t rows);
-  void attention(int layer, int64_t rows, Rows of, const std::function<void(int layer)>& attend);
-  void mlp(int layer, int64_t rows);
   kernels::cuda::NormSpec norm_spec(const DeviceNorm& norm) const;
   void multiply(const DeviceLinear& linear, const kernels::cuda::Numbers& x, int64_t rows,
                 float* y);
-  // What the layer's adapter says of the tokens, from the residual stream.
-  void apply_adapter(const DeviceLayer& layer, int64_t rows);
-  void split_heads(int layer, int64_t rows, Rows of);
   void attend_prompt(int layer, int tokens);
   // Token by token, for policies whose choice depends on every query on the way.
   void attend_prompt_in_steps(int layer, int tokens);
@@ -103,6 +99,7 @@ class DeviceDecoder {
 
   Buffer<float> cos_, sin_;        // [max_positions][head_dim / 2]
   Buffer<float> biases_;           // [batch]; empty: no ratio is held
+  int bias_stride_ = 0;            // between rows of a pass; 0: all are of one sequence
   Buffer<double> opening_shares_;  // [layers][kv_heads]; empty: nothing is forced
   Buffer<int32_t> rows_, tokens_, positions_;
   Buffer<kernels::cuda::SamplingRow> sampling_;

@@ -1,0 +1,71 @@
+// The decoder's pieces on the CPU, with the compressed cache, on kernels alone: what the
+// training-side nn::Decoder means, at the speed inference wants. All numbers f32.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "policy/policy.h"
+#include "runtime/decoder.h"
+#include "runtime/policy_choice.h"
+#include "runtime/step_plan.h"
+#include "runtime/weights.h"
+
+namespace dmc::runtime {
+
+class CpuBackend final : private Backend {
+ public:
+  // All must outlive it.
+  CpuBackend(const Model& model, const policy::Policy& policy, const DecisionKnobs& knobs,
+             cache::KvCache& cache)
+      : config_(model.config),
+        weights_(model.weights),
+        policy_(policy),
+        knobs_(knobs),
+        cache_(cache) {}
+
+  // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
+  // [tokens][hidden]. Valid until the next call.
+  std::span<const float> hidden(const Pass& pass);
+  // Logits [rows][vocab] of hidden states [rows][hidden].
+  void logits(const float* hidden, int64_t rows, float* to) const;
+
+ private:
+  void embed(int64_t rows) override;
+  bool has_norm(NormAt at) const override { return norm_at(at, 0).present(); }
+  void norm(NormAt at, int layer, bool adds_delta, bool replaces_x, int64_t rows) override;
+  void multiply(Product product, int layer, int64_t rows) override;
+  void apply_adapter(int layer, int64_t rows) override;
+  void split_heads(int layer, int64_t rows) override;
+  void activate(int64_t rows) override;
+
+  const Norm& norm_at(NormAt at, int layer) const;
+  void place_rows(const Pass& pass);
+  void reserve(int64_t rows);
+  // Takes k and v into the layer's cache and fills mixed_.
+  void attend(int layer, const Pass& pass);
+  float bias_of(cache::SequenceId sequence) const;  // of its decisions in this pass
+  void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
+  policy::Decision decide(int layer, int64_t row, int64_t head) const;
+
+  const model::ModelConfig& config_;
+  const DecoderWeights& weights_;
+  const policy::Policy& policy_;
+  DecisionKnobs knobs_;
+  cache::KvCache& cache_;
+
+  // Of the rows of the pass in hand.
+  std::vector<int32_t> tokens_;
+  std::vector<int64_t> positions_;
+  std::vector<float> biases_;
+  std::vector<cache::SequenceId> decoding_;  // sequences of the first rows
+  std::vector<float> x_, normed_, projected_, mixed_, inner_, delta_;
+  std::vector<float> adapted_;  // [adapter outputs], of the layer in hand
+  std::vector<float> q_, k_, v_;
+  std::vector<uint8_t> merge_;
+  std::vector<float> importance_;
+};
+
+}  // namespace dmc::runtime
