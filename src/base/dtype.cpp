@@ -4,7 +4,9 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
+#include "base/error.h"
 #include "base/named.h"
 
 namespace dmc {
@@ -30,6 +32,41 @@ std::string_view dtype_name(DType dtype) { return kTypes[static_cast<size_t>(dty
 std::optional<DType> dtype_from_name(std::string_view name) {
   const Entry* const entry = find_named(kTypes, name);
   return entry == nullptr ? std::nullopt : std::optional(entry->dtype);
+}
+
+namespace {
+
+// Without branches, so that the compiler does several at once. 2^112 moves the exponent from the
+// bias of f16 to that of f32; subnormal numbers come out exact, too.
+float widen_f16(uint16_t bits) {
+  const float shifted = std::bit_cast<float>((bits & 0x7fffu) << 13) * 0x1p112f;
+  const uint32_t special = (bits & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) | special | (bits & 0x8000u) << 16);
+}
+
+template <float (*kWiden)(uint16_t)>
+void widen_halves(const std::byte* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) {
+    uint16_t half;
+    std::memcpy(&half, from + i * int64_t{sizeof(half)}, sizeof(half));
+    to[i] = kWiden(half);
+  }
+}
+
+}  // namespace
+
+void widen_floats(const std::byte* from, int64_t n, DType dtype, float* to) {
+  switch (dtype) {
+    case DType::kF32:
+      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+      return;
+    case DType::kBF16:
+      return widen_halves<bf16_to_f32>(from, n, to);
+    case DType::kF16:
+      return widen_halves<widen_f16>(from, n, to);
+    default:
+      DMC_CHECK(!"a type of floating-point numbers");
+  }
 }
 
 float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }

@@ -19,6 +19,9 @@ std::optional<DType> dtype_from_name(std::string_view);  // the same spelling
 // Whether rows of slots and weights in this type have a scale beside them (kernels/rounding.h).
 constexpr bool is_scaled(DType dtype) { return dtype == DType::kI8 || dtype == DType::kF8E4M3; }
 
+// n numbers of kF32, kF16 or kBF16 at any address, as f32.
+void widen_floats(const std::byte* from, int64_t n, DType dtype, float* to);
+
 float f16_to_f32(uint16_t bits);
 float bf16_to_f32(uint16_t bits);
 float f8_to_f32(uint8_t bits);      // kF8E4M3

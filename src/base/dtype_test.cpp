@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 namespace dmc {
 namespace {
@@ -25,6 +28,24 @@ TEST(DType, HalfPrecisionRoundTripsExhaustively) {
     }
     if (!std::isnan(bf16_to_f32(pattern))) {
       ASSERT_EQ(f32_to_bf16(bf16_to_f32(pattern)), pattern);
+    }
+  }
+}
+
+// Many at once are what one at a time is, at any address.
+TEST(DType, FloatsAreWidenedTogetherAsOneByOne) {
+  std::vector<uint16_t> bits(0x10000);
+  std::iota(bits.begin(), bits.end(), uint16_t{0});
+  std::vector<std::byte> bytes(2 * bits.size() + 1);
+  std::memcpy(bytes.data() + 1, bits.data(), 2 * bits.size());
+  std::vector<float> wide(bits.size());
+  const auto same = [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  for (DType dtype : {DType::kF16, DType::kBF16}) {
+    widen_floats(bytes.data() + 1, 0x10000, dtype, wide.data());
+    for (uint16_t pattern : bits) {
+      const float one = dtype == DType::kF16 ? f16_to_f32(pattern) : bf16_to_f32(pattern);
+      ASSERT_TRUE(same(wide[pattern], one)) << pattern;
+      ASSERT_EQ(std::signbit(wide[pattern]), std::signbit(one)) << pattern;
     }
   }
 }

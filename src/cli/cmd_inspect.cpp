@@ -74,20 +74,18 @@ int check_files(const InspectCommand& command) {
   require_model(command.model);
   const auto [config, checkpoint] = model::open_model(command.model.dir, command.model.adapter);
   const model::CheckpointFacts facts = checkpoint.check();
-  std::vector<std::string> dtypes;
-  for (DType dtype : facts.dtypes) dtypes.emplace_back(dtype_name(dtype));
   const double parameters = model::parameter_count(checkpoint.layout());
   if (command.json) {
     nlohmann::ordered_json json = to_json(config, parameters);
     json["tensors"] = facts.tensors;
     json["bytes"] = facts.bytes;
-    json["dtypes"] = dtypes;
+    json["dtypes"] = facts.types;
     std::cout << json.dump() << "\n";
     return 0;
   }
   print(config, parameters);
   std::cout << "weights: all " << facts.tensors << " tensors that config.json implies are there, "
-            << human_bytes(static_cast<double>(facts.bytes)) << " of " << join(dtypes, ", ")
+            << human_bytes(static_cast<double>(facts.bytes)) << " of " << join(facts.types, ", ")
             << "\n";
   return 0;
 }

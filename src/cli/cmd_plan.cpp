@@ -53,7 +53,7 @@ double bytes_of(const std::string& memory) {
 }
 
 model::ModelConfig find_model(const std::string& model) {
-  if (std::filesystem::is_directory(model)) return model::read_model_config(model);
+  if (std::filesystem::exists(model)) return model::read_model_config(model);
   if (const auto config = model::published_model(model)) return *config;
   throw invalid_argument("--model: \"" + model + "\" is neither a folder nor one of " +
                          model::published_names());

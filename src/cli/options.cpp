@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/gguf.h"
 #include "base/join.h"
 #include "base/parallel.h"
 #include "base/progress.h"
@@ -94,7 +95,7 @@ fs::path shipped_model(const std::string& name) {
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name) {
-  CLI::Option* model = app.add_option("-m,--model", options.dir, "model directory");
+  CLI::Option* model = app.add_option("-m,--model", options.dir, "model directory or GGUF file");
   if (default_name.empty()) {
     model->required();
   } else {
@@ -161,9 +162,11 @@ void add_device_option(CLI::App& app, ModelOptions& options) {
 }
 
 void require_model(const ModelOptions& options) {
-  if (!fs::is_directory(options.dir)) {
-    throw invalid_argument("--model: there is no folder " + options.dir.string());
-  }
+  if (fs::is_directory(options.dir) || is_gguf(options.dir)) return;
+  const std::string given = options.dir.string();
+  throw invalid_argument("model", fs::exists(options.dir)
+                                      ? given + " is neither a model directory nor a GGUF file"
+                                      : "there is no folder or GGUF file " + given);
 }
 
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {

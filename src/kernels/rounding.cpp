@@ -12,15 +12,6 @@ namespace {
 
 constexpr float kLargestF16 = 65504.0f, kLargestI8 = 127.0f, kLargestF8 = 448.0f;
 
-template <float (*kWiden)(uint16_t)>
-void widen_halves(const std::byte* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) {
-    uint16_t half;
-    std::memcpy(&half, from + i * int64_t{sizeof(half)}, sizeof(half));
-    to[i] = kWiden(half);
-  }
-}
-
 int8_t to_i8(float x) { return static_cast<int8_t>(std::lrint(x)); }
 
 // The largest magnitude; NaN if not all are finite.
@@ -69,12 +60,9 @@ void round_row(const float* from, int64_t n, DType type, std::byte* to, float* s
 void widen_row(const std::byte* from, int64_t n, DType type, const float* scale, float* to) {
   switch (type) {
     case DType::kF32:
-      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
-      return;
     case DType::kBF16:
-      return widen_halves<bf16_to_f32>(from, n, to);
     case DType::kF16:
-      return widen_halves<f16_to_f32>(from, n, to);
+      return widen_floats(from, n, type, to);
     case DType::kI8:
       for (int64_t i = 0; i < n; ++i) {
         to[i] = *scale * static_cast<float>(static_cast<int8_t>(from[i]));

@@ -1,15 +1,16 @@
-// The tensors of a model directory under the names its family's layout gives them.
+// The tensors of a model under the names its family's layout gives them.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "model/adapter.h"
 #include "model/families/family.h"
-#include "model/safetensors.h"
+#include "model/matrix_source.h"
 
 namespace dmc::model {
 
@@ -17,34 +18,32 @@ namespace dmc::model {
 struct CheckpointFacts {
   int64_t tensors = 0;
   int64_t bytes = 0;
-  std::set<DType> dtypes;
+  std::set<std::string> types;  // "BF16", "Q4_1"
 };
 
 class Checkpoint {
  public:
-  // Maps the files of `dir`; Error(kData) if they are damaged. If there is an `adapter`, the
-  // layout's adapter tensors are that file's, whatever `dir` has of them.
-  Checkpoint(const std::filesystem::path& dir, DecoderLayout layout,
+  // Maps the files of `model`, a Hugging Face directory or a GGUF file; Error(kData) if they are
+  // damaged. If there is an `adapter`, the layout's adapter tensors are that file's, whatever
+  // `model` has of them.
+  Checkpoint(const std::filesystem::path& model, DecoderLayout layout,
              std::optional<AdapterFile> adapter = {});
 
   const DecoderLayout& layout() const { return layout_; }
-  // The tensor of this name of the layout, in the file's own dtype: kF32, kF16, kBF16 or, for one
-  // of int8_matrices(), kI8. Error(kData) if it is missing or has another dtype or shape. The
-  // layout's older names count too.
-  const model::TensorView& tensor(const std::string& name) const;
-  // What the rows of a tensor of kI8 are to be multiplied by, [rows, 1] in floats; Error(kData) if
-  // that is missing.
-  const model::TensorView& row_scales(const std::string& name) const;
-  // Checks that every tensor of the layout is there with its shape, as tensor() does. Reads the
-  // files' headers alone, so it takes neither memory nor time, however large the model.
+  // The tensor of this name of the layout; it must not outlive the checkpoint. Error(kData) if it
+  // is missing, has another shape or a type that holds no weights; whole numbers of safetensors
+  // files are such, but for int8_matrices(). The layout's older names count too.
+  std::unique_ptr<const MatrixSource> matrix(const std::string& name) const;
+  // Checks that every tensor of the layout is there, as matrix() does. Reads the files' headers
+  // alone, so it takes neither memory nor time, however large the model.
   CheckpointFacts check() const;
 
  private:
-  const model::TensorView& find(const std::string& name) const;
+  std::string stored_name(const std::string& name) const;
 
   std::string origin_;  // for messages
-  model::WeightsDirectory weights_;
   DecoderLayout layout_;
+  std::unique_ptr<const WeightStore> weights_;
   std::set<std::string> int8_matrices_, adapter_tensors_;
   std::optional<AdapterFile> adapter_;
 };
@@ -54,8 +53,9 @@ struct ModelFiles {
   Checkpoint checkpoint;
 };
 
-// What `dir` holds, with the adapter of a file of its own unless that is empty. Error(kData) as
+// What `model` holds, with the adapter of a file of its own unless that is empty. Error(kData) as
 // read_model_config(), Checkpoint and AdapterFile; Error(kInvalidArgument) as require_adaptable().
-ModelFiles open_model(const std::filesystem::path& dir, const std::filesystem::path& adapter_file);
+ModelFiles open_model(const std::filesystem::path& model,
+                      const std::filesystem::path& adapter_file);
 
 }  // namespace dmc::model

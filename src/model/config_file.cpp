@@ -5,11 +5,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/join.h"
 #include "base/json.h"
 #include "base/json_fields.h"
 #include "base/named.h"
 #include "model/families/family.h"
+#include "model/gguf/gguf_config.h"
 #include "model/quantization.h"
 
 namespace dmc::model {
@@ -121,10 +123,12 @@ json dmc_config_json(const DmcConfig& dmc) {
   return object;
 }
 
-ModelConfig read_model_config(const std::filesystem::path& dir) {
-  const std::string origin = (dir / "config.json").string();
+ModelConfig read_model_config(const std::filesystem::path& model) {
+  const bool gguf = is_gguf(model);
+  const std::string origin = (gguf ? model : model / "config.json").string();
   ModelConfig config;
-  config.source_json = read_text_file(origin, size_t{1} << 20);
+  config.source_json =
+      gguf ? gguf_config(GgufFile(model)).dump() : read_text_file(origin, size_t{1} << 20);
   const json root = parse_json(config.source_json, origin);
   const JsonFields fields(root, origin);
 

@@ -10,9 +10,10 @@
 
 namespace dmc::model {
 
-// Reads DIR/config.json. A missing or ill-typed key, a feature that is not implemented or a family
-// that is not in the table is Error(kData) naming file and key; never a silent default.
-model::ModelConfig read_model_config(const std::filesystem::path& dir);
+// Reads MODEL/config.json, or what a GGUF file says in its place. A missing or ill-typed key, a
+// feature that is not implemented or a family that is not in the table is Error(kData) naming file
+// and key; never a silent default.
+model::ModelConfig read_model_config(const std::filesystem::path& model);
 
 // The object dmc_config alone, as it also stands in an adapter's file (adapter.h).
 model::DmcConfig read_dmc_config(const JsonFields& dmc);

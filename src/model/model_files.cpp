@@ -13,21 +13,6 @@ namespace {
 constexpr auto kSingleFile = "model.safetensors";
 constexpr auto kIndex = "model.safetensors.index.json";
 
-constexpr const char* kCompanions[] = {
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "chat_template.jinja",
-    "chat_template.json",
-};
-
 std::string shard_name(size_t index, size_t count) {
   char name[64];
   std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", index + 1, count);
@@ -65,13 +50,6 @@ void finish_shards(const fs::path& dir, const std::vector<Shard>& shards, int64_
   }
   write_file_atomically(dir / kIndex, index.dump(2) + "\n");
   fs::remove(dir / kSingleFile, ignored);
-}
-
-void copy_companions(const fs::path& from, const fs::path& to) {
-  if (fs::equivalent(from, to)) return;
-  for (const char* name : kCompanions) {
-    if (fs::exists(from / name)) write_file_atomically(to / name, read_text_file(from / name));
-  }
 }
 
 }  // namespace dmc::model

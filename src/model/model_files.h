@@ -1,5 +1,4 @@
-// The files of a model directory beside config.json: weights split over several files, and what is
-// handed on as it is.
+// The files of a model directory that weights are split over.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +28,5 @@ std::vector<Shard> plan_shards(const std::map<std::string, int64_t>& bytes,
 // shards, and removes what an earlier model left that readers would take for this one's.
 void finish_shards(const std::filesystem::path& dir, const std::vector<Shard>& shards,
                    int64_t total_bytes);
-
-// Copies generation_config.json and the files of any kind of tokenizer, those that exist, byte for
-// byte. Nothing happens if both are the same folder.
-void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace dmc::model

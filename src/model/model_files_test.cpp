@@ -62,16 +62,5 @@ TEST_F(ModelFiles, ShardsAreReadBackThroughTheirIndex) {
   EXPECT_EQ(WeightsDirectory(dir_).tensors().size(), 1u) << "the old index must be gone";
 }
 
-TEST_F(ModelFiles, CompanionsAreCopiedByteForByte) {
-  fs::create_directories(dir_ / "from");
-  fs::create_directories(dir_ / "to");
-  const std::string bytes("{\"a\": \0\xff}\r\n", 11);
-  write_file_atomically(dir_ / "from" / "tokenizer.json", bytes);
-  write_file_atomically(dir_ / "from" / "config.json", "not a companion");
-  copy_companions(dir_ / "from", dir_ / "to");
-  EXPECT_EQ(read_text_file(dir_ / "to" / "tokenizer.json"), bytes);
-  EXPECT_FALSE(fs::exists(dir_ / "to" / "config.json"));
-}
-
 }  // namespace
 }  // namespace dmc::model

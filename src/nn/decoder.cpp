@@ -2,6 +2,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
@@ -54,11 +55,10 @@ at::Tensor rows_of(const at::Tensor& stored, const LinearSource& source) {
 }
 
 at::Tensor read_parameter(const model::Checkpoint& checkpoint, const std::string& name,
-                          at::ScalarType dtype) {
-  const model::TensorView& view = checkpoint.tensor(name);
-  if (view.dtype != DType::kI8) return nn::to_tensor(view, dtype);
-  const at::Tensor scales = nn::to_tensor(checkpoint.row_scales(name), at::kFloat);
-  return nn::to_tensor(view, at::kFloat).mul_(scales).to(dtype);
+                          const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  const at::Tensor tensor = at::empty(shape, at::kFloat);
+  checkpoint.matrix(name)->read_all(tensor.mutable_data_ptr<float>());
+  return tensor.to(dtype);
 }
 
 }  // namespace
@@ -77,7 +77,7 @@ Decoder Decoder::load(const std::filesystem::path& dir, at::ScalarType dtype) {
   config.int8_weights = false;  // in memory there are none
   std::map<std::string, at::Tensor> parameters;
   for (const auto& [name, shape] : checkpoint.layout().shapes) {
-    parameters[name] = read_parameter(checkpoint, name, dtype);
+    parameters[name] = read_parameter(checkpoint, name, shape, dtype);
   }
   return {config, std::move(parameters)};
 }

@@ -8,26 +8,30 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "kernels/rounding.h"
 #include "model/checkpoint.h"
 
 namespace dmc::runtime {
 namespace {
 
-// Reads parts of a checkpoint as f32.
+// Reads parts of a checkpoint.
 class Reader {
  public:
   Reader(const model::Checkpoint& checkpoint, const model::ModelConfig& config)
       : checkpoint_(checkpoint), config_(config) {}
 
-  const model::TensorView& tensor(const std::string& name) const {
-    return checkpoint_.tensor(name);
-  }
-  std::vector<float> values(const std::string& name, int64_t first, int64_t count) const {
-    return numbers(tensor(name), first, count);
-  }
+  DType dtype(const std::string& name) const { return checkpoint_.matrix(name)->dtype(); }
   std::vector<float> vector(const std::string& name) const {
-    return name.empty() ? std::vector<float>() : values(name, 0, tensor(name).numel());
+    if (name.empty()) return {};
+    const auto source = checkpoint_.matrix(name);
+    std::vector<float> values(static_cast<size_t>(source->rows() * source->columns()));
+    source->read_all(values.data());
+    return values;
+  }
+  std::vector<float> first_row(const std::string& name) const {
+    const auto source = checkpoint_.matrix(name);
+    std::vector<float> values(static_cast<size_t>(source->columns()));
+    source->read_rows(0, 1, values.data());
+    return values;
   }
   Norm norm(const model::NormSource& source) const {
     return {vector(source.weight), vector(source.bias), config_.norm, config_.norm_eps};
@@ -40,12 +44,12 @@ class Reader {
     Linear result{{outputs, parts[0].columns, type}, {}};
     int64_t first = 0;
     for (const auto& part : parts) {
-      copy_rows(part, first, result.weights);
+      pack_rows(part, first, result.weights);
       first += part.rows;
       if (part.bias.empty()) continue;
       result.bias.resize(static_cast<size_t>(outputs));
-      std::ranges::copy(values(part.bias, part.first, part.rows),
-                        result.bias.begin() + (first - part.rows));
+      checkpoint_.matrix(part.bias)->read_columns(part.first, part.rows,
+                                                  result.bias.data() + (first - part.rows));
     }
     return result;
   }
@@ -54,67 +58,50 @@ class Reader {
   }
 
  private:
-  static const std::byte* address(const model::TensorView& view, int64_t index) {
-    return view.bytes.data() + index * static_cast<int64_t>(dtype_size(view.dtype));
-  }
-  static void widen(const model::TensorView& view, int64_t first, int64_t count, float* to) {
-    kernels::widen_row(address(view, first), count, view.dtype, nullptr, to);
-  }
-  static std::vector<float> numbers(const model::TensorView& view, int64_t first, int64_t count) {
-    std::vector<float> result(static_cast<size_t>(count));
-    widen(view, first, count, result.data());
-    return result;
-  }
-
-  void copy_rows(const model::LinearSource& part, int64_t first_output,
+  // A block of outputs at a time, on all threads.
+  void pack_rows(const model::LinearSource& part, int64_t first_output,
                  kernels::PackedWeights& to) const {
-    const model::TensorView& view = tensor(part.weight);
-    if (part.transposed) return copy_columns(view, part, first_output, to);
-    if (view.dtype == DType::kI8) return copy_rounded_rows(view, part, first_output, to);
+    const auto source = checkpoint_.matrix(part.weight);
     parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
-      std::vector<float> row(static_cast<size_t>(part.columns));
-      for (int64_t r = begin; r < end; ++r) {
-        widen(view, (part.first + r) * part.columns, part.columns, row.data());
-        to.set_rows(first_output + r, 1, row.data());
+      if (is_stored_as_packed(*source, part, to.type())) {
+        copy_lines(*source, part.first + begin, end - begin, first_output + begin, to);
+      } else {
+        round_rows(*source, part, {begin, end}, first_output, to);
       }
     });
   }
 
-  // Rows of 8 bits are taken as they are where that is wanted: rounding what they stand for could
-  // give another scale.
-  void copy_rounded_rows(const model::TensorView& view, const model::LinearSource& part,
-                         int64_t first_output, kernels::PackedWeights& to) const {
-    const std::vector<float> scales =
-        numbers(checkpoint_.row_scales(part.weight), part.first, part.rows);
-    parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
-      std::vector<float> row(static_cast<size_t>(part.columns));
-      for (int64_t r = begin; r < end; ++r) {
-        const std::byte* const stored = address(view, (part.first + r) * part.columns);
-        const float scale = scales[static_cast<size_t>(r)];
-        if (to.type() == DType::kI8) {
-          to.set_rounded_row(first_output + r, stored, scale);
-          continue;
-        }
-        kernels::widen_row(stored, part.columns, DType::kI8, &scale, row.data());
-        to.set_rows(first_output + r, 1, row.data());
-      }
-    });
+  struct Range {
+    int64_t begin, end;
+  };
+  static void round_rows(const model::MatrixSource& source, const model::LinearSource& part,
+                         Range range, int64_t first_output, kernels::PackedWeights& to) {
+    const int64_t count = range.end - range.begin;
+    std::vector<float> rows(static_cast<size_t>(count * part.columns));
+    part.transposed ? source.read_columns(part.first + range.begin, count, rows.data())
+                    : source.read_rows(part.first + range.begin, count, rows.data());
+    to.set_rows(first_output + range.begin, count, rows.data());
   }
 
-  // A tensor stored as [in, out] has all outputs, of this part or not, side by side: a block of
-  // them is widened and turned at a time.
-  void copy_columns(const model::TensorView& view, const model::LinearSource& part,
-                    int64_t first_output, kernels::PackedWeights& to) const {
-    const int64_t width = view.shape[1], columns = part.columns;
-    parallel_for(0, part.rows, kernels::PackedWeights::kBlock, [&](int64_t begin, int64_t end) {
-      const int64_t count = end - begin;
-      std::vector<float> strip(static_cast<size_t>(count)), rows(strip.size() * columns);
-      for (int64_t i = 0; i < columns; ++i) {
-        widen(view, i * width + part.first + begin, count, strip.data());
-        for (int64_t r = 0; r < count; ++r) rows[r * columns + i] = strip[r];
+  // Then nothing is rounded: what numbers of 8 bits stand for could give another scale.
+  static bool is_stored_as_packed(const model::MatrixSource& source,
+                                  const model::LinearSource& part, DType type) {
+    const bool by_output = part.transposed == source.turned();
+    return by_output && source.dtype() == type &&
+           (source.floats(0) != nullptr || source.format().group == part.columns);
+  }
+  static void copy_lines(const model::MatrixSource& source, int64_t first, int64_t count,
+                         int64_t first_output, kernels::PackedWeights& to) {
+    std::vector<int8_t> numbers(static_cast<size_t>(to.inputs()));
+    for (int64_t r = 0; r < count; ++r) {
+      float scale = 1.0f;
+      const std::byte* line = source.floats(first + r);
+      if (line == nullptr) {
+        source.read_numbers(first + r, numbers.data(), &scale, nullptr);
+        line = reinterpret_cast<const std::byte*>(numbers.data());
       }
-      to.set_rows(first_output + begin, count, rows.data());
-    });
+      to.set_rounded_row(first_output + r, line, scale);
+    }
   }
 
   const model::Checkpoint& checkpoint_;
@@ -158,11 +145,11 @@ int64_t DecoderWeights::bytes() const {
   return sum;
 }
 
-std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
+std::shared_ptr<const Model> load_model(const std::filesystem::path& path,
                                         std::optional<DType> wanted,
                                         const std::filesystem::path& adapter_file) {
   auto model = std::make_shared<Model>();
-  model::ModelFiles files = model::open_model(dir, adapter_file);
+  model::ModelFiles files = model::open_model(path, adapter_file);
   const model::Checkpoint& checkpoint = files.checkpoint;
   model->config = std::move(files.config);
   const model::DecoderLayout& layout = checkpoint.layout();
@@ -171,7 +158,7 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
     model->parameters += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies());
   }
   const DType stored =
-      model->config.int8_weights ? DType::kI8 : reader.tensor(layout.token_embedding).dtype;
+      model->config.int8_weights ? DType::kI8 : reader.dtype(layout.token_embedding);
   const DType type = wanted.value_or(stored);
 
   DecoderWeights& w = model->weights;
@@ -183,7 +170,7 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
       std::make_shared<kernels::PackedWeights>(std::move(reader.linear(embedding, type).weights));
   w.positions = reader.vector(layout.position_embedding);
   if (!layout.token_type_embedding.empty()) {
-    w.token_type = reader.values(layout.token_type_embedding, 0, model->config.hidden_size);
+    w.token_type = reader.first_row(layout.token_type_embedding);
   }
   w.embedding_norm = reader.norm(layout.embedding_norm);
   for (const model::LayerLayout& layer : layout.layers) {

@@ -67,12 +67,12 @@ struct Model {
   DecoderWeights weights;
 };
 
-// From a Hugging Face directory, with the adapter of a file of its own if there is one; matrices
-// rounded to `type` (kF32, kBF16, kF16, kI8), vectors in f32. Without a type: as the checkpoint is
-// stored, so that nothing is lost (the embedding of one whose matrices have 8 bits is rounded,
-// too). Error(kData) for what is missing or has another shape than config.json implies,
+// From a Hugging Face directory or a GGUF file, with the adapter of a file of its own if there is
+// one; matrices rounded to `type` (kF32, kBF16, kF16, kI8), vectors in f32. Without a type: as the
+// checkpoint is stored, so that nothing is lost (the embedding of one whose matrices have 8 bits is
+// rounded, too). Error(kData) for what is missing or has another shape than config.json implies,
 // Error(kInvalidArgument) for an adapter the model cannot take.
-std::shared_ptr<const Model> load_model(const std::filesystem::path& dir,
+std::shared_ptr<const Model> load_model(const std::filesystem::path& path,
                                         std::optional<DType> type = {},
                                         const std::filesystem::path& adapter_file = {});
 

@@ -4,11 +4,11 @@
 #include <stdexcept>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/utf8.h"
 #include "text/chat/builtins.h"
 #include "text/chat/parser.h"
+#include "text/model_text.h"
 
 namespace dmc::text {
 namespace {
@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
+constexpr auto kOwnFile = "chat_template.jinja", kConfigFile = "tokenizer_config.json";
 constexpr size_t kLargestTemplate = size_t{1} << 20;
 constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "pad_token",
                                           "sep_token", "cls_token", "mask_token"};
@@ -47,10 +48,12 @@ std::optional<std::string> template_text(const nlohmann::json& config) {
   return std::nullopt;
 }
 
-nlohmann::json read_config(const fs::path& file) {
-  if (!fs::exists(file)) return nlohmann::json::object();
-  nlohmann::json config = parse_json(read_text_file(file, size_t{64} << 20), file.string());
-  if (!config.is_object()) throw data_error(file.string() + " is not a JSON object");
+nlohmann::json read_config(const fs::path& model) {
+  const auto text = read_model_text(model, kConfigFile, size_t{64} << 20);
+  if (!text) return nlohmann::json::object();
+  const std::string origin = model_text_origin(model, kConfigFile);
+  nlohmann::json config = parse_json(*text, origin);
+  if (!config.is_object()) throw data_error(origin + " is not a JSON object");
   return config;
 }
 
@@ -81,15 +84,13 @@ ChatTemplate::ChatTemplate(const std::string& source, std::string origin)
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 
-std::optional<ChatTemplate> ChatTemplate::find(const fs::path& dir) {
-  const fs::path own_file = dir / "chat_template.jinja",
-                 config_file = dir / "tokenizer_config.json";
-  const nlohmann::json config = read_config(config_file);
+std::optional<ChatTemplate> ChatTemplate::find(const fs::path& model) {
+  const nlohmann::json config = read_config(model);
   std::optional<ChatTemplate> found;
-  if (fs::exists(own_file)) {
-    found.emplace(read_text_file(own_file, kLargestTemplate), own_file.string());
+  if (const auto own_file = read_model_text(model, kOwnFile, kLargestTemplate)) {
+    found.emplace(*own_file, model_text_origin(model, kOwnFile));
   } else if (const auto text = template_text(config)) {
-    found.emplace(*text, config_file.string() + ": chat_template");
+    found.emplace(*text, model_text_origin(model, kConfigFile) + ": chat_template");
   }
   for (const char* name : kSpecialTokens) {
     const auto text = token_text(config, name);

@@ -27,10 +27,10 @@ class ChatTemplate {
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
 
-  // The template of a model directory: chat_template.jinja, else "chat_template" in
-  // tokenizer_config.json (the one named "default" where there are several); nothing if the model
-  // has none.
-  static std::optional<ChatTemplate> find(const std::filesystem::path& dir);
+  // The template of a model, a directory or a GGUF file: chat_template.jinja, else "chat_template"
+  // in tokenizer_config.json (the one named "default" where there are several); nothing if the
+  // model has none.
+  static std::optional<ChatTemplate> find(const std::filesystem::path& model);
 
   // `messages` is an array of objects as in the OpenAI API, `variables` what else the template may
   // ask for (tools, enable_thinking, ...): their strings are the user's, not to be trusted. Both

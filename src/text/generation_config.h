@@ -1,4 +1,4 @@
-// What a model directory says about when a text is complete.
+// What a model says about when a text is complete.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,6 @@ namespace dmc::text {
 
 // Tokens that end a chat's reply beside config.json's: eos_token_id of generation_config.json, and
 // tokenizer_config.json's eos_token. Either may be missing. Error(kData) naming file and key.
-std::vector<int64_t> reply_stop_ids(const std::filesystem::path& dir, const Tokenizer& tokenizer);
+std::vector<int64_t> reply_stop_ids(const std::filesystem::path& model, const Tokenizer& tokenizer);
 
 }  // namespace dmc::text

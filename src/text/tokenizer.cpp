@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/gguf.h"
 #include "base/utf8.h"
+#include "text/tokenizer/gguf_vocabulary.h"
 #include "text/tokenizer/pipeline.h"
 
 namespace dmc::text {
@@ -22,6 +24,7 @@ constexpr Format kFormats[] = {
 };
 
 Pipeline read_pipeline(const std::filesystem::path& dir) {
+  if (is_gguf(dir)) return read_gguf_vocabulary(GgufFile(dir));
   for (const Format& format : kFormats) {
     const bool complete = !format.beside || std::filesystem::exists(dir / format.beside);
     if (complete && std::filesystem::exists(dir / format.file))
@@ -121,8 +124,8 @@ class Encoding {
 
 }  // namespace
 
-Tokenizer::Tokenizer(const std::filesystem::path& dir)
-    : pipeline_(std::make_unique<Pipeline>(read_pipeline(dir))) {}
+Tokenizer::Tokenizer(const std::filesystem::path& model)
+    : pipeline_(std::make_unique<Pipeline>(read_pipeline(model))) {}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 

@@ -18,10 +18,10 @@ struct Pipeline;
 
 class Tokenizer {
  public:
-  // Reads the first of these files that is in `dir`: tokenizer.json, tokenizer.model (sentencepiece
-  // or tiktoken), vocab.json with merges.txt. Error(kData) naming the file for what is missing or
-  // not supported.
-  explicit Tokenizer(const std::filesystem::path& dir);
+  // Reads the vocabulary of a GGUF file, or the first of these that is in a model directory:
+  // tokenizer.json, tokenizer.model (sentencepiece or tiktoken), vocab.json with merges.txt.
+  // Error(kData) naming the file for what is missing or not supported.
+  explicit Tokenizer(const std::filesystem::path& model);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 

@@ -7,9 +7,9 @@
 
 #include "base/join.h"
 #include "model/adapter.h"
-#include "model/model_files.h"
 #include "nn/adapter.h"
 #include "nn/decision_channel.h"
+#include "text/model_text.h"
 #include "train/model_card.h"
 
 namespace dmc::train {
@@ -92,7 +92,7 @@ void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
   write_card(served, options, state, dir);
   served.save(dir, {nn::float_type(options.weights_dtype)});
   if (options.adapter_alone()) nn::save_adapter(served, dir / kAdapterFile);
-  model::copy_companions(options.model_dir, dir);
+  text::copy_model_texts(options.model_dir, dir);
 }
 
 void write_card(const nn::Decoder& model, const TrainOptions& options, const RetrofitState& state,

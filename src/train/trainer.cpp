@@ -17,11 +17,11 @@
 #include "base/stopwatch.h"
 #include "model/adapter.h"
 #include "model/config_file.h"
-#include "model/model_files.h"
 #include "nn/adapter.h"
 #include "nn/weights.h"
 #include "policy/schedule.h"
 #include "text/corpus.h"
+#include "text/model_text.h"
 #include "train/batches.h"
 #include "train/checkpoint.h"
 #include "train/loss.h"
@@ -295,7 +295,7 @@ class Trainer {
     }
     fs::create_directories(folder);
     model_.save(folder, {nn::float_type(options_.weights_dtype)});
-    model::copy_companions(options_.model_dir, folder);
+    text::copy_model_texts(options_.model_dir, folder);
   }
 
   void save() {

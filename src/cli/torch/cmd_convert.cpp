@@ -15,6 +15,7 @@
 #include "nn/kv_heads.h"
 #include "nn/weights.h"
 #include "ops/threads.h"
+#include "text/model_text.h"
 
 namespace dmc::cli {
 namespace {
@@ -36,7 +37,7 @@ at::ScalarType stored_dtype(const fs::path& dir) {
   const model::ModelConfig config = model::read_model_config(dir);
   if (config.int8_weights) return at::kFloat;
   const model::Checkpoint checkpoint(dir, model::decoder_layout(config));
-  return nn::scalar_type(checkpoint.tensor(checkpoint.layout().token_embedding).dtype);
+  return nn::scalar_type(checkpoint.matrix(checkpoint.layout().token_embedding)->dtype());
 }
 
 void require_new_folder(const fs::path& out) {
@@ -88,7 +89,7 @@ int run(const ConvertCommand& command) {
   if (command.plain) model = make_plain(std::move(model));
   if (command.kv_heads > 0) model = nn::pool_kv_heads(model, command.kv_heads);
   model.save(command.out, weight_form(command, model, dtype));
-  model::copy_companions(from, command.out);
+  text::copy_model_texts(from, command.out);
   std::cerr << "the model is in " << command.out.string() << ": "
             << human_count(static_cast<double>(model.parameter_count())) << " parameters\n";
   return 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,6 +38,8 @@ void add_token(const AddedToken& token, Pipeline* pipeline);
 // Readers, one a format; each throws Error(kData) naming the file. What it says of BOS and EOS and
 // of the split pattern beside the formats' own rules comes from DIR/tokenizer_config.json.
 Pipeline read_tokenizer_json(const std::filesystem::path& file);
+// The same of what such a file holds; `origin` names it.
+Pipeline read_tokenizer_json(const nlohmann::json& root, const std::string& origin);
 Pipeline read_tokenizer_model(const std::filesystem::path& file);
 Pipeline read_vocab_and_merges(const std::filesystem::path& vocab_json);
 

@@ -79,4 +79,26 @@ std::string_view ProtobufReader::bytes() const {
   return bytes_;
 }
 
+void ProtobufWriter::varint(uint64_t value) {
+  for (; value >= 0x80; value >>= 7) message_ += static_cast<char>(value | 0x80);
+  message_ += static_cast<char>(value);
+}
+
+void ProtobufWriter::integer(uint32_t field, uint64_t value) {
+  varint(uint64_t{field} << 3);
+  varint(value);
+}
+
+void ProtobufWriter::real(uint32_t field, float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  varint(uint64_t{field} << 3 | 5);
+  for (int shift = 0; shift < 32; shift += 8) message_ += static_cast<char>(bits >> shift);
+}
+
+void ProtobufWriter::bytes(uint32_t field, std::string_view bytes) {
+  varint(uint64_t{field} << 3 | 2);
+  varint(bytes.size());
+  message_ += bytes;
+}
+
 }  // namespace dmc::text

@@ -39,4 +39,18 @@ class ProtobufReader {
   std::string_view bytes_;
 };
 
+// Puts a message together, field by field.
+class ProtobufWriter {
+ public:
+  void integer(uint32_t field, uint64_t value);
+  void real(uint32_t field, float value);
+  void bytes(uint32_t field, std::string_view bytes);
+  const std::string& message() const { return message_; }
+
+ private:
+  void varint(uint64_t value);
+
+  std::string message_;
+};
+
 }  // namespace dmc::text

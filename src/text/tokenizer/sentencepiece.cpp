@@ -266,6 +266,7 @@ void add_pieces(const Model& model, Pipeline* pipeline) {
         pipeline->added.push_back(token);
         break;
       case PieceType::kNormal:
+      case PieceType::kUnused:  // no merge leads to it
       case PieceType::kByte:
         break;
       default:

@@ -3,8 +3,8 @@
 #include <charconv>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
+#include "text/model_text.h"
 #include "text/tokenizer/json_fields.h"
 #include "text/tokenizer/vocabulary.h"
 
@@ -54,12 +54,13 @@ TokenizerConfig read_keys(const json& root, const std::string& origin) {
 
 }  // namespace
 
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& dir) {
+TokenizerConfig read_tokenizer_config(const std::filesystem::path& model) {
   constexpr size_t kLargestFile = size_t{64} << 20;
-  const std::filesystem::path file = dir / "tokenizer_config.json";
-  if (!std::filesystem::exists(file)) return {};
-  const std::string origin = file.string();
-  const json root = parse_json(read_text_file(file, kLargestFile), origin);
+  const std::optional<std::string> text =
+      read_model_text(model, "tokenizer_config.json", kLargestFile);
+  if (!text) return {};
+  const std::string origin = model_text_origin(model, "tokenizer_config.json");
+  const json root = parse_json(*text, origin);
   try {
     return read_keys(root, origin);
   } catch (const json::exception& error) {

@@ -18,7 +18,7 @@ struct TokenizerConfig {
   std::vector<AddedToken> added;                // added_tokens_decoder
 };
 
-// Reads DIR/tokenizer_config.json; all defaults if there is none. Error(kData) naming the file.
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& dir);
+// Reads MODEL/tokenizer_config.json; all defaults if there is none. Error(kData) naming the file.
+TokenizerConfig read_tokenizer_config(const std::filesystem::path& model);
 
 }  // namespace dmc::text

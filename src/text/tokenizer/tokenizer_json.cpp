@@ -243,18 +243,21 @@ void Reader::read_model(const json& model, bool bytes) {
 
 }  // namespace
 
-Pipeline read_tokenizer_json(const std::filesystem::path& file) {
-  constexpr size_t kLargestFile = size_t{256} << 20;
+Pipeline read_tokenizer_json(const json& root, const std::string& origin) {
   Pipeline pipeline;
-  pipeline.origin = file.string();
-  const json root = parse_json(read_text_file(file, kLargestFile), pipeline.origin);
+  pipeline.origin = origin;
   try {
     Reader(root, &pipeline).read();
   } catch (const json::exception& error) {
-    throw data_error(pipeline.origin + ": a key is missing or has the wrong type (" + error.what() +
-                     ")");
+    throw data_error(origin + ": a key is missing or has the wrong type (" + error.what() + ")");
   }
   return pipeline;
+}
+
+Pipeline read_tokenizer_json(const std::filesystem::path& file) {
+  constexpr size_t kLargestFile = size_t{256} << 20;
+  return read_tokenizer_json(parse_json(read_text_file(file, kLargestFile), file.string()),
+                             file.string());
 }
 
 }  // namespace dmc::text
