@@ -23,8 +23,9 @@ MODELS = {
                                  | dict(original_max_position_embeddings=8192)),
     "linear-rope": lambda: gated("Llama", rope_parameters=LINEAR_ROPE),
     "qwen2": lambda: gated("Qwen2"),
-    "qwen3": lambda: gated("Qwen3", head_dim=32, tie_word_embeddings=True),
-    "gpt2": lambda: gpt2(n_positions=1024),  # other sizes that library reads wrongly
+    # That library takes the head size of Qwen3 and the context of GPT-2 for these, whatever a file says.
+    "qwen3": lambda: gated("Qwen3", head_dim=128, tie_word_embeddings=True),
+    "gpt2": lambda: gpt2(n_positions=1024),
     "gpt2-untied": lambda: gpt2(n_inner=80, tie_word_embeddings=False),
 }  # fmt: skip
 
