@@ -183,7 +183,7 @@ def model_config(arguments, vocabulary, dtype, cr):
         "importance_epsilon": torch.finfo(torch.bfloat16).eps, "zero_after_rope": True,
     }  # fmt: skip
     return {
-        "architectures": ["DmcLlamaForCausalLM"], "model_type": "llama", "vocab_size": vocabulary,
+        "architectures": ["DmcLlamaForCausalLM"], "model_type": "dmc_llama", "vocab_size": vocabulary,
         "hidden_size": arguments.hidden_size, "intermediate_size": arguments.ffn_hidden_size,
         "num_hidden_layers": arguments.num_layers,
         "num_attention_heads": arguments.num_attention_heads,

@@ -17,6 +17,7 @@
 #include "cli/options.h"
 #include "model/config_file.h"
 #include "model/families/family.h"
+#include "model/model_path.h"
 #include "model/published.h"
 #include "runtime/plan.h"
 
@@ -53,7 +54,11 @@ double bytes_of(const std::string& memory) {
 }
 
 model::ModelConfig find_model(const std::string& model) {
-  if (std::filesystem::exists(model)) return model::read_model_config(model);
+  const std::filesystem::path path = model::find_model(model);
+  if (std::filesystem::exists(path)) {
+    model::require_model_path(path);
+    return model::read_model_config(path);
+  }
   if (const auto config = model::published_model(model)) return *config;
   throw invalid_argument("--model: \"" + model + "\" is neither a folder nor one of " +
                          model::published_names());

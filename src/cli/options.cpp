@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "base/error.h"
-#include "base/gguf.h"
 #include "base/join.h"
 #include "base/parallel.h"
 #include "base/progress.h"
+#include "model/model_path.h"
 #include "policy/policy.h"
 
 namespace dmc::cli {
@@ -95,7 +95,9 @@ fs::path shipped_model(const std::string& name) {
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options, const std::string& default_name) {
-  CLI::Option* model = app.add_option("-m,--model", options.dir, "model directory or GGUF file");
+  CLI::Option* model = app.add_option_function<std::string>(
+      "-m,--model", [&](const std::string& name) { options.dir = model::find_model(name); },
+      "model directory, GGUF file, or org/name of what `hf download` has fetched");
   if (default_name.empty()) {
     model->required();
   } else {
@@ -161,13 +163,7 @@ void add_device_option(CLI::App& app, ModelOptions& options) {
       ->capture_default_str();
 }
 
-void require_model(const ModelOptions& options) {
-  if (fs::is_directory(options.dir) || is_gguf(options.dir)) return;
-  const std::string given = options.dir.string();
-  throw invalid_argument("model", fs::exists(options.dir)
-                                      ? given + " is neither a model directory nor a GGUF file"
-                                      : "there is no folder or GGUF file " + given);
-}
+void require_model(const ModelOptions& options) { model::require_model_path(options.dir); }
 
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
   require_model(options);

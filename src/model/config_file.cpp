@@ -22,8 +22,18 @@ using nlohmann::json;
 constexpr int64_t kLargestHead = 4096;
 constexpr int64_t kMostTokens = std::numeric_limits<int64_t>::max();
 
+// What stands before the family's own model_type in a retrofitted model. Readers choose their code
+// by that key, and those that do not know the method would run it wrongly without a word.
+constexpr std::string_view kRetrofitted = "dmc_";
+
+// Models retrofitted before the key had a value of its own have the family's.
 const Family& read_family(const JsonFields& fields) {
-  const std::string type = fields.text("model_type");
+  std::string_view type = fields.at("model_type").is_string()
+                              ? fields.at("model_type").get_ref<const std::string&>()
+                              : std::string_view();
+  if (fields.has("dmc_config") && type.starts_with(kRetrofitted)) {
+    type.remove_prefix(kRetrofitted.size());
+  }
   const Family* family = find_family(type);
   if (family != nullptr) return *family;
   throw fields.wrong("model_type", "one of " + join(families(), ", ", &Family::model_type));
@@ -150,7 +160,8 @@ std::string model_config_json(const ModelConfig& config, const std::string& weig
   const Family* family = find_family(config.model_type);
   DMC_CHECK(family != nullptr);
   root["architectures"] = {config.dmc ? family->dmc_architecture : family->dense_architecture};
-  root["model_type"] = family->model_type;
+  root["model_type"] =
+      std::string(config.dmc ? kRetrofitted : "") + std::string(family->model_type);
   family->write(config, &root);
   root["tie_word_embeddings"] = config.tie_embeddings;
   if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently

@@ -218,6 +218,21 @@ TEST_F(ModelConfigTest, OtherQuantizationsAreRefusedByName) {
   }
 }
 
+TEST_F(ModelConfigTest, RetrofittedModelsHaveATypeOfTheirOwn) {
+  model::ModelConfig config = read(good().dump());
+  config.dmc = model::DmcConfig{.target_cr = 4.0, .stage = "finetune"};
+  json root = json::parse(model_config_json(config));
+  EXPECT_EQ(root["model_type"], "dmc_llama");
+  EXPECT_EQ(read(root.dump()).model_type, "llama");
+  root["model_type"] = "llama";  // as they were written first
+  EXPECT_EQ(read(root.dump()).model_type, "llama");
+  config.dmc.reset();
+  EXPECT_EQ(json::parse(model_config_json(config))["model_type"], "llama");
+  json dense = good();
+  dense["model_type"] = "dmc_llama";
+  EXPECT_NE(complaint(dense).find("model_type"), std::string::npos);
+}
+
 TEST_F(ModelConfigTest, WhatMegatronsModelsDoOtherwiseSurvivesARoundTrip) {
   model::ModelConfig config = read(good().dump());
   config.dmc = model::DmcConfig{.target_cr = 4.0, .stage = "finetune"};

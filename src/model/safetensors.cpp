@@ -160,9 +160,25 @@ std::string to_string(std::span<const int64_t> shape) {
   return text + "]";
 }
 
+// PyTorch's own files are programs for its unpickler; they are named, not read.
+void require_safetensors(const fs::path& dir) {
+  if (fs::exists(dir / "model.safetensors") || fs::exists(dir / "model.safetensors.index.json")) {
+    return;
+  }
+  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    if (!fs::exists(dir / name)) continue;
+    throw data_error(dir.string() + " has its weights in " + name +
+                     ", which may run code when it is read and is not supported; make safetensors "
+                     "of it where transformers is installed: python -c \"from transformers import "
+                     "AutoModelForCausalLM as M; M.from_pretrained('" +
+                     dir.string() + "').save_pretrained('" + dir.string() + "')\"");
+  }
+}
+
 }  // namespace
 
 WeightsDirectory::WeightsDirectory(const fs::path& dir) : dir_(dir) {
+  require_safetensors(dir);
   const auto file_of = read_index(dir / "model.safetensors.index.json");
   std::set<std::string> names;
   for (const auto& [tensor, name] : file_of) names.insert(name);

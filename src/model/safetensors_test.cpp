@@ -221,5 +221,12 @@ TEST_F(SafetensorsTest, AFullDiskLeavesTheOldFileByteForByte) {
   }
 }
 
+TEST_F(SafetensorsTest, PicklesAreNamedWithTheRemedy) {
+  std::ofstream(dir_ / "pytorch_model.bin") << "x";
+  const std::string said = complaint(dir_, [&] { WeightsDirectory{dir_}; });
+  EXPECT_NE(said.find("pytorch_model.bin"), std::string::npos);
+  EXPECT_NE(said.find("save_pretrained"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace dmc::model

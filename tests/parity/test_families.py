@@ -204,7 +204,12 @@ def test_short_retrofit(name, tmp_path, dmc, monkeypatch):
     assert config["architectures"] == ["Dmc" + type(model).__name__]
     assert config["dmc_config"]["target_cr"] == 2.0
     before = json.loads((tmp_path / "hf" / "config.json").read_text())
-    assert {key: config[key] for key in before} == before | {"architectures": config["architectures"]}
+    own = {"architectures": config["architectures"], "model_type": "dmc_" + before["model_type"]}
+    assert {key: config[key] for key in before} == before | own
+    # What does not know the method must not take the model for the family's.
+    for auto in [transformers.AutoConfig, transformers.AutoModelForCausalLM]:
+        with pytest.raises(ValueError, match="dmc_" + before["model_type"]):
+            auto.from_pretrained(tmp_path / "out")
     for policy in ["dmc", "dense"]:
         done = dmc("run", "-m", tmp_path / "out", "-p", "import os", "-n", 5, "--policy", policy)
         assert done.returncode == 0, done.stderr

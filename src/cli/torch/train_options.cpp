@@ -13,6 +13,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/error.h"
 #include "base/human.h"
 #include "base/join.h"
 #include "base/progress.h"
@@ -25,6 +26,7 @@
 #include "dist/team.h"
 #include "model/config_file.h"
 #include "model/families/family.h"
+#include "model/model_path.h"
 #include "ops/threads.h"
 #include "train/out_dir.h"
 #include "train/placement.h"
@@ -95,11 +97,27 @@ TrainCommand share_of(TrainCommand command, const dist::Place& place) {
 
 }  // namespace
 
+namespace {
+
+std::string model_problem(const std::string& name) {
+  try {
+    model::require_model_path(model::find_model(name));
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
 void add_training_options(CLI::App& app, TrainCommand& command) {
   train::TrainOptions& o = command.options;
-  app.add_option("-m,--model", o.model_dir, "model directory to start from")
+  app.add_option_function<std::string>(
+         "-m,--model",
+         [&o](const std::string& name) { o.model_dir = model::find_model(name); },
+         "model directory or GGUF file to start from")
       ->required()
-      ->check(CLI::ExistingDirectory);
+      ->check(model_problem);
   app.add_option("-o,--out", o.out_dir, "folder for the trained model, log and checkpoint")
       ->required();
   app.add_flag("--overwrite", o.overwrite,
