@@ -12,8 +12,8 @@ namespace dmc::model {
 // ~/.cache/huggingface/hub); its only GGUF file where it has no config.json. Else `name`.
 std::filesystem::path find_model(const std::string& name);
 
-// Error(kInvalidArgument) of the field "model" unless this is a folder or a GGUF file; for a name of
-// the hub it says the command that downloads it.
+// Error(kInvalidArgument) of the field "model" unless this is a folder or a GGUF file; for a name
+// of the hub it says the command that downloads it.
 void require_model_path(const std::filesystem::path& model);
 
 }  // namespace dmc::model

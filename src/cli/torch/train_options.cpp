@@ -113,8 +113,7 @@ std::string model_problem(const std::string& name) {
 void add_training_options(CLI::App& app, TrainCommand& command) {
   train::TrainOptions& o = command.options;
   app.add_option_function<std::string>(
-         "-m,--model",
-         [&o](const std::string& name) { o.model_dir = model::find_model(name); },
+         "-m,--model", [&o](const std::string& name) { o.model_dir = model::find_model(name); },
          "model directory or GGUF file to start from")
       ->required()
       ->check(model_problem);
