@@ -27,9 +27,11 @@ struct Case {
 
 constexpr Case kCases[] = {
     {"f32/1", DType::kF32, 1},       {"f16/1", DType::kF16, 1},     {"bf16/1", DType::kBF16, 1},
-    {"int8/1", DType::kI8, 1},       {"bf16/4", DType::kBF16, 4},   {"bf16/16", DType::kBF16, 16},
+    {"int8/1", DType::kI8, 1},       {"int4/1", DType::kI4, 1},     {"bf16/4", DType::kBF16, 4},
+    {"int4/4", DType::kI4, 4},       {"bf16/8", DType::kBF16, 8},   {"int4/8", DType::kI4, 8},
+    {"bf16/16", DType::kBF16, 16},   {"bf16/32", DType::kBF16, 32}, {"int4/32", DType::kI4, 32},
     {"bf16/64", DType::kBF16, 64},   {"f32/512", DType::kF32, 512}, {"f16/512", DType::kF16, 512},
-    {"bf16/512", DType::kBF16, 512}, {"int8/512", DType::kI8, 512},
+    {"bf16/512", DType::kBF16, 512}, {"int8/512", DType::kI8, 512}, {"int4/512", DType::kI4, 512},
 };
 
 void linear_rows(benchmark::State& state, const Case& c) {

@@ -22,6 +22,7 @@ constexpr std::array kTypes = {
     Entry{DType::kBF16, "BF16", 2}, Entry{DType::kI64, "I64", 8},
     Entry{DType::kI32, "I32", 4},   Entry{DType::kI8, "I8", 1},
     Entry{DType::kU8, "U8", 1},     Entry{DType::kF8E4M3, "F8_E4M3", 1},
+    Entry{DType::kI4, "I4", 0},     Entry{DType::kI8Groups, "I8 in groups", 0},
 };
 
 }  // namespace
@@ -31,7 +32,7 @@ std::string_view dtype_name(DType dtype) { return kTypes[static_cast<size_t>(dty
 
 std::optional<DType> dtype_from_name(std::string_view name) {
   const Entry* const entry = find_named(kTypes, name);
-  return entry == nullptr ? std::nullopt : std::optional(entry->dtype);
+  return entry == nullptr || entry->size == 0 ? std::nullopt : std::optional(entry->dtype);
 }
 
 namespace {

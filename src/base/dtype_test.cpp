@@ -17,6 +17,7 @@ TEST(DType, NamesRoundTrip) {
     EXPECT_EQ(dtype_from_name(dtype_name(dtype)), dtype);
   }
   EXPECT_EQ(dtype_from_name("F7"), std::nullopt);
+  EXPECT_EQ(dtype_from_name("I4"), std::nullopt) << "no tensor has it";
 }
 
 // Every finite 16-bit pattern survives the way to f32 and back.

@@ -232,7 +232,7 @@ std::function<int()> setup_plan(CLI::App& app) {
          "training has all weights and gradients on each, and shares out the rest")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  add_precision(app, "--weights", command->weights, "type of the weights when served")
+  add_weight_precision(app, "--weights", command->weights, "type of the weights when served")
       ->capture_default_str();
   add_slot_precision(app, command->slots, "type of the cache's slots")->capture_default_str();
   app.add_option("--train", command->training,

@@ -286,8 +286,8 @@ std::function<int()> setup_sweep(CLI::App& app) {
   list("--kv", command->kvs, "precisions of the cache's closed slots")
       ->check(slot_precision_problem)
       ->capture_default_str();
-  add_precision(app, "--weights", command->options.weights,
-                "precision of the weights in memory (default: the checkpoint's)");
+  add_weight_precision(app, "--weights", command->options.weights,
+                       "precision of the weights in memory (default: the checkpoint's)");
   add_threads(app, command->options.threads);
   add_device_option(app, command->options);
   add_text_options(app, command->text);

@@ -22,11 +22,13 @@ constexpr uint64_t kLongText = 16 << 20;  // bytes; less is cut into tokens in a
 using Precisions = std::map<std::string, DType>;
 const Precisions kPrecisions = {
     {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
-const Precisions kSlotPrecisions = [] {
+Precisions with(const char* name, DType type) {
   Precisions all = kPrecisions;
-  all.emplace("fp8", DType::kF8E4M3);
+  all.emplace(name, type);
   return all;
-}();
+}
+const Precisions kSlotPrecisions = with("fp8", DType::kF8E4M3);
+const Precisions kWeightPrecisions = with("int4", DType::kI4);
 
 std::string device_problem(const std::string& name) {
   return name == "cpu" || name == "cuda" ? "" : "\"" + name + "\" is not one of cpu,cuda";
@@ -68,8 +70,9 @@ CLI::Validator not_negative() {
   return number_that([](double x) { return x >= 0.0; }, "a number from 0");
 }
 
-CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what) {
-  return add_one_of(kPrecisions, app, flag, name, what);
+CLI::Option* add_weight_precision(CLI::App& app, const char* flag, std::string& name,
+                                  const char* what) {
+  return add_one_of(kWeightPrecisions, app, flag, name, what);
 }
 
 CLI::Option* add_slot_precision(CLI::App& app, std::string& name, const char* what) {
@@ -80,7 +83,10 @@ std::string slot_precision_problem(const std::string& name) {
   return problem_in(kSlotPrecisions, name);
 }
 
-DType precision(const std::string& name) { return kSlotPrecisions.at(name); }
+DType precision(const std::string& name) {
+  const auto of_weights = kWeightPrecisions.find(name);
+  return of_weights != kWeightPrecisions.end() ? of_weights->second : kSlotPrecisions.at(name);
+}
 
 fs::path shipped_model(const std::string& name) {
   const fs::path here = fs::path("models") / name;
@@ -140,8 +146,8 @@ void add_inference_options(CLI::App& app, ModelOptions& options, bool with_polic
                  "adapter.safetensors of `dmc retrofit --decisions adapter`, to compress the model "
                  "it was trained for")
       ->check(CLI::ExistingFile);
-  add_precision(app, "--weights", options.weights,
-                "precision of the weights in memory (default: the checkpoint's)");
+  add_weight_precision(app, "--weights", options.weights,
+                       "precision of the weights in memory (default: the checkpoint's)");
   add_slot_precision(app, options.kv, "precision of the cache's closed slots")
       ->capture_default_str();
 }

@@ -43,8 +43,10 @@ inline constexpr const char* kForceCrHelp =
 CLI::Validator positive();
 CLI::Validator not_negative();
 
-// A flag that takes f32, f16, bf16 or int8; --kv, which takes fp8 too; and what such a name means.
-CLI::Option* add_precision(CLI::App& app, const char* flag, std::string& name, const char* what);
+// A flag that takes f32, f16, bf16, int8 or int4; --kv, which takes fp8 instead of int4; and what
+// such a name means.
+CLI::Option* add_weight_precision(CLI::App& app, const char* flag, std::string& name,
+                                  const char* what);
 CLI::Option* add_slot_precision(CLI::App& app, std::string& name, const char* what);
 std::string slot_precision_problem(const std::string& name);  // a sentence; empty: it is one
 DType precision(const std::string& name);

@@ -15,8 +15,10 @@ namespace dmc::kernels {
 namespace {
 
 constexpr Backend kBackends[] = {
-    {"cpu", cpu::attend_slots, cpu::attend_rows, cpu::linear_block, cpu::silu_product},
-    {"ref", ref::attend_slots, ref::attend_rows, ref::linear_block, ref::silu_product},
+    {"cpu", cpu::attend_slots, cpu::attend_rows, cpu::linear_block, cpu::round_activations,
+     cpu::group_block, cpu::silu_product},
+    {"ref", ref::attend_slots, ref::attend_rows, ref::linear_block, ref::round_activations,
+     ref::group_block, ref::silu_product},
 };
 
 const Backend& choose() {

@@ -31,6 +31,13 @@ struct Backend {
   void (*linear_block)(const PackedWeights& weights, int64_t block, const float* x, int64_t rows,
                        const float* bias, float* y);
 
+  // Rounds a row of activations to groups_of(inputs) groups.
+  void (*round_activations)(const float* x, int64_t inputs, ActivationGroup* to);
+
+  // linear_block for weights in groups (kI4). x: [rows][groups].
+  void (*group_block)(const PackedWeights& weights, int64_t block, const ActivationGroup* x,
+                      int64_t rows, const float* bias, float* y);
+
   // out[i] = silu(gate[i]) * up[i].
   void (*silu_product)(const float* gate, const float* up, int64_t count, float* out);
 };

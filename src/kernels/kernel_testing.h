@@ -1,6 +1,11 @@
 // What the tests of kernels share.
 #pragma once
 
+// As the kernels that have a version for it.
+#ifndef HWY_WANT_AVX3_DL
+#define HWY_WANT_AVX3_DL
+#endif
+
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 
@@ -27,8 +32,9 @@ void for_each_variant(Fn&& fn) {
     for (int64_t targets = hwy::SupportedTargets() & HWY_TARGETS; targets != 0;
          targets &= targets - 1) {
       const int64_t target = targets & -targets;
-      hwy::SetSupportedTargetsForTest(target);
-      hwy::GetChosenTarget().Update(target);
+      // Lesser ones stay, for kernels that have no version for this one.
+      hwy::SetSupportedTargetsForTest(targets);
+      hwy::GetChosenTarget().Update(targets);
       SCOPED_TRACE(std::string(candidate.name) + " " + hwy::TargetName(target));
       fn(candidate);
     }

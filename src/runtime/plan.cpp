@@ -5,13 +5,19 @@
 
 #include "base/error.h"
 #include "cache/kv_cache.h"
+#include "kernels/groups.h"
 
 namespace dmc::runtime {
 namespace {
 
 constexpr int kMergeWindow = 12;  // tokens an open slot keeps, unless the model says otherwise
 
-double bytes_of(DType type) { return static_cast<double>(dtype_size(type)); }
+// A weight of 4 bits has its share of a group's scale and minimum.
+double bytes_of(DType type) {
+  if (type != DType::kI4) return static_cast<double>(dtype_size(type));
+  return static_cast<double>(sizeof(kernels::WeightGroup4)) /
+         static_cast<double>(kernels::WeightGroup4::kOutputs * kernels::kGroup);
+}
 
 int merge_window(const model::ModelConfig& config, double cr) {
   if (config.dmc) return static_cast<int>(config.dmc->pooled_tokens());

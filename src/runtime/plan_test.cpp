@@ -66,6 +66,12 @@ TEST(Plan, TrainingStateIsSixteenBytesAParameterAndTwoForItsCopyInBf16) {
   EXPECT_EQ(copied.weights + copied.gradients + copied.optimizer, 18 * kParameters);
 }
 
+TEST(Plan, WeightsOf4BitsTakeFiveBitsWithTheirGroups) {
+  PlanRequest narrow = request(1, 128, 1);
+  narrow.weights = DType::kI4;
+  EXPECT_EQ(plan(llama_2_7b(), kParameters, narrow).serving.weights, kParameters * 5 / 8);
+}
+
 TEST(Plan, ProcessesShareMomentsAndSequencesAlone) {
   const TrainingPlan t = plan(llama_2_7b(), kParameters, request(6, 128, 1)).training;
   EXPECT_EQ(t.of_process(6, 1), t.total());

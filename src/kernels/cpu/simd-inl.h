@@ -14,6 +14,15 @@
 #define DMC_KERNELS_CPU_SIMD_INL_H
 #endif
 
+// Highway 1.0.3 asks the processor for AVX512-VNNI, and forgets to tell the compiler.
+#if HWY_TARGET == HWY_AVX3_DL
+#undef HWY_TARGET_STR
+#define HWY_TARGET_STR                                                            \
+  HWY_TARGET_STR_AVX3                                                             \
+  ",vpclmulqdq,avx512vbmi,avx512vbmi2,vaes,avxvnni,avx512bitalg,avx512vpopcntdq," \
+  "avx512vnni"
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace dmc::kernels::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

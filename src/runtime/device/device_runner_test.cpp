@@ -47,7 +47,7 @@ TEST(DeviceRunner, RoundsNoMoreThanWeightsThatAreRounded) {
   aligned.intermediate_size = 64;
   aligned.attention_bias = true;
   for (const auto& [type, allowed] : {std::pair(DType::kBF16, 0.05), std::pair(DType::kF16, 0.006),
-                                      std::pair(DType::kI8, 0.05)}) {
+                                      std::pair(DType::kI8, 0.05), std::pair(DType::kI4, 0.05)}) {
     for (const model::ModelConfig& config : {dmc_config(), aligned, small_bert_config()}) {
       SCOPED_TRACE(std::string(dtype_name(type)) + ", " + std::to_string(config.hidden_size));
       const auto model = random_model(config, type, 40);

@@ -4,6 +4,7 @@
 
 #include "base/parallel.h"
 #include "kernels/cuda/few_rows.h"
+#include "kernels/rounding.h"
 
 namespace dmc::runtime {
 namespace {
@@ -13,12 +14,23 @@ using kernels::cuda::Device;
 // Rows brought in order on the host at a time: enough to keep all cores and the copy busy.
 constexpr int64_t kRowsAtOnce = 1024;
 
+// The device has no products with weights in groups: they become bf16 there.
+DType device_type(DType type) { return kernels::in_groups(type) ? DType::kBF16 : type; }
+
+void copy_row(const kernels::PackedWeights& from, int64_t row, std::byte* to, float* scale) {
+  if (!kernels::in_groups(from.type())) return from.get_rounded_row(row, to, scale);
+  std::vector<float> wide(static_cast<size_t>(from.inputs()));
+  from.get_row(row, wide.data());
+  kernels::round_row(wide.data(), from.inputs(), device_type(from.type()), to, scale);
+}
+
 DeviceMatrix upload(Device& device, const kernels::PackedWeights& from) {
-  const int64_t row_bytes = from.inputs() * static_cast<int64_t>(dtype_size(from.type()));
+  const DType type = device_type(from.type());
+  const int64_t row_bytes = from.inputs() * static_cast<int64_t>(dtype_size(type));
   DeviceMatrix to{Buffer<std::byte>(device, from.outputs() * row_bytes),
                   from.outputs(),
                   from.inputs(),
-                  from.type(),
+                  type,
                   {}};
   std::vector<std::byte> rows(
       static_cast<size_t>(std::min(kRowsAtOnce, from.outputs()) * row_bytes));
@@ -27,14 +39,14 @@ DeviceMatrix upload(Device& device, const kernels::PackedWeights& from) {
     const int64_t end = std::min(begin + kRowsAtOnce, from.outputs());
     parallel_for(begin, end, 16, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
-        from.get_rounded_row(r, &rows[static_cast<size_t>((r - begin) * row_bytes)],
-                             &scales[static_cast<size_t>(r)]);
+        copy_row(from, r, &rows[static_cast<size_t>((r - begin) * row_bytes)],
+                 &scales[static_cast<size_t>(r)]);
       }
     });
     to.data.upload(std::span(rows).first(static_cast<size_t>((end - begin) * row_bytes)),
                    begin * row_bytes);
   }
-  if (is_scaled(from.type())) to.scales = Buffer<float>(device, std::span<const float>(scales));
+  if (is_scaled(type)) to.scales = Buffer<float>(device, std::span<const float>(scales));
   return to;
 }
 
@@ -65,7 +77,7 @@ std::shared_ptr<const DeviceWeights> upload_weights(Device& device, const Model&
   require_device_family(model.config);
   const DecoderWeights& from = model.weights;
   auto to = std::make_shared<DeviceWeights>();
-  to->type = kernels::cuda::row_type(from.embedding->type());
+  to->type = kernels::cuda::row_type(device_type(from.embedding->type()));
   to->embedding = upload(device, *from.embedding);
   for (const LayerWeights& layer : from.layers) {
     to->layers.push_back({upload(device, layer.attention_norm), upload(device, layer.mlp_norm),
