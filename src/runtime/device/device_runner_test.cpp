@@ -40,14 +40,15 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
   }
 }
 
-// Activations are rounded for the products there, here they are not.
+// Activations are rounded for the products there; here they are not, but for weights of 4 bits,
+// which meet activations of 8.
 TEST(DeviceRunner, RoundsNoMoreThanWeightsThatAreRounded) {
   model::ModelConfig aligned = dmc_config();  // rows of 8 bits start at multiples of 16 bytes
   aligned.hidden_size = 48;
   aligned.intermediate_size = 64;
   aligned.attention_bias = true;
   for (const auto& [type, allowed] : {std::pair(DType::kBF16, 0.05), std::pair(DType::kF16, 0.006),
-                                      std::pair(DType::kI8, 0.05), std::pair(DType::kI4, 0.05)}) {
+                                      std::pair(DType::kI8, 0.05), std::pair(DType::kI4, 0.1)}) {
     for (const model::ModelConfig& config : {dmc_config(), aligned, small_bert_config()}) {
       SCOPED_TRACE(std::string(dtype_name(type)) + ", " + std::to_string(config.hidden_size));
       const auto model = random_model(config, type, 40);
