@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "base/stopwatch.h"
 #include "eval/score.h"
+#include "model/config_file.h"
 #include "runtime/decoder_runner.h"
 
 namespace dmc::cli {
