@@ -102,10 +102,12 @@ std::vector<Contender> contenders_for(const model::ModelConfig& config,
   contenders.push_back({"dense"});
   contenders.push_back({"dmc", 12});
   contenders.push_back({"dms", options.length / 8});
+  contenders.push_back({"dmc-delayed", options.length / 8});
   for (Contender& c : contenders) {
     const bool dense = std::string_view(c.name) == "dense";
     if (!dense) options.retrofit.method = c.name;
-    options.retrofit.window = c.window;
+    options.retrofit.window = 12;
+    options.retrofit.delay = std::string_view(c.name) == "dmc" ? 0 : c.window;
     c.attention = train::find_stage(dense ? "dense" : "finetune")->attention(config, options);
   }
   return contenders;

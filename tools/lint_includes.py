@@ -13,7 +13,7 @@ import sys
 ALLOWED = {
     "base": set(),
     "text": {"base"},
-    "model": {"base"},
+    "model": {"base", "policy"},
     "policy": {"base"},
     "kernels": {"base", "policy"},
     "cache": {"base", "policy", "kernels"},

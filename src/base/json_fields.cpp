@@ -31,6 +31,11 @@ int64_t JsonFields::size(const std::string& key, int64_t least, int64_t most) co
   return value.get<int64_t>();
 }
 
+double JsonFields::number(const std::string& key) const {
+  if (!at(key).is_number()) throw wrong(key, "a number");
+  return at(key).get<double>();
+}
+
 double JsonFields::positive(const std::string& key) const {
   const json& value = at(key);
   if (!value.is_number() || !(value.get<double>() > 0)) throw wrong(key, "a positive number");

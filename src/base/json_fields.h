@@ -25,6 +25,7 @@ class JsonFields {
 
   // The value of a key, Error(kData) if it is missing, of another type or out of range.
   int64_t size(const std::string& key, int64_t least = 1, int64_t most = kLargestSize) const;
+  double number(const std::string& key) const;
   double positive(const std::string& key) const;
   bool boolean(const std::string& key) const;
   std::string text(const std::string& key) const;

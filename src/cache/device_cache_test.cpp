@@ -34,6 +34,7 @@ constexpr int kDim = 64, kLayers = 2;
 struct Tokens {
   std::vector<float> q, k, v, importance;
   std::vector<uint8_t> merge;
+  std::vector<policy::Decision> decisions;  // the same
 
   Tokens(const Scenario& s, Rng& rng) {
     const auto streams = static_cast<size_t>(s.sequences * s.kv_heads);
@@ -48,6 +49,7 @@ struct Tokens {
       importance.push_back(static_cast<float>(0.1 + rng.uniform()));
       // Streams differ: the more so, the less even their lengths.
       merge.push_back(rng.uniform() < s.merge_share * static_cast<double>(i % 3) / 2.0);
+      decisions.push_back(merge.back() != 0 ? policy::Decision::kMerge : policy::Decision::kAppend);
     }
   }
 };
@@ -87,7 +89,7 @@ void expect_same(const Scenario& s) {
       std::vector<float> expected(tokens.q.size()), out(tokens.q.size(), std::nanf(""));
       cache.decode(ids, layer,
                    {s.sequences, tokens.q.data(), tokens.k.data(), tokens.v.data(),
-                    tokens.merge.data(), tokens.importance.data(), expected.data()});
+                    tokens.decisions.data(), tokens.importance.data(), expected.data()});
       gpu::HostDecode<kType, kDim> attention(device.pool, device.streams, batch, layer, s.group,
                                              scale, kWorkers);
       for (int item = 0; item < batch.items(); ++item) {
@@ -188,7 +190,7 @@ void expect_same_prompt(int window, std::vector<int> chunks, uint64_t seed) {
     const Tokens of({DType::kF32, kHeads, 1, 16, window, tokens, 0, 0.9, 0}, rng);
     std::vector<float> out(of.q.size()), own_key(of.k.size()), own_value(of.k.size());
     cache.prefill(id, 0,
-                  {tokens, of.q.data(), of.k.data(), of.v.data(), of.merge.data(),
+                  {tokens, of.q.data(), of.k.data(), of.v.data(), of.decisions.data(),
                    of.importance.data(), out.data()});
     cache.advance(id, tokens);
     std::vector<int32_t> visible(of.merge.size());

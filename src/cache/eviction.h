@@ -1,5 +1,5 @@
-// How slots leave a stream: one at a time when there are too many, late when a token that was
-// decided against leaves the window, or all at once when a prompt ends.
+// How slots leave a stream because there are too many: one at a time, or all at once when a prompt
+// ends.
 #pragma once
 
 #include <span>
@@ -19,33 +19,6 @@ void observe(Stream& stream, int group, const float* weights);
 void share_attention(std::span<Stream* const> layer);
 // Brings a stream back to its budget.
 void evict(const CacheConfig& config, PagePool& pool, Stream& stream);
-
-// --- Policy::late ---
-
-// Closes the open slot, if there is one. `marked`: it will go.
-void close_late(PagePool& pool, Stream& stream, bool marked);
-// Drops the marked tokens that a query at `position` no longer sees: those more than `delay` back.
-void expire(PagePool& pool, Stream& stream, int64_t position, int64_t delay);
-
-// Marked tokens during a one-pass prefill: in the order of their positions, so that what a query
-// sees of them is one run.
-class PassingSlots {
- public:
-  explicit PassingSlots(PagePool& pool) : pool_(pool) {}
-  PassingSlots(const PassingSlots&) = delete;
-  ~PassingSlots() { slots.clear(pool_); }
-
-  SlotList slots;
-  std::vector<int64_t> positions;
-  std::vector<int64_t> from, to;  // by query token: it sees slots from..to-1
-
- private:
-  PagePool& pool_;
-};
-// Moves the marked slots of a stream into `passing`.
-void lift_marked(PagePool& pool, Stream& stream, PassingSlots& passing);
-// Puts back what the last query still saw.
-void return_marked(PagePool& pool, Stream& stream, const PassingSlots& passing);
 
 // --- Policy::keep_of_prompt ---
 

@@ -16,7 +16,7 @@ inline constexpr int64_t kTokens = 120;
 // Random queries, keys and values of one layer, and what attention gives.
 struct Text {
   std::vector<float> q, k, v;
-  std::vector<uint8_t> merge = std::vector<uint8_t>(kTokens * kHeads);
+  std::vector<policy::Decision> decisions = std::vector<policy::Decision>(kTokens * kHeads);
   std::vector<float> importance = std::vector<float>(kTokens * kHeads, 1.0f);
   std::vector<float> out = std::vector<float>(kTokens * kHeads * kGroup * kHeadDim);
 
@@ -45,7 +45,7 @@ struct Text {
             q.data() + first * wide,
             k.data() + first * narrow,
             v.data() + first * narrow,
-            merge.data() + first * kHeads,
+            decisions.data() + first * kHeads,
             importance.data() + first * kHeads,
             out.data() + first * wide};
   }

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -11,6 +13,7 @@
 #include "cache/eviction.h"
 #include "cache/page_demand.h"
 #include "cache/prefill_chunk.h"
+#include "cache/raw_window.h"
 #include "kernels/attention.h"
 
 namespace dmc::cache {
@@ -24,6 +27,14 @@ struct Sequence {
   std::vector<std::vector<float>> observers;
 };
 
+OpenSlotShape open_shape(const CacheConfig& config) {
+  return {config.head_dim, config.window, config.newest_weighs_one};
+}
+
+int64_t state_bytes(const CacheConfig& config, int64_t raw_tokens) {
+  return open_shape(config).bytes() + raw_tokens * static_cast<int64_t>(sizeof(RawToken));
+}
+
 kernels::PageFormat page_format(const CacheConfig& config) {
   return {config.page_slots, config.head_dim, config.slot_type, config.mass_term};
 }
@@ -35,7 +46,7 @@ LayerTokens row_of(const LayerTokens& all, int64_t t, const CacheConfig& config)
           all.q + t * H * d,
           all.k + t * K * d,
           all.v + t * K * d,
-          all.merge + t * K,
+          all.decisions + t * K,
           all.importance + t * K,
           all.out + t * H * d};
 }
@@ -65,28 +76,12 @@ struct KvCache::Impl {
     DMC_CHECK(config.rope == nullptr || sequence.length + tokens <= config.rope->positions);
   }
   int64_t pages_for(const Stream& stream, int64_t tokens, int64_t budget) const;
-  bool drops() const { return config.policy != nullptr && config.policy->drops(); }
+  size_t first_page_to_write(const Stream& stream) const;
   bool evicts() const { return config.policy != nullptr && config.policy->evicts(); }
-  bool late() const { return config.policy != nullptr && config.policy->late; }
   int64_t observes() const { return config.policy != nullptr ? config.policy->observes : 0; }
   void step(std::span<const SequenceId> ids, int layer, const LayerTokens& tokens, int64_t ahead);
-  void before_token(Stream& stream, bool decision, int64_t position);
   void remember_queries(Sequence& sequence, int layer, const LayerTokens& tokens) const;
 };
-
-// The open slot becomes final when the next token does not merge into it. (A stream's first token
-// finds none to merge into, so it opens one whatever its decision.)
-void KvCache::Impl::before_token(Stream& stream, bool decision, int64_t position) {
-  if (late()) {
-    close_late(pool, stream, decision);
-    expire(pool, stream, position, config.delay);
-  } else if (!decision && !stream.open.empty()) {
-    stream.closed.append(pool, stream.open.key(), stream.open.value(), stream.open.mass());
-    stream.open.clear();
-    if (drops()) stream.stats.push_back(stream.open_stats);
-  }
-  stream.open_stats = {position};
-}
 
 void KvCache::Impl::remember_queries(Sequence& sequence, int layer,
                                      const LayerTokens& tokens) const {
@@ -102,6 +97,7 @@ void KvCache::Impl::remember_queries(Sequence& sequence, int layer,
 KvCache::KvCache(const CacheConfig& config) : config_(config) {
   DMC_CHECK(config.layers > 0 && config.kv_heads > 0 && config.head_dim > 0);
   DMC_CHECK(config.query_heads % config.kv_heads == 0 && config.window >= 0);
+  DMC_CHECK(config.delay >= 0);
   const bool has_budget = config.policy != nullptr && config.policy->least_budget > 0;
   DMC_CHECK(!has_budget || config.budget >= config.policy->least_budget ||
             (config.budget == 0 && config.cr >= 1.0));
@@ -112,7 +108,7 @@ KvCache::~KvCache() = default;
 
 SequenceId KvCache::add_sequence() {
   const size_t streams = static_cast<size_t>(config_.layers * config_.kv_heads);
-  const Stream empty{{}, OpenSlot(config_.head_dim, config_.window)};
+  const Stream empty{{}, OpenSlot(open_shape(config_))};
   impl_->sequences.emplace(impl_->next_id, Sequence{0, std::vector<Stream>(streams, empty), {}});
   return impl_->next_id++;
 }
@@ -133,53 +129,26 @@ void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {
   if (tokens.tokens == 0) return;
   Sequence& sequence = impl_->at(id);
   impl_->check_room(sequence, tokens.tokens);
-  if (impl_->evicts()) {
+  // (A token alone needs no pages for what passes by.)
+  if (impl_->evicts() || (config_.delay > 0 && tokens.tokens == 1)) {
     for (int64_t t = 0; t < tokens.tokens; ++t) {
       impl_->step(std::span(&id, 1), layer, row_of(tokens, t, config_), t);
     }
     return;
   }
-  const int heads = config_.kv_heads, d = config_.head_dim, group = impl_->group();
-  const int64_t position = sequence.length;
-  std::vector<PooledChunk> chunks(static_cast<size_t>(heads));
-  std::deque<PassingSlots> passing;  // by head, with a late policy
-  const auto for_each_head = [&](auto&& fn) {
-    for (int head = 0; head < heads; ++head) {
-      fn(head, impl_->stream(sequence, layer, head), chunks[static_cast<size_t>(head)]);
-    }
-  };
-  // Only one thread at a time may take pages, so streams are pooled side by side between the steps
-  // that write closed slots.
-  for_each_head([&](int head, Stream& s, PooledChunk&) {
-    impl_->before_token(s, tokens.merge[head] != 0, position);
-  });
-  parallel_for(0, heads, 1, [&](int64_t first, int64_t) {
-    const int head = static_cast<int>(first);
-    pool_chunk(config_, impl_->stream(sequence, layer, head).open, position, head, tokens,
-               chunks[static_cast<size_t>(head)]);
-  });
-  std::vector<kernels::PrefillItem> items;
-  for_each_head([&](int head, Stream& s, PooledChunk& chunk) {
-    if (impl_->late()) {
-      pass_marked(config_, impl_->pool, s, position, head, tokens, chunk,
-                  passing.emplace_back(impl_->pool));
-    } else {
-      close_segments(config_, impl_->pool, s, position, head, tokens, chunk);
-    }
-    const int64_t offset = static_cast<int64_t>(head) * group * d;
-    items.push_back({s.closed.pages().data(), tokens.tokens, chunk.visible.data(),
-                     chunk.keys.data(), chunk.values.data(), tokens.q + offset, tokens.out + offset,
-                     static_cast<int64_t>(config_.query_heads) * d});
-    if (config_.mass_term) items.back().own_mass = chunk.masses.data();
-    if (!impl_->late()) return;
-    const PassingSlots& p = passing.back();
-    items.back().passing = {p.slots.pages().data(), p.from.data(), p.to.data()};
-  });
-  kernels::prefill_attention(impl_->pool.view(), items, group, impl_->scale());
-  for (size_t head = 0; head < passing.size(); ++head) {
-    return_marked(impl_->pool, impl_->stream(sequence, layer, static_cast<int>(head)),
-                  passing[head]);
+  std::deque<PrefillChunk> chunks;  // by head
+  for (int head = 0; head < config_.kv_heads; ++head) {
+    chunks.emplace_back(config_, impl_->pool, impl_->stream(sequence, layer, head), sequence.length,
+                        head, tokens);
   }
+  for (PrefillChunk& chunk : chunks) chunk.begin();
+  parallel_for(0, config_.kv_heads, 1,
+               [&](int64_t head, int64_t) { chunks[static_cast<size_t>(head)].pool(); });
+  for (PrefillChunk& chunk : chunks) chunk.close();
+  std::vector<kernels::PrefillItem> items;
+  for (const PrefillChunk& chunk : chunks) items.push_back(chunk.item(impl_->group()));
+  kernels::prefill_attention(impl_->pool.view(), items, impl_->group(), impl_->scale());
+  for (PrefillChunk& chunk : chunks) chunk.end();
   if (impl_->observes() > 0) impl_->remember_queries(sequence, layer, tokens);
 }
 
@@ -194,34 +163,55 @@ void KvCache::Impl::step(std::span<const SequenceId> ids, int layer, const Layer
   const int heads = config.kv_heads, d = config.head_dim;
   struct Work {
     Stream* stream;
-    int64_t position;
+    std::optional<JoiningToken> joining;
   };
   std::vector<Work> work;  // [sequence][head], the order of the tokens' rows
+  // With a delay: what comes into each stream's window, and what leaves it.
+  const size_t raw_floats = config.delay > 0 ? ids.size() * static_cast<size_t>(heads * d) : 0;
+  std::vector<float> raw_keys(raw_floats), left_keys(raw_floats), left_values(raw_floats);
   for (SequenceId id : ids) {
     Sequence& sequence = at(id);
     check_room(sequence, ahead + 1);
     for (int head = 0; head < heads; ++head) {
+      const auto i = static_cast<int64_t>(work.size());
       Stream& stream = this->stream(sequence, layer, head);
-      before_token(stream, tokens.merge[work.size()] != 0, sequence.length + ahead);
-      work.push_back({&stream, sequence.length + ahead});
+      std::optional<JoiningToken> joining =
+          JoiningToken{tokens.decisions[i], tokens.importance[i], sequence.length + ahead,
+                       tokens.k + i * d, tokens.v + i * d};
+      if (config.delay > 0) {
+        float* const raw_key = raw_keys.data() + i * d;
+        rotate_key(config, joining->key, joining->position, raw_key);
+        joining = enter_window(config, pool, stream, *joining, raw_key,
+                               {left_keys.data() + i * d, left_values.data() + i * d});
+      }
+      if (joining) {
+        before_joining(config, pool, stream, joining->decision);
+        stream.open_stats = {joining->position};
+      }
+      work.push_back({&stream, joining});
     }
   }
   constexpr int64_t kStreamsAtOnce = 32;
   parallel_for(0, static_cast<int64_t>(work.size()), kStreamsAtOnce,
                [&](int64_t first, int64_t last) {
                  for (int64_t i = first; i < last; ++i) {
-                   OpenSlot& open = work[static_cast<size_t>(i)].stream->open;
-                   open.push(tokens.importance[i], tokens.k + i * d, tokens.v + i * d);
-                   open.pool(work[static_cast<size_t>(i)].position, config.rope);
+                   const Work& w = work[static_cast<size_t>(i)];
+                   if (w.joining) join(config, w.stream->open, *w.joining);
                  }
                });
   std::vector<kernels::DecodeItem> items;
   for (size_t i = 0; i < work.size(); ++i) {
     const Stream& stream = *work[i].stream;
-    const int64_t offset = static_cast<int64_t>(i) * group() * d;
+    const int64_t row = static_cast<int64_t>(i) * d, offset = row * group();
     items.push_back({stream.closed.pages().data(), stream.closed.size(), stream.open.key(),
                      stream.open.value(), tokens.q + offset, tokens.out + offset});
     if (config.mass_term) items.back().open_mass = stream.open.mass();
+    if (!stream.open.empty()) continue;
+    // All tokens are raw; the newest counts as it is, not as the last closed slot has it.
+    --items.back().closed_slots;
+    items.back().open_key = raw_keys.data() + row;
+    items.back().open_value = tokens.v + row;
+    items.back().open_mass = 0.0f;
   }
   std::vector<std::vector<float>> weights(evicts() ? items.size() : 0);
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -274,15 +264,22 @@ int64_t KvCache::free_pages() const {
   return config_.max_pages - impl_->pool.pages_in_use();
 }
 
-// To grow, and for copies of shared pages: of the one it appends to, and of all if it drops slots,
-// whose places are filled.
+// All pages before it stay as they are, whatever tokens come: slots are added behind the last one,
+// raw tokens are written where others were, and where slots are dropped, others take their places.
+size_t KvCache::Impl::first_page_to_write(const Stream& stream) const {
+  const bool drops = config.policy != nullptr && config.policy->drops() && config.delay == 0;
+  const int64_t slot = drops ? 0 : config.delay > 0 ? stream.raw.first : stream.closed.size();
+  return static_cast<size_t>(slot / config.page_slots);
+}
+
+// To grow, and for copies of shared pages.
 int64_t KvCache::Impl::pages_for(const Stream& stream, int64_t tokens, int64_t budget) const {
   const std::vector<int32_t>& pages = stream.closed.pages();
-  int64_t count = pages_to_grow(stream.closed.size(), tokens, config.page_slots, budget);
-  if (pool.pages_shared() == 0 || pages.empty()) return count;
+  const int64_t count = pages_to_grow(stream.closed.size(), tokens, config.page_slots, budget);
+  const size_t first = first_page_to_write(stream);
+  if (pool.pages_shared() == 0 || first >= pages.size()) return count;
   const auto shared = [&](int32_t page) { return pool.references(page) > 1; };
-  if (drops()) return count + std::ranges::count_if(pages, shared);
-  return count + (stream.closed.size() % config.page_slots != 0 && shared(pages.back()) ? 1 : 0);
+  return count + std::ranges::count_if(std::span(pages).subspan(first), shared);
 }
 
 int64_t KvCache::pages_for(SequenceId id, int64_t tokens) const {
@@ -295,12 +292,12 @@ int64_t KvCache::pages_for(SequenceId id, int64_t tokens) const {
     for (int head = 0; head < config_.kv_heads; ++head) {
       const Stream& stream = impl_->stream(sequence, layer, head);
       pages += impl_->pages_for(stream, tokens, budget);
-      of_layer += pages_of(std::ssize(stream.marks) + tokens, config_.page_slots);
+      of_layer += pages_of(std::ssize(stream.raw.tokens) + tokens, config_.page_slots);
     }
     passing = std::max(passing, of_layer);
   }
   // Tokens that pass by a chunk lie in pages of their own while its layer attends.
-  return pages + (impl_->late() && tokens > 1 ? passing : 0);
+  return pages + (config_.delay > 0 && tokens > 1 ? passing : 0);
 }
 
 int64_t KvCache::length(SequenceId id) const { return impl_->at(id).length; }
@@ -318,15 +315,16 @@ int64_t KvCache::slots(SequenceId id) const {
 int64_t KvCache::marked(SequenceId id) const {
   int64_t sum = 0;
   for (const Stream& stream : impl_->at(id).streams) {
-    sum += static_cast<int64_t>(stream.marks.size());
+    sum += hiding_tokens(stream);
   }
   return sum;
 }
 
 CacheBytes stream_bytes(const CacheConfig& config, int64_t slots) {
   DMC_CHECK(slots > 0);
-  const int64_t pages = (slots - 1 + config.page_slots - 1) / config.page_slots;
-  return {pages * page_format(config).bytes(), OpenSlot::bytes(config.head_dim, config.window),
+  const int64_t raw = std::min(slots, config.delay), in_pages = slots > raw ? slots - 1 : slots;
+  const int64_t pages = (in_pages + config.page_slots - 1) / config.page_slots;
+  return {pages * page_format(config).bytes(), state_bytes(config, raw),
           pages * static_cast<int64_t>(sizeof(int32_t))};
 }
 
@@ -335,7 +333,7 @@ CacheBytes KvCache::bytes() const {
   bytes.pages = impl_->pool.pages_in_use() * impl_->pool.page_bytes();
   for (const auto& [id, sequence] : impl_->sequences) {
     for (const Stream& stream : sequence.streams) {
-      bytes.open_slots += OpenSlot::bytes(config_.head_dim, config_.window);
+      bytes.open_slots += state_bytes(config_, std::ssize(stream.raw.tokens));
       bytes.tables += static_cast<int64_t>(stream.closed.pages().size() * sizeof(int32_t));
     }
   }
@@ -358,7 +356,7 @@ std::vector<int64_t> KvCache::kept_positions(SequenceId id, int layer, int head)
   const Stream& stream = impl_->stream(impl_->at(id), layer, head);
   std::vector<int64_t> positions;
   for (const policy::SlotStats& slot : stream.stats) positions.push_back(slot.position);
-  positions.push_back(stream.open_stats.position);
+  if (!stream.open.empty()) positions.push_back(stream.open_stats.position);
   return positions;
 }
 
@@ -373,12 +371,10 @@ void KvCache::check_invariants() const {
       const int64_t pages = static_cast<int64_t>(stream.closed.pages().size());
       DMC_CHECK(pages == (stream.closed.size() + config_.page_slots - 1) / config_.page_slots);
       DMC_CHECK(stream.closed.size() <= sequence.length);
-      DMC_CHECK(!impl_->drops() ||
+      DMC_CHECK(!config_.tells_slots_apart() ||
                 stream.stats.size() == static_cast<size_t>(stream.closed.size()));
-      for (const Mark& mark : stream.marks) {
-        DMC_CHECK(stream.stats[static_cast<size_t>(mark.slot)].position == mark.position);
-      }
-      DMC_CHECK((sequence.length == 0) == stream.open.empty());
+      check_raw_window(config_, stream, sequence.length);
+      DMC_CHECK((sequence.length <= config_.delay) == stream.open.empty());
       for (int32_t page : stream.closed.pages()) ++references[static_cast<size_t>(page)];
     }
   }

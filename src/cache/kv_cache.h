@@ -29,8 +29,10 @@ struct CacheConfig {
   // least_budget; 0: a slot for every `cr` tokens seen (for SnapKV: of a prompt at its end);
   int64_t budget = 0;
   double cr = 1.0;
-  // that evicts late: a query at position t sees such a token from t - delay on.
+  // Newest tokens that are slots of their own, raw: a token's decision comes into force when the
+  // token so many behind it comes.
   int64_t delay = 0;
+  bool newest_weighs_one = false;  // policy::Carry::kBesideNewest
   // Scores grow by the logarithm of the number of tokens in a slot: a mean of n counts as n do.
   bool mass_term = false;
   int64_t max_pages = 0;  // 0: grow as needed; else Error(kExhausted) once all are in use
@@ -39,6 +41,7 @@ struct CacheConfig {
   const kernels::RopeTable* rope = nullptr;
 
   int64_t budget_at(int64_t tokens) const { return policy::Budget{budget, cr}.at(tokens); }
+  bool tells_slots_apart() const { return delay > 0 || (policy != nullptr && policy->drops()); }
 };
 
 using SequenceId = int64_t;
@@ -50,16 +53,14 @@ struct LayerTokens {
   const float* q = nullptr;  // [T][query_heads][d], already rotated
   const float* k = nullptr;  // [T][kv_heads][d], BEFORE rotary, decision channel zeroed
   const float* v = nullptr;  // [T][kv_heads][d]
-  // [T][kv_heads]; 1: merge into the open slot; for a policy that evicts late: the token before
-  // this one will go. Ignored at position 0.
-  const uint8_t* merge = nullptr;
+  const policy::Decision* decisions = nullptr;  // [T][kv_heads]; ignored at position 0
   const float* importance = nullptr;  // [T][kv_heads]; weight of the token in its slot, > 0
   float* out = nullptr;               // [T][query_heads][d]
 };
 
 struct CacheBytes {
   int64_t pages = 0;       // pages in use, shared ones once
-  int64_t open_slots = 0;  // per-stream f32 state
+  int64_t open_slots = 0;  // per-stream state: open slots in f32, decisions on raw tokens
   int64_t tables = 0;      // page tables
   int64_t total() const { return pages + open_slots + tables; }
 };
@@ -104,16 +105,17 @@ class KvCache {
   int64_t pages_for(SequenceId sequence, int64_t tokens) const;
 
   int64_t length(SequenceId sequence) const;                      // tokens seen
-  int64_t slots(SequenceId sequence, int layer, int head) const;  // closed ones and the open one
+  int64_t slots(SequenceId sequence, int layer, int head) const;  // closed, open and raw ones
   int64_t slots(SequenceId sequence) const;                       // sum over layers and heads
-  int64_t marked(SequenceId sequence) const;  // of these, those that a late policy will drop
+  int64_t marked(SequenceId sequence) const;  // of these, those that decisions on raw tokens take
   CacheBytes bytes() const;                   // of all sequences
   const CacheConfig& config() const { return config_; }
 
   // For tests and export: key (rotated) and value of slot `index` of a stream, the open one last.
   void read_slot(SequenceId sequence, int layer, int head, int64_t index, std::span<float> key,
                  std::span<float> value) const;
-  // The tokens whose slots a policy that drops some kept, the newest last, else in no order.
+  // With a delay or a policy that drops slots: the newest tokens of all slots, in no order, but
+  // that of the open slot last.
   std::vector<int64_t> kept_positions(SequenceId sequence, int layer, int head) const;
   // Sum of the importances of the tokens that the open slot averages.
   double open_weight(SequenceId sequence, int layer, int head) const;

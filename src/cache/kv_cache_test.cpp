@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kLayers = 2, kHeads = 2, kHeadDim = 16;
 
-CacheConfig small_config(int window, int page_slots) {
+CacheConfig small_config(int window, int page_slots, int64_t delay = 0) {
   CacheConfig config;
   config.layers = kLayers;
   config.kv_heads = kHeads;
@@ -22,6 +22,7 @@ CacheConfig small_config(int window, int page_slots) {
   config.head_dim = kHeadDim;
   config.window = window;
   config.page_slots = page_slots;
+  config.delay = delay;
   return config;
 }
 
@@ -29,7 +30,7 @@ CacheConfig small_config(int window, int page_slots) {
 struct Tokens {
   int64_t count;
   std::vector<float> q, k, v, importance, out;
-  std::vector<uint8_t> merge;
+  std::vector<policy::Decision> decisions;
 
   Tokens(int64_t n, double merge_probability, Rng& rng) : count(n) {
     const auto fill = [&](std::vector<float>& values, int64_t size, double low, double high) {
@@ -41,10 +42,13 @@ struct Tokens {
     fill(v, n * kHeads * kHeadDim, -1, 1);
     fill(importance, n * kHeads, 0.1, 1);
     out.resize(q.size());
-    for (int64_t i = 0; i < n * kHeads; ++i) merge.push_back(rng.uniform() < merge_probability);
+    for (int64_t i = 0; i < n * kHeads; ++i) {
+      const bool merges = rng.uniform() < merge_probability;
+      decisions.push_back(merges ? policy::Decision::kMerge : policy::Decision::kAppend);
+    }
   }
   LayerTokens view() {
-    return {count, q.data(), k.data(), v.data(), merge.data(), importance.data(), out.data()};
+    return {count, q.data(), k.data(), v.data(), decisions.data(), importance.data(), out.data()};
   }
 };
 
@@ -88,9 +92,10 @@ TEST(KvCache, RandomOperationsKeepItsInvariants) {
   for (int window : {0, 1, 12}) {
     for (int page_slots : {1, 8, 16}) {
       const uint64_t seed = static_cast<uint64_t>(100 * window + page_slots);
-      SCOPED_TRACE("seed " + std::to_string(seed));
+      const int64_t delay = (window + page_slots) % 3 == 1 ? 0 : 2 * window + 5;
+      SCOPED_TRACE("seed " + std::to_string(seed) + " delay " + std::to_string(delay));
       Rng rng(seed);
-      KvCache cache(small_config(window, page_slots));
+      KvCache cache(small_config(window, page_slots, delay));
       std::vector<SequenceId> ids;
       for (int step = 0; step < 150; ++step) {
         const uint64_t kind = rng.below(10);
@@ -171,7 +176,7 @@ TEST(KvCache, OutputsDoNotDependOnPageIds) {
 TEST(KvCache, BytesOfAStreamAreKnownBeforehand) {
   for (DType type : {DType::kF32, DType::kBF16, DType::kI8, DType::kF8E4M3}) {
     for (int64_t tokens : {1, 8, 9, 50}) {
-      CacheConfig config = small_config(12, 8);
+      CacheConfig config = small_config(12, 8, type == DType::kI8 ? 9 : 0);
       config.slot_type = type;
       KvCache cache(config);
       Rng rng(13);

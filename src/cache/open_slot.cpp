@@ -4,24 +4,21 @@
 
 namespace dmc::cache {
 
-OpenSlot::OpenSlot(int head_dim, int window)
-    : dim_(head_dim),
-      capacity_(std::max(window, 1)),
-      windowed_(window > 0),
+OpenSlot::OpenSlot(const OpenSlotShape& shape)
+    : shape_(shape),
+      capacity_(shape.capacity()),
       weights_(static_cast<size_t>(capacity_)),
-      data_(static_cast<size_t>(2 * head_dim * (capacity_ + 1))) {}
+      data_(static_cast<size_t>(2 * shape.head_dim * (capacity_ + 1))) {}
 
-int64_t OpenSlot::bytes(int head_dim, int window) {
-  const int64_t capacity = std::max(window, 1);
-  return (capacity + 2 * head_dim * (capacity + 1)) * static_cast<int64_t>(sizeof(float));
+float* OpenSlot::entry_data(int index) {
+  return &data_[static_cast<size_t>(2 * shape_.head_dim * (place(index) + 1))];
 }
 
-float* OpenSlot::entry_data(int slot) { return &data_[static_cast<size_t>(2 * dim_ * (slot + 1))]; }
-
 OpenEntry OpenSlot::entry(int index) const {
-  const int slot = (head_ + index) % capacity_;
-  const float* data = &data_[static_cast<size_t>(2 * dim_ * (slot + 1))];
-  return {weights_[static_cast<size_t>(slot)], data, data + dim_};
+  const float* data = &data_[static_cast<size_t>(2 * shape_.head_dim * (place(index) + 1))];
+  const bool is_one = shape_.newest_weighs_one && index + 1 == count_;
+  return {is_one ? 1.0f : weights_[static_cast<size_t>(place(index))], data,
+          data + shape_.head_dim};
 }
 
 double OpenSlot::weight() const {
@@ -30,43 +27,48 @@ double OpenSlot::weight() const {
   return sum;
 }
 
+// Into the running mean that the oldest entry is when there is no window.
+void OpenSlot::join_oldest(float weight, const float* key, const float* value) {
+  float* const data = entry_data(0);
+  float& total = weights_[static_cast<size_t>(place(0))];
+  total += weight;
+  const float share = weight / total;
+  for (int i = 0; i < shape_.head_dim; ++i) {
+    float* const mean_value = data + shape_.head_dim;
+    data[i] += share * (key[i] - data[i]);
+    mean_value[i] += share * (value[i] - mean_value[i]);
+  }
+}
+
 void OpenSlot::push(float weight, const float* key, const float* value) {
   ++tokens_;
-  if (!windowed_ && count_ == 1) {  // fold into the running mean
-    float* const data = entry_data(head_);
-    float& total = weights_[static_cast<size_t>(head_)];
-    total += weight;
-    const float share = weight / total;
-    for (int i = 0; i < dim_; ++i) {
-      data[i] += share * (key[i] - data[i]);
-      data[dim_ + i] += share * (value[i] - data[dim_ + i]);
-    }
-    return;
-  }
-  const bool full = count_ == capacity_;
-  const int slot = (head_ + count_) % capacity_;  // when full: that of the oldest
-  if (full) {
-    head_ = (head_ + 1) % capacity_;
-  } else {
+  if (count_ < capacity_) {
     ++count_;
+  } else if (shape_.window > 0) {
+    head_ = place(1);  // the oldest gives up its place
+  } else if (capacity_ == 1) {
+    return join_oldest(weight, key, value);
+  } else {  // so does the newest, which joins the mean with the weight it came with
+    join_oldest(weights_[static_cast<size_t>(place(1))], entry(1).key, entry(1).value);
   }
-  weights_[static_cast<size_t>(slot)] = weight;
-  std::copy_n(key, dim_, entry_data(slot));
-  std::copy_n(value, dim_, entry_data(slot) + dim_);
+  weights_[static_cast<size_t>(place(count_ - 1))] = weight;
+  std::copy_n(key, shape_.head_dim, entry_data(count_ - 1));
+  std::copy_n(value, shape_.head_dim, entry_data(count_ - 1) + shape_.head_dim);
 }
 
 void OpenSlot::pool(int64_t position, const kernels::RopeTable* rope) {
+  const int dim = shape_.head_dim;
   const float factor = static_cast<float>(1.0 / weight());
   float* const pooled = data_.data();
-  std::fill_n(pooled, 2 * dim_, 0.0f);
+  std::fill_n(pooled, 2 * dim, 0.0f);
   for (int n = 0; n < count_; ++n) {
     const OpenEntry e = entry(n);
     const float share = e.weight * factor;
     // An entry's key and value lie next to each other, as the pooled pair does.
-    for (int i = 0; i < 2 * dim_; ++i) pooled[i] += share * e.key[i];
+    for (int i = 0; i < 2 * dim; ++i) pooled[i] += share * e.key[i];
   }
   if (rope != nullptr) {
-    kernels::rotate(pooled, pooled, dim_, rope->cos_at(position), rope->sin_at(position));
+    kernels::rotate(pooled, pooled, dim, rope->cos_at(position), rope->sin_at(position));
   }
 }
 

@@ -11,16 +11,29 @@
 
 namespace dmc::cache {
 
-// A token of the segment, or (without a window) the mean of all of them: raw key, before rotary.
+// A token of the segment, or (without a window) the mean of all that have no entry of their own:
+// raw key, before rotary.
 struct OpenEntry {
   float weight;
   const float *key, *value;
 };
 
+struct OpenSlotShape {
+  int head_dim = 0;
+  int window = 0;                  // tokens of the segment that count; 0: all
+  bool newest_weighs_one = false;  // whatever weight it comes with, as long as it is the newest
+
+  // Entries: without a window one is the mean of many.
+  int capacity() const { return window > 0 ? window : newest_weighs_one ? 2 : 1; }
+  int64_t bytes() const {
+    return (capacity() + int64_t{2} * head_dim * (capacity() + 1)) *
+           static_cast<int64_t>(sizeof(float));
+  }
+};
+
 class OpenSlot {
  public:
-  // window 0: all tokens of the segment in one running mean; else the last `window` of them.
-  OpenSlot(int head_dim, int window);
+  explicit OpenSlot(const OpenSlotShape& shape);
 
   bool empty() const { return count_ == 0; }
   void clear() { count_ = 0, tokens_ = 0; }
@@ -30,20 +43,21 @@ class OpenSlot {
   // Computes the pooled pair from the entries; rope may be null.
   void pool(int64_t position, const kernels::RopeTable* rope);
 
-  const float* key() const { return &data_[0]; }                            // pooled and rotated
-  const float* value() const { return &data_[static_cast<size_t>(dim_)]; }  // pooled
+  const float* key() const { return &data_[0]; }  // pooled and rotated
+  const float* value() const { return &data_[static_cast<size_t>(shape_.head_dim)]; }  // pooled
   int entries() const { return count_; }
   OpenEntry entry(int index) const;  // oldest first
   double weight() const;             // sum over the entries
   // Logarithm of the number of tokens since clear(), those that left the window among them.
   float mass() const { return std::log(static_cast<float>(tokens_)); }
 
-  static int64_t bytes(int head_dim, int window);
-
  private:
-  float* entry_data(int slot);
-  int dim_, capacity_;
-  bool windowed_;
+  float* entry_data(int index);
+  int place(int index) const { return (head_ + index) % capacity_; }
+  void join_oldest(float weight, const float* key, const float* value);
+
+  OpenSlotShape shape_;
+  int capacity_;
   int count_ = 0, head_ = 0;  // entries in use; ring position of the oldest
   int64_t tokens_ = 0;
   std::vector<float> weights_;  // [capacity]

@@ -25,6 +25,12 @@ void SlotList::append(PagePool& pool, const float* key, const float* value, floa
   ++size_;
 }
 
+void SlotList::rewrite(PagePool& pool, int64_t index, const float* key, const float* value,
+                       float mass) {
+  const int32_t page = own_page(pool, index);
+  kernels::write_slot(pool.view(), page, index % pool.page_slots(), key, value, mass);
+}
+
 void SlotList::append_copy(PagePool& pool, const SlotList& from, int64_t index) {
   const int64_t row = row_of_new_slot(pool);
   kernels::copy_slot(pool.view(), from.pages_[static_cast<size_t>(index / pool.page_slots())],

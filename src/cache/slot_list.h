@@ -16,6 +16,8 @@ class SlotList {
 
   // Writes a slot behind the others. Throws what PagePool::take() throws, and is then as before.
   void append(PagePool& pool, const float* key, const float* value, float mass);
+  // Writes slot `index` anew.
+  void rewrite(PagePool& pool, int64_t index, const float* key, const float* value, float mass);
   void append_copy(PagePool& pool, const SlotList& from, int64_t index);
   void read(const PagePool& pool, int64_t index, float* key, float* value) const;
   // The last slot takes the removed one's place.

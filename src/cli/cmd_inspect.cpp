@@ -35,6 +35,7 @@ nlohmann::ordered_json to_json(const model::ModelConfig& c, double parameters) {
                    {"target_cr", c.dmc->target_cr},
                    {"decision_source", c.dmc->decision_source},
                    {"window", c.dmc->window},
+                   {"delay", c.dmc->delay},
                    {"decision_offset", c.dmc->decision_offset},
                    {"stage", c.dmc->stage},
                    {"trained_tokens", c.dmc->trained_tokens},
@@ -52,8 +53,8 @@ void print(const model::ModelConfig& c, double parameters) {
     std::cout << "retrofitted for " << c.dmc->method << ", CR " << fixed(c.dmc->target_cr, 2)
               << " on " << human_count(static_cast<double>(c.dmc->trained_tokens))
               << " tokens of up to " << c.dmc->max_trained_length << ", window " << c.dmc->window
-              << ", stage " << c.dmc->stage << (c.has_adapter() ? ", decided by an adapter" : "")
-              << "\n";
+              << ", delay " << c.dmc->delay << ", stage " << c.dmc->stage
+              << (c.has_adapter() ? ", decided by an adapter" : "") << "\n";
   } else {
     std::cout << "no dmc_config: the model is dense; `dmc retrofit` teaches it to compress\n";
   }

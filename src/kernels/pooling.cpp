@@ -41,7 +41,8 @@ int64_t segment_weights(const Rows<T>& rows, int64_t t, const T* alpha, const T*
   int64_t count = 0;
   while (count < reach && product > kInvisible) {
     const int64_t j = t - count;
-    weights[static_cast<size_t>(count++)] = product * omega[rows.scalar(j)];
+    const bool is_one = rows.shape.newest_weighs_one && count == 0;
+    weights[static_cast<size_t>(count++)] = is_one ? T{1} : product * omega[rows.scalar(j)];
     product *= alpha[rows.scalar(j)];
   }
   return count;
@@ -110,6 +111,7 @@ void pool_backward(const PoolShape& shape, const T* k, const T* v, const T* alph
           pull[static_cast<size_t>(n)] = share * gain;
           add_scaled(dk + rows.vector(j), key_gradient, share, d);
           add_scaled(dv + rows.vector(j), value_gradient, share, d);
+          if (n == 0 && shape.newest_weighs_one) continue;
           domega_logit[rows.scalar(j)] += share * gain * (1 - omega[rows.scalar(j)]);
         }
         // Token t-n's decision is a factor of the weights of all tokens before it.

@@ -9,6 +9,8 @@ namespace dmc::kernels {
 struct PoolShape {
   int64_t batch, tokens, heads, dim;
   int window;  // tokens that a mean may reach back to, itself included; 0: all
+  // Whatever its omega, token t weighs 1 in the mean at t.
+  bool newest_weighs_one = false;
 };
 
 // At token t of each (batch, head): weights W_j = omega_j * prod_{j < m <= t} alpha_m for

@@ -14,16 +14,18 @@ cpu::HeadView<T> view_of(const AttentionShape& s, const AttentionInputs<T>& in, 
                          int64_t head) {
   const int64_t kv_head = head / (s.heads / s.kv_heads), first = sequence * s.tokens;
   const int64_t kv = (first * s.kv_heads + kv_head) * s.dim;
-  return {s.tokens,
-          s.dim,
-          s.delay,
-          in.q + (first * s.heads + head) * s.dim,
-          in.k + kv,
-          in.v + kv,
-          in.bias == nullptr ? nullptr : in.bias + first * s.kv_heads + kv_head,
-          s.heads * s.dim,
-          s.kv_heads * s.dim,
-          s.kv_heads};
+  const T* const bias = in.bias == nullptr ? nullptr : in.bias + first * s.kv_heads + kv_head;
+  cpu::HeadView<T> view{s.tokens,        s.dim,
+                        s.delay,         in.q + (first * s.heads + head) * s.dim,
+                        s.heads * s.dim, s.kv_heads * s.dim,
+                        s.kv_heads,      {}};
+  if (in.far_k == nullptr) {
+    view.ranges = {{in.k + kv, in.v + kv, bias, 0, s.tokens}};
+  } else {
+    view.ranges = {{in.k + kv, in.v + kv, nullptr, 0, s.delay - 1},
+                   {in.far_k + kv, in.far_v + kv, bias, s.delay, s.tokens}};
+  }
+  return view;
 }
 
 // Calls fn(sequence, head) for every query head, on all threads.
@@ -74,21 +76,25 @@ void training_attention_backward(const AttentionShape& shape, const AttentionInp
     const int64_t n = sequence * shape.heads + head;
     const int64_t offset = (sequence * shape.tokens * shape.heads + head) * shape.dim;
     cpu::HeadGradients<T>& own = heads[static_cast<size_t>(n)];
+    const cpu::HeadView<T> view = view_of(shape, in, sequence, head);
     own.dq = to.dq + offset;
-    own.dk.resize(static_cast<size_t>(shape.tokens * shape.dim));
-    own.dv.resize(own.dk.size());
+    const std::vector<T> zeros(static_cast<size_t>(shape.tokens * shape.dim));
+    own.dk.assign(view.ranges.size(), zeros);
+    own.dv = own.dk;
     own.dbias.resize(static_cast<size_t>(shape.tokens));
-    cpu::attend_head_backward(view_of(shape, in, sequence, head), out + offset,
-                              lse + n * shape.tokens, grad + offset, &own);
+    cpu::attend_head_backward(view, out + offset, lse + n * shape.tokens, grad + offset, &own);
   });
   parallel_for(0, shape.batch, 1, [&](int64_t sequence, int64_t) {
     using Head = cpu::HeadGradients<T>;
-    const auto dk = [](const Head& h) -> const std::vector<T>& { return h.dk; };
-    const auto dv = [](const Head& h) -> const std::vector<T>& { return h.dv; };
-    const auto dbias = [](const Head& h) -> const std::vector<T>& { return h.dbias; };
-    sum_groups(shape, heads, sequence, shape.dim, dk, to.dk);
-    sum_groups(shape, heads, sequence, shape.dim, dv, to.dv);
-    if (to.dbias != nullptr) sum_groups(shape, heads, sequence, 1, dbias, to.dbias);
+    const auto sum = [&](int64_t width, T* into, auto part) {
+      if (into != nullptr) sum_groups(shape, heads, sequence, width, part, into);
+    };
+    using Numbers = const std::vector<T>&;
+    sum(shape.dim, to.dk, [](const Head& h) -> Numbers { return h.dk.front(); });
+    sum(shape.dim, to.dv, [](const Head& h) -> Numbers { return h.dv.front(); });
+    sum(shape.dim, to.dfar_k, [](const Head& h) -> Numbers { return h.dk.back(); });
+    sum(shape.dim, to.dfar_v, [](const Head& h) -> Numbers { return h.dv.back(); });
+    sum(1, to.dbias, [](const Head& h) -> Numbers { return h.dbias; });
   });
 }
 

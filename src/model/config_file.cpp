@@ -1,7 +1,9 @@
 #include "model/config_file.h"
 
 #include <limits>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -9,10 +11,10 @@
 #include "base/join.h"
 #include "base/json.h"
 #include "base/json_fields.h"
-#include "base/named.h"
 #include "model/families/family.h"
 #include "model/gguf/gguf_config.h"
 #include "model/quantization.h"
+#include "policy/policy.h"
 
 namespace dmc::model {
 namespace {
@@ -50,12 +52,35 @@ std::string read_architecture(const JsonFields& fields, const Family& family) {
   return list[0];
 }
 
-struct Method {
-  std::string_view name;
-  int64_t largest_window;
-  bool pools;
-};
-constexpr Method kMethods[] = {{"dmc", 1024, true}, {"dms", int64_t{1} << 20, false}};
+// A slot's mean of more tokens, or a longer delay, is none that this program serves.
+constexpr int64_t kMostWindow = 1024, kMostDelay = int64_t{1} << 20;
+
+const policy::Policy& read_method(const JsonFields& dmc) {
+  const policy::Policy* const method = policy::find_policy(dmc.text("method"));
+  if (method != nullptr && method->needs_dmc_config) return *method;
+  std::vector<std::string> known;
+  for (const policy::Policy& policy : policy::policies()) {
+    if (policy.needs_dmc_config) known.push_back('"' + std::string(policy.name) + '"');
+  }
+  throw dmc.wrong("method", join(known, " or "));
+}
+
+// In files of methods that pool nothing the window is the delay.
+void read_windows(const JsonFields& dmc, const policy::Policy& method, DmcConfig* config) {
+  const bool pools = method.carry != policy::Carry::kNothing;
+  if (pools) dmc.expect("pool_before_rope", true);
+  config->window = pools ? dmc.size("window", 0, kMostWindow) : 1;
+  if (!method.delayed) return;
+  config->delay = dmc.size(pools ? "delay" : "window", 0, kMostDelay);
+  dmc.refuse_unless("zero_after_rope", false);  // keys are rotated back when they join their slots
+}
+
+void write_windows(const DmcConfig& config, json* object) {
+  const policy::Policy& method = *policy::find_policy(config.method);
+  const bool pools = config.pools();
+  (*object)["window"] = pools ? config.window : config.delay;
+  if (pools && method.delayed) (*object)["delay"] = config.delay;
+}
 
 // Where decisions come from. Files that do not say so are older than adapters.
 void read_decision_source(const JsonFields& dmc, DmcConfig* config) {
@@ -93,13 +118,12 @@ DmcConfig read_dmc_config(const JsonFields& dmc) {
   dmc.expect("format", 1);
   DmcConfig config;
   read_decision_source(dmc, &config);
-  config.method = dmc.text("method");
-  const Method* const method = find_named(kMethods, config.method);
-  if (method == nullptr) throw dmc.wrong("method", "\"dmc\" or \"dms\"");
-  if (method->pools) dmc.expect("pool_before_rope", true);
+  const policy::Policy& method = read_method(dmc);
+  config.method = method.name;
+  read_windows(dmc, method, &config);
   config.target_cr = dmc.positive("target_cr");
-  config.window = dmc.size("window", 0, method->largest_window);
   config.decision_offset = dmc.positive("decision_offset");
+  if (dmc.has("importance_offset")) config.importance_offset = dmc.number("importance_offset");
   config.stage = dmc.text("stage");
   config.trained_tokens = dmc.size("trained_tokens", 0, kMostTokens);
   config.max_trained_length = dmc.size("max_trained_length", 0);
@@ -114,12 +138,13 @@ json dmc_config_json(const DmcConfig& dmc) {
   json object = {{"format", 1},
                  {"method", dmc.method},
                  {"target_cr", dmc.target_cr},
-                 {"window", dmc.window},
                  {"decision_offset", dmc.decision_offset},
                  {"pool_before_rope", true},
                  {"stage", dmc.stage},
                  {"trained_tokens", dmc.trained_tokens},
                  {"max_trained_length", dmc.max_trained_length}};
+  write_windows(dmc, &object);
+  if (dmc.importance_offset) object["importance_offset"] = *dmc.importance_offset;
   const DmcConfig usual;
   if (dmc.decision_source == usual.decision_source) {
     object["decision_channel"] = -1;

@@ -124,15 +124,38 @@ TEST_F(ModelConfigTest, TheMethodSurvivesARoundTripAndOthersAreRefused) {
   model::ModelConfig config = read(good().dump());
   config.dmc = model::DmcConfig{};
   config.dmc->method = "dms";
-  config.dmc->window = 4096;
+  config.dmc->delay = 4096;
   const std::string written = model_config_json(config);
   EXPECT_EQ(read(written).dmc->method, "dms");
-  EXPECT_EQ(read(written).dmc->window, 4096);
+  EXPECT_EQ(read(written).dmc->delay, 4096);
+  EXPECT_EQ(json::parse(written)["dmc_config"]["window"], 4096) << "as files have had it";
   json root = json::parse(written);
   root["dmc_config"]["method"] = "h2o";
-  EXPECT_NE(complaint(root).find("\"dmc\" or \"dms\""), std::string::npos) << complaint(root);
+  EXPECT_NE(complaint(root).find("\"dmc\" or \"dms\" or \"dmc-delayed\""), std::string::npos)
+      << complaint(root);
   root["dmc_config"]["method"] = "dmc";
   EXPECT_NE(complaint(root).find("window"), std::string::npos) << "no slot averages 4,096 tokens";
+}
+
+TEST_F(ModelConfigTest, DelayAndCarrySurviveARoundTrip) {
+  model::ModelConfig config = read(good().dump());
+  config.dmc = model::DmcConfig{.window = 12, .method = "dmc-delayed", .delay = 64};
+  EXPECT_FALSE(read(model_config_json(config)).dmc->importance_offset);
+  config.dmc->importance_offset = -4.0;
+  const json written = json::parse(model_config_json(config));
+  const model::DmcConfig again = *read(written.dump()).dmc;
+  EXPECT_EQ(again.method, "dmc-delayed");
+  EXPECT_EQ(again.window, 12);
+  EXPECT_EQ(again.delay, 64);
+  EXPECT_EQ(again.importance_offset, -4.0);
+  for (const auto& [key, value] : {std::pair<const char*, json>{"delay", -1},
+                                   {"delay", int64_t{1} << 40},
+                                   {"importance_offset", "low"},
+                                   {"zero_after_rope", true}}) {
+    json wrong = written;
+    wrong["dmc_config"][key] = value;
+    EXPECT_NE(complaint(wrong).find(key), std::string::npos) << complaint(wrong);
+  }
 }
 
 TEST_F(ModelConfigTest, TheDecisionSourceSurvivesARoundTripAndOthersAreRefused) {

@@ -1,8 +1,15 @@
 #include "model/model_config.h"
 
 #include "base/error.h"
+#include "policy/policy.h"
 
 namespace dmc::model {
+
+bool DmcConfig::pools() const {
+  const policy::Policy* const policy = policy::find_policy(method);
+  DMC_CHECK(policy != nullptr);
+  return policy->carry != policy::Carry::kNothing;
+}
 
 void require_context(const ModelConfig& config, const std::string& field, int64_t tokens) {
   if (tokens <= config.context()) return;

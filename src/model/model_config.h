@@ -15,18 +15,20 @@ namespace dmc::model {
 
 // What a DMC checkpoint says about itself: the nested object "dmc_config" in config.json.
 struct DmcConfig {
-  double target_cr = 1.0;  // compression ratio it was trained for
-  // dmc: tokens of a segment that its slot averages; 0: all of them. dms: a token that is to go is
-  // seen by this many queries more.
-  int64_t window = 12;
+  double target_cr = 1.0;          // compression ratio it was trained for
+  int64_t window = 12;             // tokens of a segment that its slot averages; 0: all of them
   double decision_offset = 5.0;    // c in the decision and importance logits
   std::string stage = "dense";     // training stage it stopped after: zero-out, retrofit, finetune
   int64_t trained_tokens = 0;      // tokens seen during the retrofit
   int64_t max_trained_length = 0;  // longest sequence seen during the retrofit
-  std::string method = "dmc";      // the policy it was trained for: dmc or dms
+  std::string method = "dmc";      // the policy it was trained for, one with needs_dmc_config
   // What says of a token how to decide: "neuron", the last channel of each head of q and k, which
   // attention then does not see; or "adapter", a projection beside the attention of each layer.
   std::string decision_source = "neuron";
+
+  int64_t delay = 0;  // newest tokens that are raw, with a policy that is `delayed`
+  // c in the importance logits; absent: the same.
+  std::optional<double> importance_offset = {};
 
   // What models from the published Megatron code do in another way (docs/formats.md):
   double importance_epsilon = FLT_EPSILON;  // added to the importance, so that it is never 0
@@ -34,8 +36,7 @@ struct DmcConfig {
   // partner, channel d/2 - 1, into it.
   bool zero_after_rope = false;
 
-  bool pools() const { return method == "dmc"; }  // tokens share slots, so each needs a weight
-  int64_t pooled_tokens() const { return pools() ? window : 1; }  // in a slot; 0: all
+  bool pools() const;  // tokens share slots, so each needs a weight
 };
 
 enum class NormKind { kRms, kLayer };

@@ -27,9 +27,24 @@ at::Tensor causal_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
 at::Tensor decision_attention(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                               const at::Tensor& v_BTKd, const at::Tensor& logit_BTK, int64_t delay);
 
-// The same from its definition, with a [T, T] matrix of scores: the slow twin for tests.
+// Keys or values as the `delay` newest queries see them and as later ones do.
+struct NearAndFar {
+  at::Tensor near, far;
+};
+
+// The same with keys and values that turn into others: query i sees the near ones of token j if
+// i - j < delay, and the far ones from then on, without bias if i - j = delay, else with it. The
+// far ones are pooled: a token stays as it is for so long, and is then what its slot holds. Not on
+// CUDA.
+at::Tensor delayed_attention(const at::Tensor& q_BTHd, const NearAndFar& k_BTKd,
+                             const NearAndFar& v_BTKd, const at::Tensor& logit_BTK, int64_t delay);
+
+// Both from their definition, with [T, T] matrices of scores: the slow twins for tests.
 at::Tensor decision_attention_literal(const at::Tensor& q_BTHd, const at::Tensor& k_BTKd,
                                       const at::Tensor& v_BTKd, const at::Tensor& logit_BTK,
                                       int64_t delay);
+at::Tensor delayed_attention_literal(const at::Tensor& q_BTHd, const NearAndFar& k_BTKd,
+                                     const NearAndFar& v_BTKd, const at::Tensor& logit_BTK,
+                                     int64_t delay);
 
 }  // namespace dmc::ops

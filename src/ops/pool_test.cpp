@@ -6,31 +6,12 @@
 
 #include "kernels/cuda/pooling.h"
 #include "ops/pool_backend.h"
+#include "ops/pool_testing.h"
 
 namespace dmc::ops {
 namespace {
 
-// The definition with a [T, T] matrix of weights, differentiated by autograd: the slow twin.
-std::pair<at::Tensor, at::Tensor> pool_literal(const at::Tensor& k, const at::Tensor& v,
-                                               const at::Tensor& merge,
-                                               const at::Tensor& importance, int64_t window) {
-  const int64_t T = k.size(1);
-  const at::Tensor log_alpha = at::log_sigmoid(merge).transpose(1, 2);  // [B, K, T]
-  const at::Tensor log_omega = at::log_sigmoid(importance).transpose(1, 2);
-  const at::Tensor sum = log_alpha.cumsum(-1);
-  const at::Tensor log_weight =
-      sum.unsqueeze(-1) - sum.unsqueeze(-2) + log_omega.unsqueeze(-2);  // [B, K, t, j]
-  at::Tensor seen = at::ones({T, T}, at::kBool).tril();
-  if (window > 0) seen = seen & at::ones({T, T}, at::kBool).triu(1 - window);
-  const at::Tensor weight = log_weight.masked_fill(~seen, -INFINITY).softmax(-1);
-  const auto mean = [&](const at::Tensor& x) {
-    return at::matmul(weight, x.transpose(1, 2)).transpose(1, 2);
-  };
-  return {mean(k), mean(v)};
-}
-
-TEST(Pool, EqualsLiteralTwinWithAllGradients) {
-  uint64_t seed = 1;
+void expect_literal_twin(bool newest_weighs_one, uint64_t seed) {
   for (int64_t window : {0, 1, 12}) {
     for (double sharpness : {1.0, 20.0}) {
       at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed++);
@@ -42,7 +23,7 @@ TEST(Pool, EqualsLiteralTwinWithAllGradients) {
       const at::Tensor gk = normal({2, 61, 3, 16}).detach(), gv = normal({2, 61, 3, 16}).detach();
       const auto run = [&](auto&& function) {
         for (const at::Tensor* t : {&k, &v, &merge, &importance}) t->mutable_grad().reset();
-        const auto [pk, pv] = function(k, v, merge, importance, window);
+        const auto [pk, pv] = function(k, v, merge, importance, window, newest_weighs_one);
         ((pk * gk).sum() + (pv * gv).sum()).backward();
         return std::vector<at::Tensor>{pk.detach(), pv.detach(),  k.grad(),
                                        v.grad(),    merge.grad(), importance.grad()};
@@ -57,10 +38,15 @@ TEST(Pool, EqualsLiteralTwinWithAllGradients) {
   }
 }
 
+TEST(Pool, EqualsLiteralTwinWithAllGradients) {
+  expect_literal_twin(/*newest_weighs_one=*/false, 1);
+  expect_literal_twin(/*newest_weighs_one=*/true, 50);
+}
+
 // What is handed to the CUDA kernels, with the same kernels on one lane of the CPU in their place.
-void expect_same_from_cuda_backend(int window) {
+void expect_same_from_cuda_backend(int window, bool newest_weighs_one) {
   SCOPED_TRACE(window);
-  const kernels::PoolShape shape{2, 40, 3, 16, window};
+  const kernels::PoolShape shape{2, 40, 3, 16, window, newest_weighs_one};
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(uint64_t{5});
     const auto wide = [&] { return at::randn({2, 40, 3, 16}, generator).to(type).to(at::kFloat); };
@@ -88,7 +74,8 @@ void expect_same_from_cuda_backend(int window) {
 
 TEST(Pool, CudaBackendGivesTheSame) {
   if (kernels::cuda::has_pooling()) GTEST_SKIP() << "the GPU's kernels are linked";
-  for (int window : {0, 12}) expect_same_from_cuda_backend(window);
+  for (int window : {0, 12}) expect_same_from_cuda_backend(window, false);
+  for (int window : {1, 12}) expect_same_from_cuda_backend(window, true);
 }
 
 TEST(Pool, OnAGpuGivesTheSame) {

@@ -12,18 +12,28 @@ namespace dmc::policy {
 namespace {
 
 // The baseline: every token keeps its own slot.
-Decision dense(const DecisionInput&) { return {false, 1.0f}; }
+Verdict dense(const DecisionInput&) { return {Decision::kAppend, 1.0f}; }
 
-// Dynamic Memory Compression (paper, equations 1 and 2), and with its decisions read as "the token
-// before this one goes" Dynamic Memory Sparsification.
-Decision dmc(const DecisionInput& in) {
-  const float importance = 1.0f / (1.0f + std::exp(-(in.importance + in.offset)));
-  return {in.decision - in.offset + in.bias > 0.0f, importance + in.epsilon};
+Decision append_unless(bool decided, Decision otherwise) {
+  return decided ? otherwise : Decision::kAppend;
 }
 
-Decision forced(const DecisionInput& in) {
+// What the model decided (Dynamic Memory Compression, equation 1).
+bool decided(const DecisionInput& in) { return in.decision - in.offset + in.bias > 0.0f; }
+
+// With the token's weight in its slot (equation 2).
+Verdict merging(const DecisionInput& in) {
+  const float importance = 1.0f / (1.0f + std::exp(-(in.importance + in.importance_offset)));
+  return {append_unless(decided(in), Decision::kMerge), importance + in.epsilon};
+}
+
+Verdict dropping(const DecisionInput& in) {
+  return {append_unless(decided(in), Decision::kDropPrevious), 1.0f};
+}
+
+Verdict forced(const DecisionInput& in) {
   const double opens = forced_opening_share(in.stream, in.forced_cr);
-  return {forced_merge(opens, in.stream, in.position), 1.0f};
+  return {append_unless(forced_merge(opens, in.stream, in.position), Decision::kMerge), 1.0f};
 }
 
 // SnapKV: what the prompt's last queries attended to.
@@ -48,12 +58,19 @@ constexpr Policy kPolicies[] = {
     {.name = "dmc",
      .summary = "merge tokens into the newest slot where the model decides so",
      .needs_dmc_config = true,
-     .decide = dmc},
+     .decide = merging,
+     .carry = Carry::kImportance},
     {.name = "dms",
      .summary = "drop the tokens the model decides against once they leave its window",
      .needs_dmc_config = true,
-     .decide = dmc,
-     .late = true},
+     .decide = dropping,
+     .delayed = true},
+    {.name = "dmc-delayed",
+     .summary = "merge them into the next token's slot once they leave its window",
+     .needs_dmc_config = true,
+     .decide = merging,
+     .delayed = true,
+     .carry = Carry::kBesideNewest},
     {.name = "window",
      .summary = "keep the first 4 and the newest tokens of --budget (StreamingLLM)",
      .decide = dense,

@@ -14,24 +14,56 @@ TEST(Policy, NamesAreUniqueAndFound) {
 
 TEST(Policy, DenseNeverMerges) {
   const Policy* dense = find_policy("dense");
-  EXPECT_FALSE(dense->decide({1000.0f, 0.0f, 5.0f}).merge);
+  EXPECT_EQ(dense->decide({1000.0f, 0.0f, 5.0f}).decision, Decision::kAppend);
   EXPECT_FALSE(dense->needs_dmc_config);
 }
 
 TEST(Policy, DmcMergesAboveTheOffset) {
   const Policy* dmc = find_policy("dmc");
-  EXPECT_FALSE(dmc->decide({0.0f, 0.0f, 5.0f}).merge) << "an untouched model merges nothing";
-  EXPECT_FALSE(dmc->decide({5.0f, 0.0f, 5.0f}).merge);
-  EXPECT_TRUE(dmc->decide({5.001f, 0.0f, 5.0f}).merge);
-  EXPECT_NEAR(dmc->decide({0.0f, 0.0f, 5.0f}).importance, 0.993307f, 1e-6);
-  EXPECT_GT(dmc->decide({0.0f, -1e30f, 5.0f}).importance, 0.0f) << "a weight is never 0";
+  const auto decision = [&](float logit) {
+    return dmc->decide({.decision = logit, .offset = 5.0f}).decision;
+  };
+  EXPECT_EQ(decision(0.0f), Decision::kAppend) << "an untouched model merges nothing";
+  EXPECT_EQ(decision(5.0f), Decision::kAppend);
+  EXPECT_EQ(decision(5.001f), Decision::kMerge);
+}
+
+TEST(Policy, ImportanceHasAnOffsetOfItsOwnAndIsNever0) {
+  for (const char* name : {"dmc", "dmc-delayed"}) {
+    const Policy* policy = find_policy(name);
+    const auto importance = [&](float logit, float offset) {
+      return policy->decide({.importance = logit, .offset = 5.0f, .importance_offset = offset})
+          .importance;
+    };
+    EXPECT_NEAR(importance(0.0f, 5.0f), 0.993307f, 1e-6) << name;
+    EXPECT_NEAR(importance(0.0f, -4.0f), 0.0179862f, 1e-6) << name;
+    EXPECT_GT(importance(-1e30f, 5.0f), 0.0f) << name;
+  }
+}
+
+// One decision, read in three ways.
+TEST(Policy, LearnedPoliciesDifferInWhatADecisionCarries) {
+  const auto decision = [](const char* name) {
+    return find_policy(name)->decide({.decision = 6.0f, .offset = 5.0f}).decision;
+  };
+  EXPECT_EQ(decision("dmc"), Decision::kMerge);
+  EXPECT_EQ(decision("dms"), Decision::kDropPrevious);
+  EXPECT_EQ(decision("dmc-delayed"), Decision::kMerge);
+  for (const Policy& policy : policies()) {
+    EXPECT_EQ(policy.delayed || policy.carry != Carry::kNothing, policy.needs_dmc_config);
+    EXPECT_EQ(policy.drops_late(), policy.name == "dms");
+  }
 }
 
 TEST(Policy, ABiasMovesLearnedDecisions) {
-  for (const char* name : {"dmc", "dms"}) {
+  for (const char* name : {"dmc", "dms", "dmc-delayed"}) {
     const Policy* policy = find_policy(name);
-    EXPECT_TRUE(policy->decide({.decision = 4.5f, .offset = 5.0f, .bias = 1.0f}).merge) << name;
-    EXPECT_FALSE(policy->decide({.decision = 5.5f, .offset = 5.0f, .bias = -1.0f}).merge);
+    const auto hides = [&](float logit, float bias) {
+      return hides_previous(
+          policy->decide({.decision = logit, .offset = 5.0f, .bias = bias}).decision);
+    };
+    EXPECT_TRUE(hides(4.5f, 1.0f)) << name;
+    EXPECT_FALSE(hides(5.5f, -1.0f)) << name;
   }
 }
 

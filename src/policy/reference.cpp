@@ -47,30 +47,48 @@ Vector attend(const Vector& q, const std::vector<ReferenceSlot>& slots) {
 }  // namespace
 
 // Keys are averaged before the rotary embedding; the mean gets the newest token's position.
-ReferenceSlot ReferenceStream::pooled(const std::vector<Stored>& segment) const {
-  const size_t count =
-      window_ == 0 ? segment.size() : std::min(segment.size(), static_cast<size_t>(window_));
+ReferenceSlot ReferenceStream::slot_of(const Segment& segment) const {
+  const size_t window = static_cast<size_t>(options_.window);
+  const size_t count = window == 0 ? segment.size() : std::min(segment.size(), window);
+  const auto weight = [&](size_t i) {
+    const bool newest = i + 1 == segment.size();
+    return newest && options_.newest_weighs_one ? 1.0 : segment[i].importance;
+  };
   double total = 0.0;
-  for (size_t i = segment.size() - count; i < segment.size(); ++i) total += segment[i].importance;
+  for (size_t i = segment.size() - count; i < segment.size(); ++i) total += weight(i);
   ReferenceSlot slot;
   for (size_t i = segment.size() - count; i < segment.size(); ++i) {
-    add_scaled(slot.key, segment[i].importance / total, segment[i].k);
-    add_scaled(slot.value, segment[i].importance / total, segment[i].v);
+    add_scaled(slot.key, weight(i) / total, segment[i].k);
+    add_scaled(slot.value, weight(i) / total, segment[i].v);
   }
-  if (mass_term_) slot.mass = std::log(static_cast<double>(segment.size()));
-  if (rope_theta_ > 0.0) slot.key = rotated(slot.key, segment.back().position, rope_theta_);
+  if (options_.mass_term) slot.mass = std::log(static_cast<double>(segment.size()));
+  if (options_.rope_theta > 0.0) {
+    slot.key = rotated(slot.key, segment.back().position, options_.rope_theta);
+  }
   return slot;
+}
+
+// Which tokens share a slot: those no longer raw by their decisions, raw ones with nobody.
+std::vector<ReferenceStream::Segment> ReferenceStream::segments() const {
+  std::vector<Segment> segments;
+  const auto first_raw = std::ssize(tokens_) - options_.delay;
+  for (const Stored& token : tokens_) {
+    const bool raw = token.position >= first_raw;
+    if (raw || segments.empty() || token.decision == Decision::kAppend) segments.emplace_back();
+    if (!raw && token.decision == Decision::kDropPrevious) segments.back().clear();
+    segments.back().push_back(token);
+  }
+  return segments;
 }
 
 std::vector<ReferenceSlot> ReferenceStream::slots() const {
   std::vector<ReferenceSlot> slots;
-  for (const std::vector<Stored>& segment : segments_) slots.push_back(pooled(segment));
+  for (const Segment& segment : segments()) slots.push_back(slot_of(segment));
   return slots;
 }
 
 std::vector<Vector> ReferenceStream::step(const ReferenceToken& token) {
-  if (!token.merge || segments_.empty()) segments_.emplace_back();
-  segments_.back().push_back({token.k, token.v, token.importance, length_++});
+  tokens_.push_back({token.k, token.v, token.decision, token.importance, std::ssize(tokens_)});
   const std::vector<ReferenceSlot> all = slots();
   std::vector<Vector> out;
   for (const Vector& q : token.q) out.push_back(attend(q, all));

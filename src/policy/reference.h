@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "policy/policy.h"
+
 namespace dmc::policy {
 
 using Vector = std::vector<double>;  // [head_dim]
@@ -13,7 +15,7 @@ using Vector = std::vector<double>;  // [head_dim]
 struct ReferenceToken {
   Vector k, v;            // k before rotary, decision channel zeroed
   std::vector<Vector> q;  // one per query head of the group, already rotated
-  bool merge;             // ignored for the first token
+  Decision decision;      // ignored for the first token
   double importance;
 };
 
@@ -22,30 +24,37 @@ struct ReferenceSlot {
   double mass = 0.0;
 };
 
+struct ReferenceOptions {
+  int window = 0;           // tokens of a segment its slot averages, 0 for all
+  double rope_theta = 0.0;  // 0: no rotary embedding
+  bool mass_term = false;   // the logarithm of the number of a slot's tokens is added to its scores
+  // The newest tokens, so many, are slots of their own; decisions are about the others.
+  int64_t delay = 0;
+  bool newest_weighs_one = false;  // in its slot, whatever its importance
+};
+
 class ReferenceStream {
  public:
-  // window: tokens of a segment its slot averages, 0 for all. rope_theta 0: no rotary embedding.
-  // mass_term: the logarithm of the number of a slot's tokens is added to its scores.
-  ReferenceStream(int window, double rope_theta, bool mass_term = false)
-      : window_(window), rope_theta_(rope_theta), mass_term_(mass_term) {}
+  explicit ReferenceStream(const ReferenceOptions& options) : options_(options) {}
 
-  // Appends or merges the token; gives the attention output of each of its queries.
+  // Takes the token in; gives the attention output of each of its queries.
   std::vector<Vector> step(const ReferenceToken& token);
-  std::vector<ReferenceSlot> slots() const;  // oldest first, the open one last
+  // Oldest first: closed slots, the open one, tokens that are raw.
+  std::vector<ReferenceSlot> slots() const;
 
  private:
   struct Stored {
     Vector k, v;
+    Decision decision;
     double importance;
     int64_t position;
   };
-  ReferenceSlot pooled(const std::vector<Stored>& segment) const;
+  using Segment = std::vector<Stored>;
+  std::vector<Segment> segments() const;
+  ReferenceSlot slot_of(const Segment& segment) const;
 
-  int window_;
-  double rope_theta_;
-  bool mass_term_;
-  int64_t length_ = 0;
-  std::vector<std::vector<Stored>> segments_;
+  ReferenceOptions options_;
+  std::vector<Stored> tokens_;
 };
 
 }  // namespace dmc::policy

@@ -97,7 +97,7 @@ void CpuBackend::reserve(int64_t rows) {
   fit(inner_, std::max(width, D));
   for (std::vector<float>* numbers : {&q_, &mixed_}) fit(*numbers, queries);
   for (std::vector<float>* numbers : {&k_, &v_}) fit(*numbers, pairs);
-  fit(merge_, config_.num_kv_heads);
+  fit(decisions_, config_.num_kv_heads);
   fit(importance_, config_.num_kv_heads);
   if (config_.has_adapter()) fit(adapted_, config_.adapter_outputs());
 }
@@ -197,11 +197,13 @@ void CpuBackend::read_decision(int64_t row, int64_t head, policy::DecisionInput*
   in->importance = sum / static_cast<float>(G);
 }
 
-policy::Decision CpuBackend::decide(int layer, int64_t row, int64_t head) const {
+policy::Verdict CpuBackend::decide(int layer, int64_t row, int64_t head) const {
   policy::DecisionInput in;
   read_decision(row, head, &in);
   if (config_.dmc) {
     in.offset = static_cast<float>(config_.dmc->decision_offset);
+    in.importance_offset =
+        static_cast<float>(config_.dmc->importance_offset.value_or(config_.dmc->decision_offset));
     in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
   }
   in.bias = biases_[static_cast<size_t>(row)];
@@ -228,9 +230,9 @@ void CpuBackend::split_heads(int layer, int64_t rows) {
     }
     const int64_t at = positions_[static_cast<size_t>(row)];
     for (int64_t head = 0; head < K; ++head) {
-      const policy::Decision decision = decide(layer, row, head);
-      merge_[static_cast<size_t>(row * K + head)] = decision.merge;
-      importance_[static_cast<size_t>(row * K + head)] = decision.importance;
+      const policy::Verdict verdict = decide(layer, row, head);
+      decisions_[static_cast<size_t>(row * K + head)] = verdict.decision;
+      importance_[static_cast<size_t>(row * K + head)] = verdict.importance;
     }
     if (config_.has_decision_channel()) {  // whatever the policy: attention was trained without it
       for (int64_t h = 0; h < H + K; ++h) from[h * d + d - 1] = 0.0f;
@@ -258,7 +260,7 @@ void CpuBackend::attend(int layer, const Pass& pass) {
                               q_.data() + queries,
                               k_.data() + pairs,
                               v_.data() + pairs,
-                              merge_.data() + scalars,
+                              decisions_.data() + scalars,
                               importance_.data() + scalars,
                               mixed_.data() + queries};
   };

@@ -48,7 +48,7 @@ class CpuBackend final : private Backend {
   void attend(int layer, const Pass& pass);
   float bias_of(cache::SequenceId sequence) const;  // of its decisions in this pass
   void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
-  policy::Decision decide(int layer, int64_t row, int64_t head) const;
+  policy::Verdict decide(int layer, int64_t row, int64_t head) const;
 
   const model::ModelConfig& config_;
   const DecoderWeights& weights_;
@@ -64,7 +64,7 @@ class CpuBackend final : private Backend {
   std::vector<float> x_, normed_, projected_, mixed_, inner_, delta_;
   std::vector<float> adapted_;  // [adapter outputs], of the layer in hand
   std::vector<float> q_, k_, v_;
-  std::vector<uint8_t> merge_;
+  std::vector<policy::Decision> decisions_;
   std::vector<float> importance_;
 };
 

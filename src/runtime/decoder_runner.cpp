@@ -15,7 +15,7 @@ cache::CacheConfig cache_config(const model::ModelConfig& config, const PolicyCh
   result.kv_heads = static_cast<int>(config.num_kv_heads);
   result.query_heads = static_cast<int>(config.num_heads);
   result.head_dim = static_cast<int>(config.head_dim);
-  result.window = config.dmc ? static_cast<int>(config.dmc->pooled_tokens()) : 1;
+  result.window = config.dmc ? static_cast<int>(config.dmc->window) : 1;
   result.slot_type = options.kv;
   result.max_pages = options.max_pages;
   result.rope = rope;
@@ -23,7 +23,8 @@ cache::CacheConfig cache_config(const model::ModelConfig& config, const PolicyCh
   result.budget = choice.budget;
   result.cr = choice.budget_cr;
   result.mass_term = choice.mass_term;
-  result.delay = config.dmc ? config.dmc->window : 0;
+  if (choice.policy.delayed) result.delay = config.dmc->delay;
+  result.newest_weighs_one = choice.policy.carry == policy::Carry::kBesideNewest;
   return result;
 }
 

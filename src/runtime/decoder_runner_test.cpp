@@ -16,13 +16,14 @@ std::shared_ptr<const Model> builtin_4x() {
   return model;
 }
 
-// The same weights read as a model that evicts late.
-std::shared_ptr<const Model> as_dms(int64_t window) {
+// The same weights read as a model of a method with a delay.
+std::shared_ptr<const Model> delayed(const std::string& method, int64_t delay) {
   auto model = std::const_pointer_cast<Model>(load_model("models/builtin-4x", DType::kF32));
-  model->config.dmc->method = "dms";
-  model->config.dmc->window = window;
+  model->config.dmc->method = method;
+  model->config.dmc->delay = delay;
   return model;
 }
+constexpr const char* kDelayed[] = {"dms", "dmc-delayed"};
 
 std::vector<int32_t> random_text(int64_t tokens, uint64_t seed) {
   Rng rng(seed);
@@ -38,11 +39,11 @@ void expect_near(const std::vector<float>& a, const std::vector<float>& b) {
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 2e-3) << "token " << i;
 }
 
-TEST(DecoderRunner, ALatePolicysPromptIsTheSameInOnePassAndTokenByToken) {
+void expect_same_prompt_in_one_pass_and_token_by_token(const std::string& method) {
   for (int64_t window : {0, 16, 300}) {
     const std::vector<int32_t> text = random_text(200, 3);
-    DecoderRunner runner(as_dms(window), {.chunk = 64});
-    EXPECT_EQ(runner.policy().name, "dms");
+    DecoderRunner runner(delayed(method, window), {.chunk = 64});
+    EXPECT_EQ(runner.policy().name, method);
     const auto whole = runner.add_sequence(), steps = runner.add_sequence();
     const std::vector<float> a = engine::prefill(runner, whole, text);
     std::vector<float> b;
@@ -57,6 +58,10 @@ TEST(DecoderRunner, ALatePolicysPromptIsTheSameInOnePassAndTokenByToken) {
       EXPECT_EQ(runner.compression_ratio(whole), 1.0) << "nobody is so far back";
     }
   }
+}
+
+TEST(DecoderRunner, ADelayedPolicysPromptIsTheSameInOnePassAndTokenByToken) {
+  for (const char* method : kDelayed) expect_same_prompt_in_one_pass_and_token_by_token(method);
 }
 
 TEST(DecoderRunner, TheBiasMovesTheRatio) {
@@ -77,7 +82,7 @@ TEST(DecoderRunner, TheBiasMovesTheRatio) {
 // Whatever the model would do by itself, in any order of prompt and decoding.
 TEST(DecoderRunner, HoldsARatio) {
   for (double wanted : {1.5, 2.0, 3.0, 6.0}) {
-    for (const auto& model : {builtin_4x(), as_dms(8)}) {
+    for (const auto& model : {builtin_4x(), delayed("dms", 8), delayed("dmc-delayed", 8)}) {
       DecoderRunner runner(model, {.compression = {.cr = wanted}});
       const auto sequence = runner.add_sequence();
       engine::prefill(runner, sequence, random_text(1200, 5));

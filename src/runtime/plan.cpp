@@ -20,7 +20,7 @@ double bytes_of(DType type) {
 }
 
 int merge_window(const model::ModelConfig& config, double cr) {
-  if (config.dmc) return static_cast<int>(config.dmc->pooled_tokens());
+  if (config.dmc) return static_cast<int>(config.dmc->window);
   return cr > 1.0 ? kMergeWindow : 1;  // a dense cache merges nothing
 }
 

@@ -89,8 +89,9 @@ TEST(Step, OnADeviceAMixedOneIsNearWhatTheCpuGivesEachAlone) {
   uint64_t seed = 1200;
   for (const Variant& variant : all_variants()) {
     SCOPED_TRACE(std::string(variant.name) + ", seed " + std::to_string(++seed));
+    if (!variant.runs_on_a_device()) continue;
     Pair pair(random_model(variant.config, DType::kF32, seed), variant.options);
-    const double allowed = dtype_size(variant.options.kv) == 1 ? 1e-2 : 1e-3;
+    const double allowed = dtype_size(variant.options.kv) == 1 ? 2e-2 : 1e-3;
     expect_same_steps(pair.device, pair.cpu, seed, allowed);
     if (HasFatalFailure()) return;
   }
@@ -169,10 +170,14 @@ TEST(Step, HasItsPagesOrChangesNothing) {
     SCOPED_TRACE(std::string(variant.name) + ", seed " + std::to_string(++seed));
     RunnerOptions options = variant.options;
     options.max_pages = 8 * variant.config.num_layers * variant.config.num_kv_heads;
-    Pair pair(random_model(variant.config, DType::kF32, seed), options);
-    refused[0] += expect_all_or_nothing(pair.cpu, seed);
-    pair.cpu.cache().check_invariants();
-    refused[1] += expect_all_or_nothing(pair.device, seed);
+    const auto model = random_model(variant.config, DType::kF32, seed);
+    DecoderRunner cpu(model, options);
+    refused[0] += expect_all_or_nothing(cpu, seed);
+    cpu.cache().check_invariants();
+    if (variant.runs_on_a_device()) {
+      Pair pair(model, options);
+      refused[1] += expect_all_or_nothing(pair.device, seed);
+    }
     if (HasFailure()) return;
   }
   EXPECT_GT(refused[0], 50);

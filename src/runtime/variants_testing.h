@@ -13,8 +13,17 @@ inline model::ModelConfig dmc_config(int64_t window = 12) {
 }
 
 inline model::ModelConfig dms_config(int64_t delay) {
-  model::ModelConfig config = dmc_config(delay);
+  model::ModelConfig config = dmc_config(/*window=*/1);
   config.dmc->method = "dms";
+  config.dmc->delay = delay;
+  return config;
+}
+
+inline model::ModelConfig delayed_config(int64_t delay, int64_t window = 12) {
+  model::ModelConfig config = dmc_config(window);
+  config.dmc->method = "dmc-delayed";
+  config.dmc->delay = delay;
+  config.dmc->importance_offset = -0.5;
   return config;
 }
 
@@ -22,6 +31,8 @@ struct Variant {
   const char* name;
   model::ModelConfig config;
   RunnerOptions options;
+
+  bool runs_on_a_device() const { return !config.dmc || config.dmc->method != "dmc-delayed"; }
 };
 
 inline std::vector<Variant> variants() {
@@ -56,6 +67,13 @@ inline std::vector<Variant> variants() {
     add("dms, short chunks", dms_config(delay), {.chunk = 7});
   }
   add("dms in int8", dms_config(5), {.kv = DType::kI8});
+  for (const int64_t delay : {0, 1, 5, 16, 200}) {
+    add("delayed", delayed_config(delay));
+    add("delayed, short chunks, no window", delayed_config(delay, 0), {.chunk = 7});
+  }
+  add("delayed in int8", delayed_config(5), {.kv = DType::kI8});
+  add("delayed at a held ratio", delayed_config(20), {.compression = {.cr = 2.0}});
+  add("dense on delayed", delayed_config(20), {.compression = {.policy = "dense"}});
   add("dms at a held ratio", dms_config(20), {.compression = {.cr = 2.0}});
   for (model::ModelConfig config : {small_gpt2_config(), small_bert_config()}) {
     const char* const name = config.post_norm ? "as BERT" : "as GPT-2";
@@ -82,6 +100,7 @@ inline std::vector<Variant> all_policies() {
   for (const policy::Policy& policy : policy::policies()) {
     model::ModelConfig config = policy.needs_dmc_config ? dmc_config() : small_config();
     if (policy.needs_dmc_config) config.dmc->method = policy.name;
+    if (policy.drops_late()) config = dms_config(/*delay=*/12);
     RunnerOptions options{.compression = {.policy = std::string(policy.name)}};
     if (policy.least_budget > 0) options.compression.budget = policy.least_budget + 4;
     all.push_back({policy.name.data(), config, options});

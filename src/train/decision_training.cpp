@@ -26,7 +26,7 @@ DecisionTraining::DecisionTraining(const model::ModelConfig& config, const Train
                                    bool ramp)
     : options_(options.retrofit),
       ramp_(ramp),
-      delay_(policy::find_policy(options.retrofit.method)->late ? options.retrofit.window : 0),
+      delay_(options.retrofit.delay),
       may_go_(1.0 - static_cast<double>(delay_) / static_cast<double>(options.length)),
       device_(device_of(options)),
       source_(options.retrofit.decisions, config, device_),
@@ -67,7 +67,8 @@ at::Tensor DecisionTraining::decide(int64_t layer, const nn::AttentionInput& in)
 }
 
 at::Tensor DecisionTraining::importance(const nn::AttentionInput& in) const {
-  return source_.importance(in) * options_.decision_scale + options_.offset;
+  return source_.importance(in) * options_.decision_scale +
+         options_.importance_offset.value_or(options_.offset);
 }
 
 // Of what stands for tokens, that which is about tokens the cache has lost when the sequence ends.

@@ -31,6 +31,7 @@ class DecisionTraining : public TrainAttention {
   at::Tensor visible(const at::Tensor& x) const { return source_.visible(x); }
   at::Tensor rotate(const at::Tensor& x) const { return rope_.apply(x); }
   int64_t window() const { return options_.window; }
+  int64_t delay() const { return options_.delay; }
 
  private:
   at::Tensor counted(const at::Tensor& x_BTK) const;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,27 +16,32 @@ namespace dmc::train {
 struct Method {
   std::string_view name;     // of the policy, and in dmc_config
   std::string_view summary;  // for --help
-  int64_t usual_window, largest_window;
+  // Tokens that a slot averages, and newest tokens that are raw: RetrofitOptions::window and delay.
+  struct Size {
+    int64_t usual, largest;
+    bool can_differ() const { return usual != largest; }
+  };
+  Size window, delay;
+  std::optional<double> importance_offset;  // RetrofitOptions::importance_offset, as usual
   // `ramp`: the wanted ratio rises during the stage; else it is the target throughout.
   std::unique_ptr<TrainAttention> (*attention)(const model::ModelConfig&, const TrainOptions&,
                                                bool ramp);
   // For the model card:
-  std::string_view title;    // with the paper it comes from
-  std::string_view decides;  // "every KV head decides for every token whether ..."
-  std::string_view window;   // what the window's tokens are
+  std::string_view title;          // with the paper it comes from
+  std::string_view decides;        // "every KV head decides for every token whether ..."
+  std::string_view window_counts;  // what tokens; empty: nothing that can differ
+  std::string_view delay_counts;   // likewise
 };
 
 std::span<const Method> methods();  // method_table.cpp
 const Method* find_method(std::string_view name);
 
-// Error(kInvalidArgument) naming --window if `options` have one that their method cannot be trained
-// with.
-void require_window(const TrainOptions& options);
+// Error(kInvalidArgument) naming the window or the delay if `options` have one that their method
+// cannot be trained with.
+void require_windows(const TrainOptions& options);
 
-// One per method, in methods/.
-std::unique_ptr<TrainAttention> dmc_attention(const model::ModelConfig&, const TrainOptions&,
-                                              bool ramp);
-std::unique_ptr<TrainAttention> dms_attention(const model::ModelConfig&, const TrainOptions&,
-                                              bool ramp);
+// In methods/.
+std::unique_ptr<TrainAttention> compressed_attention(const model::ModelConfig&, const TrainOptions&,
+                                                     bool ramp);
 
 }  // namespace dmc::train

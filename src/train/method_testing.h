@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 
@@ -19,7 +20,9 @@ inline auto methods_and_sources() {
 
 // "dmc_neuron"
 inline std::string test_name(const testing::TestParamInfo<MethodAndSource>& test) {
-  return std::string(std::get<Method>(test.param).name) + "_" + std::get<const char*>(test.param);
+  std::string name(std::get<Method>(test.param).name);
+  std::ranges::replace(name, '-', '_');
+  return name + "_" + std::get<const char*>(test.param);
 }
 
 }  // namespace dmc::train

@@ -36,6 +36,12 @@ void print_verdict(std::ostream& out, const Verdict& verdict) {
   print_heads(out, verdict.result().cr_by_head);
 }
 
+// Nothing, where there is nothing to count.
+std::string count_line(std::string_view what, int64_t tokens) {
+  if (what.empty()) return "";
+  return "| " + std::string(what) + " | " + std::to_string(tokens) + " tokens |\n";
+}
+
 }  // namespace
 
 std::string to_markdown(const ModelCard& card) {
@@ -51,8 +57,9 @@ std::string to_markdown(const ModelCard& card) {
       << "| trained on | " << card.data << " |\n"
       << "| tokens | " << card.tokens << ", in sequences of " << card.length << " |\n"
       << "| decisions are taken by | " << card.decisions << " |\n"
-      << "| " << card.method->window << " | " << card.window << " tokens |\n"
-      << "| compression ratio aimed at | " << fixed(card.target_cr, 2) << " |\n";
+      << count_line(card.method->window_counts, card.window)
+      << count_line(card.method->delay_counts, card.delay) << "| compression ratio aimed at | "
+      << fixed(card.target_cr, 2) << " |\n";
   if (!card.verdict.empty()) {
     print_verdict(out, card.verdict);
   } else if (!card.cr_by_head.empty()) {

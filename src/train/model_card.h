@@ -31,7 +31,7 @@ struct ModelCard {
   const Method* method = find_method("dmc");
   std::string decisions;  // what takes them
   double target_cr = 1.0;
-  int64_t window = 0;              // model::DmcConfig::window
+  int64_t window = 0, delay = 0;   // as in model::DmcConfig
   int64_t tokens = 0, length = 0;  // trained on, in sequences of
   Verdict verdict;                 // what follows is left out where there is one
   // Of the last training step: compression ratio, language-model loss in nats per token, and the

@@ -28,11 +28,15 @@ TEST(ModelCard, SaysWhatTheMethodDoes) {
     ModelCard card;
     card.method = &method;
     card.window = 37;
+    card.delay = 41;
     const std::string text = to_markdown(card);
-    for (const std::string_view part : {method.title, method.decides, method.window}) {
+    for (const std::string_view part :
+         {method.title, method.decides, method.window_counts, method.delay_counts}) {
       EXPECT_NE(text.find(part), std::string::npos) << part;
     }
-    EXPECT_NE(text.find("| 37 tokens |"), std::string::npos);
+    const bool window = method.window.can_differ(), delay = method.delay.can_differ();
+    EXPECT_EQ(text.find("| 37 tokens |") != std::string::npos, window);
+    EXPECT_EQ(text.find("| 41 tokens |") != std::string::npos, delay);
   }
 }
 

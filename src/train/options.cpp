@@ -47,6 +47,8 @@ std::string TrainOptions::identity_json() const {
       {"train_base", retrofit.train_base},
       {"cr", retrofit.target_cr},
       {"window", retrofit.window},
+      {"delay", retrofit.delay},
+      {"importance_offset", retrofit.importance_offset.value_or(retrofit.offset)},
       {"offset", retrofit.offset},
       {"temperature", retrofit.temperature},
       {"decision_scale", retrofit.decision_scale},

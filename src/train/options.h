@@ -25,10 +25,12 @@ struct RetrofitOptions {
   // stays as it is, unless train_base.
   std::string decisions = "neuron";
   bool train_base = false;
-  double target_cr = 4.0;           // compression ratio at the end of the ramp
-  int64_t window = 12;              // model::DmcConfig::window
-  double offset = 3.0;              // c of the decision and importance logits
-  double temperature = 0.1;         // tau of the Gumbel-sigmoid
+  double target_cr = 4.0;                   // compression ratio at the end of the ramp
+  int64_t window = 12;                      // model::DmcConfig::window; methods say what is usual
+  int64_t delay = 0;                        // model::DmcConfig::delay, likewise
+  double offset = 3.0;                      // c of the decision and importance logits
+  std::optional<double> importance_offset;  // c of the latter, if another
+  double temperature = 0.1;                 // tau of the Gumbel-sigmoid
   double decision_scale = 10.0;     // factor on decision logits, folded into the weights at the end
   double compression_weight = 0.7;  // of the compression loss at first; it adapts from there
   double weight_gain = 0.2;         // how fast it adapts (policy::adapted_weight)

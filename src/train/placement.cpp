@@ -5,13 +5,16 @@
 
 #include "base/error.h"
 #include "ops/pool.h"
+#include "policy/policy.h"
 #include "train/stage.h"
 
 namespace dmc::train {
 namespace {
 
-bool pools(const TrainOptions& options) {
-  return options.stages.back().stage->name != "dense" && options.retrofit.method == "dmc";
+// Null: it compresses nothing.
+const policy::Policy* policy_of(const TrainOptions& options) {
+  if (options.stages.back().stage->name == "dense") return nullptr;
+  return policy::find_policy(options.retrofit.method);
 }
 
 // Its index is the process's among those of its machine.
@@ -45,7 +48,13 @@ void require_device(const TrainOptions& options) {
         "driver");
   }
   require_gpu(options);
-  if (pools(options) && !ops::can_pool_on_cuda()) {
+  const policy::Policy* const policy = policy_of(options);
+  if (policy == nullptr || policy->carry == policy::Carry::kNothing) return;
+  if (policy->delayed) {
+    throw unavailable("device", "method " + options.retrofit.method +
+                                    " trains on the CPU alone yet; take device cpu, or method dms");
+  }
+  if (!ops::can_pool_on_cuda()) {
     throw unavailable(
         "device",
         "cuda with method dmc needs our CUDA kernels, which this program was built without; "

@@ -69,6 +69,7 @@ ModelCard card_of(const nn::Decoder& model, const TrainOptions& options,
   card.target_cr = state.target_cr;
   card.measured_cr = state.last.cr;
   card.window = options.retrofit.window;
+  card.delay = options.retrofit.delay;
   card.tokens = state.tokens;
   card.length = options.length;
   card.loss = state.last.loss;
@@ -85,9 +86,16 @@ void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
   const RetrofitOptions& retrofit = options.retrofit;
   nn::Decoder served = with_own_decisions(model);
   scale_decisions(served, retrofit.decision_scale);
-  served.config().dmc =
-      model::DmcConfig{state.target_cr, retrofit.window, retrofit.offset, state.stage,
-                       state.tokens,    options.length,  retrofit.method, retrofit.decisions};
+  served.config().dmc = model::DmcConfig{.target_cr = state.target_cr,
+                                         .window = retrofit.window,
+                                         .decision_offset = retrofit.offset,
+                                         .stage = state.stage,
+                                         .trained_tokens = state.tokens,
+                                         .max_trained_length = options.length,
+                                         .method = retrofit.method,
+                                         .decision_source = retrofit.decisions,
+                                         .delay = retrofit.delay,
+                                         .importance_offset = retrofit.importance_offset};
   fs::create_directories(dir);
   write_card(served, options, state, dir);
   served.save(dir, {nn::float_type(options.weights_dtype)});

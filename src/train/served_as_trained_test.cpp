@@ -16,14 +16,18 @@
 namespace dmc::train {
 namespace {
 
-constexpr int64_t kTokens = 70, kVocabulary = 50, kWindow = 9;
+constexpr int64_t kTokens = 70, kVocabulary = 50, kWindow = 9, kDelay = 11;
 
 TrainOptions hard_options(const MethodAndSource& param) {
   TrainOptions options;
   options.length = kTokens;
   options.retrofit.method = std::get<Method>(param).name;
   options.retrofit.decisions = std::get<const char*>(param);
-  options.retrofit.window = kWindow;
+  const Method& method = std::get<Method>(param);
+  options.retrofit.window = method.window.can_differ() ? kWindow : method.window.usual;
+  options.retrofit.delay = method.delay.can_differ() ? kDelay : 0;
+  // High enough for what is merged to count.
+  if (method.importance_offset) options.retrofit.importance_offset = -0.5;
   options.retrofit.offset = 0.001;      // random weights: about half of the tokens are decided on
   options.retrofit.temperature = 1e-7;  // no decision is so close to the threshold that it is soft
   return options;
@@ -66,8 +70,15 @@ std::shared_ptr<const runtime::Model> served(nn::Decoder& model, const TrainOpti
   const RetrofitOptions& r = options.retrofit;
   const auto scale = r.decisions == "adapter" ? nn::scale_adapter : nn::scale_decision_channel;
   scale(model, r.decision_scale);
-  model.config().dmc = model::DmcConfig{2.0, r.window,       r.offset, "finetune",
-                                        0,   options.length, r.method, r.decisions};
+  model.config().dmc = model::DmcConfig{.target_cr = 2.0,
+                                        .window = r.window,
+                                        .decision_offset = r.offset,
+                                        .stage = "finetune",
+                                        .max_trained_length = options.length,
+                                        .method = r.method,
+                                        .decision_source = r.decisions,
+                                        .delay = r.delay,
+                                        .importance_offset = r.importance_offset};
   const TempFolder folder;
   model.save(folder.path(), {at::kFloat});
   return runtime::load_model(folder.path(), DType::kF32);

@@ -347,7 +347,7 @@ void wait_for_all(dist::Group& group, const at::Device& device) {
 
 void check_run(const TrainOptions& options, int ranks) {
   nn::float_type(options.weights_dtype);  // refused before hours of work, not after
-  if (is_retrofit(options)) require_window(options);
+  if (is_retrofit(options)) require_windows(options);
   model::require_context(model::read_model_config(options.model_dir), "length", options.length);
   require_equal_shares(options, ranks);
 }

@@ -47,12 +47,17 @@ TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
       const std::string name(method.name), folder = name + (adapter ? "-adapter" : "");
       TrainOptions straight = adapter ? adapter_options(folder) : options(folder);
       straight.retrofit.method = name;
+      straight.retrofit.window = method.window.usual;
+      straight.retrofit.delay = std::min<int64_t>(method.delay.usual, straight.length / 2);
+      straight.retrofit.importance_offset = method.importance_offset;
       TrainOptions resumed = straight;
       resumed.out_dir += "-resumed";
       expect_resumed_is_straight(straight, resumed);
       const model::ModelConfig config = model::read_model_config(straight.out_dir);
       EXPECT_EQ(config.dmc->method, name);
       EXPECT_EQ(config.dmc->window, straight.retrofit.window);
+      EXPECT_EQ(config.dmc->delay, straight.retrofit.delay);
+      EXPECT_EQ(config.dmc->importance_offset, method.importance_offset);
       EXPECT_EQ(config.has_adapter(), adapter);
     }
   }
@@ -254,20 +259,25 @@ TEST_F(TrainerTest, AWindowThatLeavesTooFewTokensForTheRatioIsRefused) {
   TrainOptions o = options("ratio");
   o.retrofit.method = "dms";
   o.retrofit.target_cr = 4.0;
-  o.retrofit.window = 12;  // 13 of 48 tokens stay
+  o.retrofit.window = 1;
+  o.retrofit.delay = 12;  // 13 of 48 tokens stay
   EXPECT_THROW(run(o), Error);
 }
 
-TEST_F(TrainerTest, AWindowInWhichNothingCanGoIsRefused) {
-  TrainOptions o = options("window");
-  o.retrofit.method = "dms";
-  o.retrofit.window = o.length - 1;
-  try {
-    run(o);
-    FAIL() << "no token would ever have left the window";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_NE(command_line_sentence(error).find("--window: 47"), std::string::npos) << error.what();
+TEST_F(TrainerTest, ADelayInWhichNothingCanGoIsRefused) {
+  for (const char* method : {"dms", "dmc-delayed"}) {
+    TrainOptions o = options("delay");
+    o.retrofit.method = method;
+    o.retrofit.window = find_method(method)->window.usual;
+    o.retrofit.delay = o.length - 1;
+    try {
+      run(o);
+      FAIL() << "no token would ever have left the window";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(command_line_sentence(error).find("--delay: 47"), std::string::npos)
+          << error.what();
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 // The project's central test: with decisions in {0, 1}, the training forward pass, one-pass
 // prefill, chunked prefill and token-by-token decoding compute the same outputs and leave the same
-// cache, for tokens that merge (DMC) as for tokens that go late (DMS).
+// cache, for tokens that merge at once (DMC), merge late, or go late (DMS).
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
@@ -29,11 +29,13 @@ std::vector<double> frequencies() {
 
 struct Case {
   const char* method;
-  int window;
+  int window, delay;
   int64_t groups;
   double probability;  // of a decision
 
-  bool late() const { return std::string_view(method) == "dms"; }
+  const policy::Policy& policy() const { return *policy::find_policy(method); }
+  bool carries() const { return policy().carry != policy::Carry::kNothing; }
+  bool newest_weighs_one() const { return policy().carry == policy::Carry::kBesideNewest; }
 };
 
 struct Inputs {
@@ -55,12 +57,14 @@ at::Tensor training_forward(const Case& c, const Inputs& in) {
   const at::Tensor logit =
       (in.merge.to(at::kFloat) * 2 - 1) * std::numeric_limits<float>::infinity();
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0); };
-  at::Tensor k = batched(in.k), v = batched(in.v);
-  if (!c.late()) {
-    std::tie(k, v) = ops::pool(k, v, batched(logit), batched(in.importance_logit), c.window);
+  const at::Tensor q = rope.apply(batched(in.q)), k = batched(in.k), v = batched(in.v);
+  at::Tensor far_k = k, far_v = v;
+  if (c.carries()) {
+    std::tie(far_k, far_v) = ops::pool(k, v, batched(logit), batched(in.importance_logit), c.window,
+                                       c.newest_weighs_one());
   }
-  return ops::decision_attention(rope.apply(batched(in.q)), rope.apply(k), v, batched(logit),
-                                 c.late() ? c.window : 0)
+  return ops::delayed_attention(q, {rope.apply(k), rope.apply(far_k)}, {v, far_v}, batched(logit),
+                                c.delay)
       .squeeze(0);
 }
 
@@ -70,30 +74,37 @@ cache::CacheConfig cache_config(const Case& c, const kernels::RopeTable& rope) {
   config.kv_heads = 2;
   config.query_heads = static_cast<int>(2 * c.groups);
   config.head_dim = kHeadDim;
-  config.window = c.late() ? 1 : c.window;
-  config.delay = c.late() ? c.window : 0;
-  config.policy = policy::find_policy(c.method);
+  config.window = c.window;
+  config.delay = c.delay;
+  config.newest_weighs_one = c.newest_weighs_one();
+  config.policy = &c.policy();
   config.page_slots = 8;
   config.rope = &rope;
   return config;
 }
 
 // Slots that are left when all tokens are in: a decision takes one away, at once or when the token
-// before it is more than a window back.
+// that took it is no longer among the newest.
 int64_t slots_left(const Case& c, const Inputs& in) {
-  const int64_t decided = kTokens - 1 - (c.late() ? c.window : 0);  // by tokens 1 to `decided`
+  const int64_t decided = kTokens - 1 - c.delay;  // by tokens 1 to `decided`
   return 2 * kTokens - in.merge.narrow(0, 1, decided).sum().item<int64_t>();
 }
 
 // The cache's view of tokens first..last of the same inputs; keeps what it points into alive.
 struct Feed {
-  Feed(const Inputs& in)
-      : q(nn::Rope(kTokens, frequencies()).apply(in.q.unsqueeze(0)).squeeze(0).contiguous()),
+  Feed(const Case& c, const Inputs& in)
+      : decided(c.carries() ? policy::Decision::kMerge : policy::Decision::kDropPrevious),
+        q(nn::Rope(kTokens, frequencies()).apply(in.q.unsqueeze(0)).squeeze(0).contiguous()),
         k(in.k),
         v(in.v),
-        merge(in.merge.to(at::kByte).contiguous()),
         importance(in.importance_logit.sigmoid().contiguous()),
-        out(at::full_like(q, std::numeric_limits<float>::quiet_NaN())) {}
+        out(at::full_like(q, std::numeric_limits<float>::quiet_NaN())) {
+    const at::Tensor merge = in.merge.contiguous();
+    const bool* const merges = merge.const_data_ptr<bool>();
+    for (int64_t i = 0; i < merge.numel(); ++i) {
+      decisions.push_back(merges[i] ? decided : policy::Decision::kAppend);
+    }
+  }
 
   cache::LayerTokens tokens(int64_t first, int64_t count) const {
     const auto row = [&](const at::Tensor& t) {
@@ -103,11 +114,13 @@ struct Feed {
             row(q),
             row(k),
             row(v),
-            merge.const_data_ptr<uint8_t>() + first * merge.stride(0),
+            decisions.data() + first * importance.stride(0),
             row(importance),
             out.mutable_data_ptr<float>() + first * out.stride(0)};
   }
-  at::Tensor q, k, v, merge, importance, out;
+  policy::Decision decided;
+  at::Tensor q, k, v, importance, out;
+  std::vector<policy::Decision> decisions;
 };
 
 // All slots of a sequence, keys and values, one after another.
@@ -152,7 +165,7 @@ TEST_P(TrainingEquivalence, TrainingPrefillChunksAndDecodingAgree) {
     };
     cache::KvCache cache(cache_config(c, rope));
 
-    const Feed whole(in), chunked(in), stepwise(in);
+    const Feed whole(c, in), chunked(c, in), stepwise(c, in);
     const cache::SequenceId a = cache.add_sequence();
     cache.prefill(a, 0, whole.tokens(0, kTokens));
     cache.advance(a, kTokens);
@@ -177,7 +190,7 @@ TEST_P(TrainingEquivalence, TrainingPrefillChunksAndDecodingAgree) {
 
     for (const cache::SequenceId other : {b, s}) {
       EXPECT_EQ(cache.slots(other), slots_left(c, in));
-      if (c.late()) {  // slots lie in any order, but hold the same tokens
+      if (c.delay > 0) {  // slots lie in any order, but hold the same tokens
         for (int head = 0; head < 2; ++head) {
           EXPECT_EQ(kept(cache, other, head), kept(cache, a, head));
         }
@@ -195,10 +208,13 @@ std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (int64_t groups : {1, 2, 4}) {
     for (double probability : {0.0, 0.6, 0.95}) {
-      for (int window : {0, 1, 12}) cases.push_back({"dmc", window, groups, probability});
+      for (int window : {0, 1, 12}) cases.push_back({"dmc", window, 0, groups, probability});
       // Up to where nothing is dropped before the last token, or at all.
-      for (int window : {0, 1, 12, kLast - 1, kLast}) {
-        cases.push_back({"dms", window, groups, probability});
+      for (int delay : {0, 1, 12, kLast - 1, kLast}) {
+        cases.push_back({"dms", 1, delay, groups, probability});
+        for (int window : {0, 1, 12}) {
+          cases.push_back({"dmc-delayed", window, delay, groups, probability});
+        }
       }
     }
   }
@@ -208,28 +224,31 @@ std::vector<Case> all_cases() {
 // Decoding as the model was trained gives pages back while the sequence runs: every token but the
 // last is to go, and never are there more pages than a window's tokens need.
 TEST(LateTokens, GivePagesBackWhileTheSequenceRuns) {
-  const Case c = {"dms", 12, 2, 1.0};
+  const Case c = {"dms", 1, 12, 2, 1.0};
   const Inputs in = random_inputs(c, 1);
   const kernels::RopeTable rope(kTokens, frequencies());
   cache::CacheConfig config = cache_config(c, rope);
-  const int64_t pages_of_window = (c.window + 1 + config.page_slots - 1) / config.page_slots;
+  const int64_t pages_of_window = (c.delay + 1 + config.page_slots - 1) / config.page_slots;
   config.max_pages = config.kv_heads * (pages_of_window + 1);
   cache::KvCache cache(config);
-  const Feed feed(in);
+  const Feed feed(c, in);
   const cache::SequenceId id = cache.add_sequence();
   for (int64_t t = 0; t < kTokens; ++t) {
     cache.decode(std::span(&id, 1), 0, feed.tokens(t, 1));
     cache.advance(id, 1);
   }
-  EXPECT_EQ(cache.slots(id), config.kv_heads * (c.window + 1));
+  EXPECT_EQ(cache.slots(id), config.kv_heads * (c.delay + 1));
   EXPECT_LT((feed.out - training_forward(c, in)).abs().max().item<double>(), 1e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Grid, TrainingEquivalence, testing::ValuesIn(all_cases()),
                          [](const auto& test) {
                            const Case& c = test.param;
-                           return std::string(c.method) + "_window" + std::to_string(c.window) +
-                                  "_groups" + std::to_string(c.groups) + "_decisions" +
+                           std::string method = c.method;
+                           std::ranges::replace(method, '-', '_');
+                           return method + "_window" + std::to_string(c.window) + "_delay" +
+                                  std::to_string(c.delay) + "_groups" + std::to_string(c.groups) +
+                                  "_decisions" +
                                   std::to_string(static_cast<int>(c.probability * 100));
                          });
 

@@ -375,7 +375,8 @@ def test_a_ratio_that_was_missed_is_said(tmp_path, text):
 def test_retrofit_refuses_what_its_method_cannot(tmp_path, text):
     for more, words in {
         ("--method", "h2o"): ["--method", "h2o"],
-        ("--method", "dms", "--window", "127"): ["--window", "127", "--length"],
+        ("--method", "dms", "--window", "127"): ["--delay", "127", "--length"],
+        ("--method", "dmc", "--delay", "4"): ["--delay", "dmc"],
         ("--window", "5000"): ["--window", "5000", "dmc"],
         ("--distill", "sideways"): ["--distill", "sideways"],
         ("--distill-weight", "0.5"): ["--distill-weight", "--distill forward"],

@@ -22,6 +22,7 @@ constexpr int kHeads = 3;
 struct Tokens {
   std::vector<float> q, k, v, importance;
   std::vector<uint8_t> merge;
+  std::vector<policy::Decision> decisions;  // the same
 
   Tokens(int count, int group, int head_dim, Rng& rng) {
     const auto rows = static_cast<size_t>(count * kHeads), d = static_cast<size_t>(head_dim);
@@ -31,6 +32,7 @@ struct Tokens {
     for (size_t i = 0; i < rows; ++i) {
       importance.push_back(static_cast<float>(0.1 + rng.uniform()));
       merge.push_back(rng.uniform() < 0.45 * static_cast<double>(i % kHeads));
+      decisions.push_back(merge.back() != 0 ? policy::Decision::kMerge : policy::Decision::kAppend);
     }
   }
 };
@@ -77,7 +79,7 @@ void expect_same_sequence(DType type, int head_dim, int group, int window,
     const Tokens of(tokens, group, head_dim, rng);
     std::vector<float> wanted(of.q.size());
     expected.prefill(id, 0,
-                     {tokens, of.q.data(), of.k.data(), of.v.data(), of.merge.data(),
+                     {tokens, of.q.data(), of.k.data(), of.v.data(), of.decisions.data(),
                       of.importance.data(), wanted.data()});
     const DeviceArray<float> q(of.q), k(of.k), v(of.v), importance(of.importance);
     const DeviceArray<uint8_t> merge(of.merge);
@@ -102,7 +104,7 @@ void expect_same_sequence(DType type, int head_dim, int group, int window,
     const Tokens of(1, group, head_dim, rng);
     std::vector<float> wanted(of.q.size());
     expected.decode(std::span(&id, 1), 0,
-                    {1, of.q.data(), of.k.data(), of.v.data(), of.merge.data(),
+                    {1, of.q.data(), of.k.data(), of.v.data(), of.decisions.data(),
                      of.importance.data(), wanted.data()});
     const DeviceArray<float> q(of.q), k(of.k), v(of.v), importance(of.importance);
     const DeviceArray<uint8_t> merge(of.merge);

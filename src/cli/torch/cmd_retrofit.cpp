@@ -2,6 +2,9 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/human.h"
@@ -22,7 +25,8 @@ constexpr int64_t kMostSteps = 1 << 30;
 struct RetrofitCommand {
   TrainCommand train;
   int64_t zero_out = 50, ramp = 400, finetune = 200;  // steps
-  std::optional<int64_t> window;                      // if not given, what the method is used with
+  // If not given, what the method is used with.
+  std::optional<int64_t> window, delay;
   CLI::Option *zero_out_flag = nullptr, *distill_weight_flag = nullptr;
 
   train::RetrofitOptions& options() { return train.options.retrofit; }
@@ -40,10 +44,27 @@ CLI::Option* add_name(CLI::App& app, const char* flag, std::string& name, const 
       });
 }
 
-std::string usual_windows() {
-  return join(train::methods(), ", ", [](const train::Method& method) {
-    return std::to_string(method.usual_window) + " for " + std::string(method.name);
-  });
+// "12 for dmc, 64 for dms", of the methods that leave it open.
+std::string usual_sizes(train::Method::Size train::Method::*size) {
+  std::vector<std::string> usual;
+  for (const train::Method& method : train::methods()) {
+    if (!(method.*size).can_differ()) continue;
+    usual.push_back(std::to_string((method.*size).usual) + " for " + std::string(method.name));
+  }
+  return join(usual, ", ");
+}
+
+// Methods that pool nothing have one window alone, their delay.
+void set_windows(RetrofitCommand& command) {
+  train::RetrofitOptions& r = command.options();
+  const train::Method& method = *train::find_method(r.method);
+  if (command.window && command.delay && !method.window.can_differ()) {
+    throw invalid_argument(
+        "window", "is the delay of method " + r.method + ", which is given, too; give one of them");
+  }
+  if (!method.window.can_differ() && command.window) std::swap(command.window, command.delay);
+  r.window = command.window.value_or(method.window.usual);
+  if (!r.importance_offset) r.importance_offset = method.importance_offset;
 }
 
 void add_ratio_options(CLI::App& app, RetrofitCommand& command) {
@@ -71,11 +92,15 @@ void add_decision_options(CLI::App& app, RetrofitCommand& command) {
   train::RetrofitOptions& r = command.options();
   add_name(app, "--method", r.method, "what a decision does", train::methods())
       ->capture_default_str();
-  app.add_option(
-         "--window", command.window,
-         "dmc: tokens of a segment that its slot averages, 0 for all; dms: tokens for which "
-         "one that is to go is still seen (default: " +
-             usual_windows() + "; dms at most half of the slots that --cr leaves)")
+  app.add_option("--window", command.window,
+                 "tokens of a segment that its slot averages, 0 for all (default: " +
+                     usual_sizes(&train::Method::window) + "); dms: the same as --delay")
+      ->check(not_negative());
+  app.add_option("--delay", command.delay,
+                 "newest tokens that stay as they are; one that is decided against is dropped or "
+                 "merged when it is no longer among them (default: " +
+                     usual_sizes(&train::Method::delay) +
+                     "; at most half of the slots that --cr leaves)")
       ->check(not_negative());
   app.add_option("--decisions", r.decisions,
                  "who takes them: neuron, a channel that each head gives up, or adapter, a small "
@@ -87,6 +112,9 @@ void add_decision_options(CLI::App& app, RetrofitCommand& command) {
   app.add_option("--offset", r.offset, "c of the decision and importance logits")
       ->check(positive())
       ->capture_default_str();
+  app.add_option("--importance-offset", r.importance_offset,
+                 "c of the importance logits alone (default: --offset; -4 for dmc-delayed, whose "
+                 "merged tokens thus start at a weight of 0.02, beside 1 for a slot's newest)");
   app.add_option("--decision-scale", r.decision_scale,
                  "factor on decision logits while training; larger ones learn faster")
       ->check(positive())
@@ -154,24 +182,24 @@ void check_options(const train::RetrofitOptions& options, bool distill_weight_gi
   }
 }
 
-// A late method keeps its window whole, so that may take half of the slots at most.
-int64_t usual_window(const train::TrainOptions& options) {
+// Raw tokens are kept whole, so they may take half of the slots at most.
+int64_t usual_delay(const train::TrainOptions& options) {
   const train::RetrofitOptions& r = options.retrofit;
-  const int64_t usual = train::find_method(r.method)->usual_window;
-  if (!policy::find_policy(r.method)->late) return usual;
+  const int64_t usual = train::find_method(r.method)->delay.usual;
   const auto half = static_cast<int64_t>(static_cast<double>(options.length) / (2 * r.target_cr));
-  return std::clamp<int64_t>(half, 1, usual);
+  return usual > 0 ? std::clamp<int64_t>(half, 1, usual) : 0;
 }
 
 int run_retrofit(RetrofitCommand& command) {
   train::RetrofitOptions& r = command.options();
+  set_windows(command);
   std::ranges::sort(r.save_at_cr);
   check_options(r, command.distill_weight_flag->count() > 0);
   check_decisions(r, command.zero_out_flag->count() > 0);
   command.train.options.stages = choose_stages(command);
   command.train.options.decay_steps = command.finetune;
   return run_training_command(command.train, [&](train::TrainOptions& options) {
-    options.retrofit.window = command.window.value_or(usual_window(options));
+    options.retrofit.delay = command.delay.value_or(usual_delay(options));
   });
 }
 
@@ -187,7 +215,7 @@ std::function<int()> setup_retrofit(CLI::App& app) {
   app.footer(
       "Examples:\n"
       "  dmc retrofit -m models/builtin -o my-4x --cr 4\n"
-      "  dmc retrofit -m models/builtin -o sparse-4x --cr 4 --method dms --window 128\n"
+      "  dmc retrofit -m models/builtin -o sparse-4x --cr 4 --method dms --delay 128\n"
       "  dmc retrofit -m ~/models/TinyLlama -o tiny-2x --cr 2 --data ~/books --length 2048\n"
       "  dmc retrofit -m ~/models/TinyLlama -o tiny-adapter --cr 2 --decisions adapter");
   return [command] { return run_retrofit(*command); };

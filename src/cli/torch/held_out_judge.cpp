@@ -76,7 +76,8 @@ std::string windows_text(size_t count, size_t length) {
 // "+3.2 %".
 std::string against(double loss, double start) {
   const double percent = 100.0 * (loss / start - 1.0);
-  return (percent >= 0 ? "+" : "") + fixed(percent, 1) + " %";
+  const std::string sign = percent >= 0 ? "+" : "";
+  return sign + fixed(percent, 1) + " %";
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "base/join.h"
 #include "base/table.h"
 #include "eval/sweep/series.h"
+#include "policy/policy.h"
 #include "report/html_table.h"
 #include "report/report_style.h"
 #include "report/report_text.h"
@@ -21,7 +22,7 @@ namespace {
 
 // Colours stay with a policy on every chart; the learned ones have the strongest.
 constexpr std::array<std::string_view, report::kColors> kPolicyColors = {
-    "dense", "h2o", "dmc", "tova", "dms", "window", "snapkv", "forced"};
+    "dense", "h2o", "dmc", "tova", "dms", "window", "snapkv", "dmc-delayed"};
 
 int color_of(const std::string& policy) {
   return static_cast<int>(std::ranges::find(kPolicyColors, policy) - kPolicyColors.begin());
@@ -244,7 +245,8 @@ class Page {
   void head_maps() {
     std::vector<const SweepRecord*> shown;
     for (const SweepRecord& record : records_) {
-      const bool learned = record.cell.policy == "dmc" || record.cell.policy == "dms";
+      const policy::Policy* const policy = policy::find_policy(record.cell.policy);
+      const bool learned = policy != nullptr && policy->needs_dmc_config;
       if (learned && !record.cr_by_head.empty()) shown.push_back(&record);
     }
     if (shown.empty()) return;

@@ -52,11 +52,12 @@ HWY_INLINE void scale_and_bias(T scale, const T* HWY_RESTRICT bias, int64_t bias
   }
 }
 
-// Scores of a tile, scaled and biased; keys behind a query score minus infinity.
+// Scores of a tile, scaled and biased; keys out of a query's sight score minus infinity.
 template <class T>
-HWY_INLINE void score_tile(const HeadView<T>& head, const T* k_transposed, int64_t padded,
-                           int64_t query, int64_t rows, int64_t key, const T* bias,
+HWY_INLINE void score_tile(const HeadView<T>& head, const KeyRange<T>& range, const T* k_transposed,
+                           int64_t padded, int64_t query, int64_t rows, int64_t key, const T* bias,
                            T* HWY_RESTRICT scores) {
+  constexpr T kUnseen = -std::numeric_limits<T>::infinity();
   const T scale = 1 / std::sqrt(static_cast<T>(head.dim));
   product(Left<T>{head.q + query * head.q_stride, head.q_stride}, k_transposed + key, padded, rows,
           head.dim, scores, kTile, kTile, /*add=*/false);
@@ -64,18 +65,20 @@ HWY_INLINE void score_tile(const HeadView<T>& head, const T* k_transposed, int64
     T* const row = scores + r * kTile;
     const int64_t own = query + r - key;
     scale_and_bias(scale, bias, own - head.delay, row);
-    if (own >= kTile) continue;  // all keys of the tile lie before this query
-    std::fill(row + own + 1, row + kTile, -std::numeric_limits<T>::infinity());
+    const int64_t first = std::clamp<int64_t>(own - range.last_age, 0, kTile);
+    const int64_t end = std::clamp<int64_t>(own - range.first_age + 1, 0, kTile);
+    std::fill(row, row + first, kUnseen);
+    std::fill(row + end, row + kTile, kUnseen);
   }
 }
 
 // The bias of a tile's keys.
 template <class T>
-HWY_INLINE void load_bias(const HeadView<T>& head, int64_t key, T* to) {
+HWY_INLINE void load_bias(const HeadView<T>& head, const KeyRange<T>& range, int64_t key, T* to) {
   std::fill_n(to, kTile, T{0});
-  if (head.bias == nullptr) return;
+  if (range.bias == nullptr) return;
   for (int64_t j = 0; j < std::min(kTile, head.tokens - key); ++j) {
-    to[j] = head.bias[(key + j) * head.bias_stride];
+    to[j] = range.bias[(key + j) * head.bias_stride];
   }
 }
 
@@ -106,45 +109,78 @@ HWY_INLINE T max_of_row(const T* HWY_RESTRICT row) {
   return hn::GetLane(hn::MaxOfLanes(tag, largest));
 }
 
-// Queries query..query+rows-1 of one head: out rows and their log-sum-exp.
 template <class T>
-void forward_rows(const HeadView<T>& head, const T* k_transposed, int64_t padded, int64_t query,
-                  int64_t rows, T* out, T* lse) {
-  const int64_t tokens = head.tokens, dim = head.dim;
-  std::vector<T> scores(kTile * kTile), sums(kTile * dim), bias(kTile);
-  std::vector<T> maxima(kTile, -std::numeric_limits<T>::infinity()), totals(kTile);
-  for (int64_t key = 0; key < query + rows; key += kTile) {
-    load_bias(head, key, bias.data());
-    score_tile(head, k_transposed, padded, query, rows, key, bias.data(), scores.data());
-    for (int64_t r = 0; r < rows; ++r) {
-      T* const row = &scores[r * kTile];
-      const T largest = std::max(maxima[r], max_of_row(row));
-      if (largest > maxima[r]) {
-        const T keep = std::exp(maxima[r] - largest);
-        for (int64_t i = 0; i < dim; ++i) sums[r * dim + i] *= keep;
-        totals[r] *= keep;
-        maxima[r] = largest;
-      }
-      totals[r] += exp_row(row, largest);
-    }
-    product(Left<T>{scores.data(), kTile}, head.v + key * head.kv_stride, head.kv_stride, rows,
-            std::min(kTile, tokens - key), sums.data(), dim, dim, /*add=*/true);
+struct TransposedKeys {
+  std::vector<T> numbers;  // [d][padded]
+  int64_t padded;
+
+  TransposedKeys(const T* from, const HeadView<T>& head)
+      : numbers(transposed(from, head.kv_stride, head.tokens, head.dim)),
+        padded(static_cast<int64_t>(numbers.size()) / head.dim) {}
+};
+
+int64_t start_of_tile(int64_t token) { return std::max<int64_t>(0, token) / kTile * kTile; }
+
+// The running softmax of a tile's queries.
+template <class T>
+struct TileState {
+  std::vector<T> maxima, totals, sums;  // [kTile], [kTile], [kTile][d]
+
+  explicit TileState(int64_t dim)
+      : maxima(kTile, -std::numeric_limits<T>::infinity()), totals(kTile), sums(kTile * dim) {}
+};
+
+// Takes a row of scores, which become weights, into the state of query r of the tile.
+template <class T>
+HWY_INLINE void take_scores(int64_t r, int64_t dim, T* HWY_RESTRICT row, TileState<T>* state) {
+  const T largest = std::max(state->maxima[r], max_of_row(row));
+  if (largest == -std::numeric_limits<T>::infinity()) {  // nothing seen yet
+    std::fill_n(row, kTile, T{0});
+    return;
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < dim; ++i) {
-      out[(query + r) * head.q_stride + i] = sums[r * dim + i] / totals[r];
-    }
-    lse[query + r] = maxima[r] + std::log(totals[r]);
+  if (largest > state->maxima[r]) {
+    const T keep = std::exp(state->maxima[r] - largest);
+    for (int64_t i = 0; i < dim; ++i) state->sums[r * dim + i] *= keep;
+    state->totals[r] *= keep;
+    state->maxima[r] = largest;
+  }
+  state->totals[r] += exp_row(row, largest);
+}
+
+// What queries query..query+rows-1 see of one range.
+template <class T>
+void attend_range(const HeadView<T>& head, const KeyRange<T>& range, const TransposedKeys<T>& k,
+                  int64_t query, int64_t rows, TileState<T>* state) {
+  std::vector<T> scores(kTile * kTile), bias(kTile);
+  const int64_t end = query + rows - range.first_age;
+  for (int64_t key = start_of_tile(query - range.last_age); key < end; key += kTile) {
+    load_bias(head, range, key, bias.data());
+    score_tile(head, range, k.numbers.data(), k.padded, query, rows, key, bias.data(),
+               scores.data());
+    for (int64_t r = 0; r < rows; ++r) take_scores(r, head.dim, &scores[r * kTile], state);
+    product(Left<T>{scores.data(), kTile}, range.v + key * head.kv_stride, head.kv_stride, rows,
+            std::min(kTile, head.tokens - key), state->sums.data(), head.dim, head.dim,
+            /*add=*/true);
   }
 }
 
 template <class T>
 void forward(const HeadView<T>& head, T* out, T* lse) {
   const int64_t tokens = head.tokens, dim = head.dim;
-  const std::vector<T> k = transposed(head.k, head.kv_stride, tokens, dim);
-  const int64_t padded = static_cast<int64_t>(k.size()) / dim;
+  std::vector<TransposedKeys<T>> keys;
+  for (const KeyRange<T>& range : head.ranges) keys.emplace_back(range.k, head);
   for (int64_t query = 0; query < tokens; query += kTile) {
-    forward_rows(head, k.data(), padded, query, std::min(kTile, tokens - query), out, lse);
+    const int64_t rows = std::min(kTile, tokens - query);
+    TileState<T> state(dim);
+    for (size_t n = 0; n < keys.size(); ++n) {
+      attend_range(head, head.ranges[n], keys[n], query, rows, &state);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < dim; ++i) {
+        out[(query + r) * head.q_stride + i] = state.sums[r * dim + i] / state.totals[r];
+      }
+      lse[query + r] = state.maxima[r] + std::log(state.totals[r]);
+    }
   }
 }
 
@@ -172,44 +208,57 @@ HWY_INLINE void add_bias_gradient(const T* HWY_RESTRICT ds, int64_t query, int64
   }
 }
 
+// The gradients through one range. products [T]: of out and grad.
 template <class T>
-void backward(const HeadView<T>& head, const T* out, const T* lse, const T* grad,
-              HeadGradients<T>* to) {
+void range_backward(const HeadView<T>& head, size_t n, const T* lse, const T* grad,
+                    const std::vector<T>& products, HeadGradients<T>* to) {
+  const KeyRange<T>& range = head.ranges[n];
   const int64_t tokens = head.tokens, dim = head.dim, stride = head.q_stride;
-  const std::vector<T> k = transposed(head.k, head.kv_stride, tokens, dim);
-  const std::vector<T> v = transposed(head.v, head.kv_stride, tokens, dim);
-  const int64_t padded = static_cast<int64_t>(k.size()) / dim;
-  std::vector<T> products(static_cast<size_t>(tokens)), bias(kTile);
-  for (int64_t t = 0; t < tokens; ++t) {
-    products[static_cast<size_t>(t)] = dot(out + t * stride, grad + t * stride, dim);
-    std::fill_n(to->dq + t * stride, dim, T{0});
-  }
-  std::vector<T> weights(kTile * kTile), ds(kTile * kTile);
-  for (int64_t key = 0; key < tokens; key += kTile) {
+  const TransposedKeys<T> k(range.k, head), v(range.v, head);
+  std::vector<T> weights(kTile * kTile), ds(kTile * kTile), bias(kTile);
+  for (int64_t key = 0; key + range.first_age < tokens; key += kTile) {
     const int64_t keys = std::min(kTile, tokens - key);
-    load_bias(head, key, bias.data());
-    for (int64_t query = key; query < tokens; query += kTile) {
+    const int64_t end = std::min(tokens, key + kTile + std::min(range.last_age, tokens));
+    load_bias(head, range, key, bias.data());
+    for (int64_t query = start_of_tile(key + range.first_age); query < end; query += kTile) {
       const int64_t rows = std::min(kTile, tokens - query);
       const Left<T> grad_rows{grad + query * stride, stride};
-      score_tile(head, k.data(), padded, query, rows, key, bias.data(), weights.data());
+      score_tile(head, range, k.numbers.data(), k.padded, query, rows, key, bias.data(),
+                 weights.data());
       for (int64_t r = 0; r < rows; ++r) exp_row(&weights[r * kTile], lse[query + r]);
-      product(grad_rows, v.data() + key, padded, rows, dim, ds.data(), kTile, kTile, false);
+      product(grad_rows, v.numbers.data() + key, v.padded, rows, dim, ds.data(), kTile, kTile,
+              false);
       score_gradients(weights.data(), &products[query], rows, ds.data());
 
       product(Left<T>{weights.data(), 1, kTile}, grad_rows.data, stride, keys, rows,
-              &to->dv[key * dim], dim, dim, /*add=*/true);
-      if (head.bias != nullptr) {
+              &to->dv[n][key * dim], dim, dim, /*add=*/true);
+      if (range.bias != nullptr) {
         add_bias_gradient(ds.data(), query, rows, key, keys, head.delay, &to->dbias[key]);
       }
       product(Left<T>{ds.data(), 1, kTile}, head.q + query * stride, stride, keys, rows,
-              &to->dk[key * dim], dim, dim, /*add=*/true);
-      product(Left<T>{ds.data(), kTile}, head.k + key * head.kv_stride, head.kv_stride, rows, keys,
+              &to->dk[n][key * dim], dim, dim, /*add=*/true);
+      product(Left<T>{ds.data(), kTile}, range.k + key * head.kv_stride, head.kv_stride, rows, keys,
               to->dq + query * stride, stride, dim, /*add=*/true);
     }
   }
   const T scale = 1 / std::sqrt(static_cast<T>(dim));
-  for (T& x : to->dk) x *= scale;
-  for (int64_t t = 0; t < tokens; ++t) {
+  for (T& x : to->dk[n]) x *= scale;
+}
+
+template <class T>
+void backward(const HeadView<T>& head, const T* out, const T* lse, const T* grad,
+              HeadGradients<T>* to) {
+  const int64_t dim = head.dim, stride = head.q_stride;
+  std::vector<T> products(static_cast<size_t>(head.tokens));
+  for (int64_t t = 0; t < head.tokens; ++t) {
+    products[static_cast<size_t>(t)] = dot(out + t * stride, grad + t * stride, dim);
+    std::fill_n(to->dq + t * stride, dim, T{0});
+  }
+  for (size_t n = 0; n < head.ranges.size(); ++n) {
+    range_backward(head, n, lse, grad, products, to);
+  }
+  const T scale = 1 / std::sqrt(static_cast<T>(dim));
+  for (int64_t t = 0; t < head.tokens; ++t) {
     for (int64_t i = 0; i < dim; ++i) to->dq[t * stride + i] *= scale;
   }
 }

@@ -6,19 +6,29 @@
 
 namespace dmc::kernels::cpu {
 
-// Pointers to the head's first element; strides in elements between tokens.
+// Keys of one query head, and the queries that see them: those first_age to last_age tokens later.
+// Pointers to the head's first element.
 template <class T>
-struct HeadView {
-  int64_t tokens, dim, delay;
-  const T *q, *k, *v, *bias;  // bias: null for none
-  int64_t q_stride, kv_stride, bias_stride;
+struct KeyRange {
+  const T *k, *v, *bias;  // bias: null for none
+  int64_t first_age, last_age;
 };
 
-// Of one query head; that of keys, values and biases is its share of them: [tokens][dim], [tokens].
+// Strides in elements between tokens. A query sees every key up to its own in one of the ranges.
+template <class T>
+struct HeadView {
+  int64_t tokens, dim, delay;  // a bias counts at ages above `delay`
+  const T* q;
+  int64_t q_stride, kv_stride, bias_stride;
+  std::vector<KeyRange<T>> ranges;
+};
+
+// Of one query head; those of keys and values are its share of them, by range.
 template <class T>
 struct HeadGradients {
-  T* dq;  // strided as q
-  std::vector<T> dk, dv, dbias;
+  T* dq;                               // strided as q
+  std::vector<std::vector<T>> dk, dv;  // [tokens][dim]
+  std::vector<T> dbias;                // [tokens]; at most one range has biases
 };
 
 // out: strided as q; lse [tokens].

@@ -39,7 +39,7 @@ DMC_DEVICE void each_weight(const PoolTensors<T>& x, int64_t t, int64_t stream, 
   float product = 1.0f;
   for (int n = 0; n < x.shape.window && n <= t && product > kInvisible; ++n) {
     const int64_t j = x.scalar(t - n, stream);
-    fn(n, product * x.omega[j]);
+    fn(n, n == 0 && x.shape.newest_weighs_one ? 1.0f : product * x.omega[j]);
     product *= x.alpha[j];
   }
 }
@@ -97,7 +97,8 @@ DMC_DEVICE void pool_gradient_token(const PoolTensors<T>& x, int64_t j, int64_t 
     for (int64_t t = j; t < x.shape.tokens && t - j < window; ++t) {
       if (t > j) product *= x.alpha[x.scalar(t, stream)];
       if (product <= kInvisible) return;
-      fn(t, product * x.omega[at] / x.total[x.scalar(t, stream)]);
+      const float weight = t == j && x.shape.newest_weighs_one ? 1.0f : product * x.omega[at];
+      fn(t, weight / x.total[x.scalar(t, stream)]);
     }
   };
   for (int64_t i = Team::lane(); i < d; i += Team::size()) {
@@ -113,7 +114,8 @@ DMC_DEVICE void pool_gradient_token(const PoolTensors<T>& x, int64_t j, int64_t 
   // Token j's importance is a factor of its own weight, its decision of all tokens' before it.
   float own = 0.0f, before = 0.0f;
   for (int n = Team::lane(); n < window; n += Team::size()) {
-    if (j + n < x.shape.tokens) own += x.pull[x.scalar(j + n, stream) * window + n];
+    const bool weighs_one = n == 0 && x.shape.newest_weighs_one;
+    if (j + n < x.shape.tokens && !weighs_one) own += x.pull[x.scalar(j + n, stream) * window + n];
     for (int64_t t = j; t < x.shape.tokens && t - j < n; ++t) {
       before += x.pull[x.scalar(t, stream) * window + n];
     }

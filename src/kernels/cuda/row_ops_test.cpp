@@ -152,10 +152,10 @@ void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
       for (size_t g = 0; g < kGroup; ++g) {
         in.importance += rows[first + (head * kGroup + g) * kDim + kDim - 1] / kGroup;
       }
-      in.offset = 0.1f;
-      const policy::Decision decision = policy->decide(in);
-      EXPECT_EQ(merge[row * kKvHeads + head], decision.merge);
-      EXPECT_NEAR(importance[row * kKvHeads + head], decision.importance, 1e-6);
+      in.offset = in.importance_offset = 0.1f;
+      const policy::Verdict verdict = policy->decide(in);
+      EXPECT_EQ(merge[row * kKvHeads + head], policy::hides_previous(verdict.decision));
+      EXPECT_NEAR(importance[row * kKvHeads + head], verdict.importance, 1e-6);
     }
     for (size_t h = 0; dmc && h < kKvHeads * (kGroup + 1); ++h) {
       rows[first + h * kDim + kDim - 1] = 0.0f;

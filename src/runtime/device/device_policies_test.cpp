@@ -37,10 +37,16 @@ TEST(DevicePolicies, EachOfTheTableWritesWhatTheCpuWrites) {
   uint64_t seed = 300;
   for (const Variant& variant : all_policies()) {
     SCOPED_TRACE(variant.name);
+    if (!variant.runs_on_a_device()) continue;
     const auto model = random_model(variant.config, DType::kF32, ++seed);
     Pair pair(model, variant.options);
     expect_same_text(pair, random_text(*model, 90, seed), 80, 1e-3);
   }
+}
+
+TEST(DevicePolicies, DelayedMergingIsRefused) {
+  const auto model = random_model(delayed_config(5), DType::kF32, 299);
+  EXPECT_THROW(Pair(model, RunnerOptions{}), Error);
 }
 
 TEST(DevicePolicies, SlotsGoAsOnTheCpuWhateverTheModel) {

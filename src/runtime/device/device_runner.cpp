@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/error.h"
 #include "runtime/positions.h"
 
 namespace dmc::runtime {
@@ -12,7 +13,11 @@ constexpr int64_t kStepsAtOnce = 256;  // that run before the host looks at what
 
 // How long the policy lets a query see a token that will go; -1: none does.
 int delay_of(const model::ModelConfig& config, const policy::Policy& policy, int64_t positions) {
-  return policy.late ? static_cast<int>(std::min(config.dmc->window, positions)) : -1;
+  if (policy.delayed && !policy.drops_late()) {
+    throw unavailable("device",
+                      std::string(policy.name) + " does not run on a GPU yet; run it on the CPU");
+  }
+  return policy.drops_late() ? static_cast<int>(std::min(config.dmc->delay, positions)) : -1;
 }
 
 SequenceTableShape table_shape(const model::ModelConfig& config, const RunnerOptions& options,
@@ -23,7 +28,7 @@ SequenceTableShape table_shape(const model::ModelConfig& config, const RunnerOpt
   return {.layers = static_cast<int>(config.num_layers),
           .kv_heads = static_cast<int>(config.num_kv_heads),
           .head_dim = static_cast<int>(config.head_dim),
-          .window = config.dmc ? static_cast<int>(config.dmc->pooled_tokens()) : 1,
+          .window = config.dmc ? static_cast<int>(config.dmc->window) : 1,
           .slot_type = options.kv,
           .rows = room.sequences,
           .max_positions = positions,

@@ -29,11 +29,12 @@ TEST(DeviceRunner, WritesWhatTheCpuWritesWithTheBuiltInModels) {
 TEST(DeviceRunner, WritesWhatTheCpuWritesWhateverTheModel) {
   uint64_t seed = 1;
   for (const Variant& variant : variants()) {
+    if (!variant.runs_on_a_device()) continue;
     SCOPED_TRACE(std::string(variant.name) + ", seed " + std::to_string(++seed));
     const auto model = random_model(variant.config, DType::kF32, seed);
     Pair pair(model, variant.options);
     // A number on the border between two of the 8-bit ones may be rounded to either.
-    const double allowed = dtype_size(variant.options.kv) == 1 ? 1e-2 : 1e-3;
+    const double allowed = dtype_size(variant.options.kv) == 1 ? 2e-2 : 1e-3;
     expect_same_text(pair, random_text(*model, 60, seed), 80, allowed);
     expect_same_text(pair, random_text(*model, 1, seed), 40, allowed);
     if (HasFatalFailure()) return;

@@ -13,7 +13,7 @@ namespace {
 
 using namespace eviction_testing;
 
-CacheConfig late_config(int64_t delay) {
+CacheConfig dms_config(int64_t delay) {
   CacheConfig config = config_for("dms", 0);
   config.delay = delay;
   return config;
@@ -22,7 +22,9 @@ CacheConfig late_config(int64_t delay) {
 Text random_decisions(uint64_t seed, double share) {
   Text text(seed);
   Rng rng(seed + 1000);
-  for (uint8_t& decision : text.merge) decision = rng.uniform() < share;
+  for (policy::Decision& decision : text.decisions) {
+    if (rng.uniform() < share) decision = policy::Decision::kDropPrevious;
+  }
   return text;
 }
 
@@ -30,7 +32,8 @@ Text random_decisions(uint64_t seed, double share) {
 bool sees(const Text& text, int head, int64_t query, int64_t key, int64_t delay) {
   if (key > query) return false;
   const bool marked =
-      key < query && text.merge[static_cast<size_t>((key + 1) * kHeads + head)] != 0;
+      key < query &&
+      policy::hides_previous(text.decisions[static_cast<size_t>((key + 1) * kHeads + head)]);
   return !marked || query - key <= delay;
 }
 
@@ -71,12 +74,12 @@ std::vector<int64_t> kept(const KvCache& cache, SequenceId id, int head) {
   return positions;
 }
 
-class LateEviction : public testing::TestWithParam<int64_t> {};
+class DelayedDrop : public testing::TestWithParam<int64_t> {};
 
-TEST_P(LateEviction, StepByStepIsTheLiteralMask) {
+TEST_P(DelayedDrop, StepByStepIsTheLiteralMask) {
   const int64_t delay = GetParam();
   Text text = random_decisions(static_cast<uint64_t>(delay), 0.6);
-  KvCache cache(late_config(delay));
+  KvCache cache(dms_config(delay));
   const SequenceId id = cache.add_sequence();
   for (int64_t t = 0; t < kTokens; ++t) {
     cache.decode(std::span(&id, 1), 0, text.rows(t, 1));
@@ -90,12 +93,12 @@ TEST_P(LateEviction, StepByStepIsTheLiteralMask) {
 }
 
 // A prompt in chunks of any sizes, then single tokens: the same mask, the same slots.
-TEST_P(LateEviction, OnePassInChunksIsTheLiteralMask) {
+TEST_P(DelayedDrop, OnePassInChunksIsTheLiteralMask) {
   const int64_t delay = GetParam();
   for (uint64_t seed = 0; seed < 12; ++seed) {
     Text text = random_decisions(100 + seed, 0.2 + 0.06 * static_cast<double>(seed));
     Rng sizes(seed);
-    KvCache cache(late_config(delay));
+    KvCache cache(dms_config(delay));
     const SequenceId id = cache.add_sequence();
     for (int64_t done = 0; done < kTokens;) {
       const auto wanted = static_cast<int64_t>(sizes.below(3) == 0 ? 1 : 1 + sizes.below(90));
@@ -113,15 +116,17 @@ TEST_P(LateEviction, OnePassInChunksIsTheLiteralMask) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Delays, LateEviction, testing::Values(0, 1, 2, 7, 8, 63, 64, 65, 500));
+INSTANTIATE_TEST_SUITE_P(Delays, DelayedDrop, testing::Values(0, 1, 2, 7, 8, 63, 64, 65, 500));
 
 // The edge itself, without chance: one marked token, seen by the query `delay` later, not by the
 // next.
-TEST(LateEvictionEdge, LastSeenExactlyDelayTokensLater) {
+TEST(DelayedDropEdge, LastSeenExactlyDelayTokensLater) {
   constexpr int64_t kDelay = 5, kMarked = 3;
   Text text(1);
-  for (int head = 0; head < kHeads; ++head) text.merge[(kMarked + 1) * kHeads + head] = 1;
-  KvCache cache(late_config(kDelay));
+  for (int head = 0; head < kHeads; ++head) {
+    text.decisions[(kMarked + 1) * kHeads + head] = policy::Decision::kDropPrevious;
+  }
+  KvCache cache(dms_config(kDelay));
   const SequenceId id = cache.add_sequence();
   for (int64_t t = 0; t <= kMarked + kDelay + 1; ++t) {
     cache.decode(std::span(&id, 1), 0, text.rows(t, 1));
@@ -132,9 +137,9 @@ TEST(LateEvictionEdge, LastSeenExactlyDelayTokensLater) {
   }
 }
 
-TEST(LateEvictionPages, ComeBackWhileTheSequenceRunsAndWhenAPoolRunsDry) {
+TEST(DelayedDropPages, ComeBackWhileTheSequenceRunsAndWhenAPoolRunsDry) {
   Text text = random_decisions(5, 1.0);
-  CacheConfig config = late_config(16);
+  CacheConfig config = dms_config(16);
   config.max_pages = kHeads * 4;  // 17 tokens are seen, in pages of 8
   KvCache cache(config);
   const SequenceId id = cache.add_sequence();
@@ -151,9 +156,9 @@ TEST(LateEvictionPages, ComeBackWhileTheSequenceRunsAndWhenAPoolRunsDry) {
   EXPECT_EQ(cache.bytes().total(), 0);
 }
 
-TEST(LateEvictionFork, BothSidesGoOnAsIfAlone) {
+TEST(DelayedDropFork, BothSidesGoOnAsIfAlone) {
   Text a = random_decisions(8, 0.5), b = a;
-  KvCache cache(late_config(9));
+  KvCache cache(dms_config(9));
   const SequenceId parent = cache.add_sequence();
   cache.prefill(parent, 0, a.rows(0, 50));
   cache.advance(parent, 50);
