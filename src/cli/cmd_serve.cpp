@@ -103,8 +103,10 @@ nlohmann::ordered_json tokenizer_info(const std::filesystem::path& dir,
 server::ServedModel served_model(const ServeCommand& command, const runtime::Runner& runner) {
   const model::ModelConfig& config = runner.model().config;
   const std::filesystem::path& dir = command.model.dir;
-  std::filesystem::path named = std::filesystem::weakly_canonical(dir);
-  const std::string id = command.name.empty() ? named.filename().string() : command.name;
+  const std::filesystem::path named = std::filesystem::weakly_canonical(dir);
+  const bool file = std::filesystem::is_regular_file(named);
+  const std::string own = (file ? named.stem() : named.filename()).string();
+  const std::string id = command.name.empty() ? own : command.name;
   server::ServedModel model{id,
                             named.string(),
                             std::chrono::duration_cast<std::chrono::seconds>(
@@ -137,6 +139,14 @@ double expected_ratio(const ServeCommand& command, const runtime::Runner& runner
   if (compression.forced_cr > 1.0) return compression.forced_cr;
   const auto& dmc = runner.model().config.dmc;
   return runner.policy().needs_dmc_config && dmc ? std::max(1.0, dmc->target_cr) : 1.0;
+}
+
+// As many as their logits may take memory, should a prompt be rated; whole pages where there may be
+// so many.
+int64_t chunk_tokens(int64_t step_tokens, int64_t vocab_size) {
+  constexpr int64_t kRatedBytes = 128 << 20, kMost = 256;
+  const int64_t tokens = std::min({kMost, step_tokens, kRatedBytes / (4 * vocab_size)});
+  return std::max<int64_t>(1, tokens > kPageSlots ? tokens / kPageSlots * kPageSlots : tokens);
 }
 
 // How many sequences of which length fit the cache, dense and as this model compresses.
@@ -192,9 +202,9 @@ int run(ServeCommand command) {
     std::cerr << "prompts' beginnings are not shared: what " << model.policy
               << " keeps depends on what comes behind them\n";
   }
-  constexpr int64_t kRatedBytes = 64 << 20;  // of logits of a prompt that is rated
-  scheduler.rated_rows =
-      std::clamp<int64_t>(kRatedBytes / (4 * model.vocab_size), 16, scheduler.rated_rows);
+  scheduler.chunk_tokens = chunk_tokens(scheduler.step_tokens, model.vocab_size);
+  scheduler.chunks_matter =
+      precision(command.model.kv) != DType::kF32 || command.model.compression.cr > 1.0;
   scheduler.slots_of = [&](engine::SequenceId sequence) { return runner->slots(sequence); };
 
   std::unique_ptr<server::Api> api;

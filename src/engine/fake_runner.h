@@ -44,6 +44,7 @@ class FakeRunner : public ModelRunner {
       for (size_t i = 0; i < item.tokens.size(); ++i) {
         state.take(item.tokens[i]);
         const bool last = i + 1 == item.tokens.size();
+        if (last && item.tokens.size() > 1 && cuts_matter) state.end_chunk(item.tokens.size());
         if (last && item.ends_prompt && prompts_end) state.end_prompt();
         if (item.logits == Wanted::kAll || (last && item.logits == Wanted::kLast)) {
           append_logits(state.hash, &result.logits);
@@ -75,6 +76,8 @@ class FakeRunner : public ModelRunner {
 
   // Whether a prompt's end changes what comes after it, as of policies that compress there.
   bool prompts_end = true;
+  // Whether what is left behind depends on the chunks that tokens came in.
+  bool cuts_matter = false;
   size_t sequences() const { return states_.size(); }
   int64_t steps = 0, fail_next = 0;
   size_t most_items = 0;
@@ -93,6 +96,7 @@ class FakeRunner : public ModelRunner {
       if (tokens == 0 || hash % 2 == 0) ++slots[1];
       ++tokens;
     }
+    void end_chunk(uint64_t size) { hash = mix64(hash ^ size << 32); }
     void end_prompt() { hash = mix64(hash ^ 0x1234567); }
   };
 

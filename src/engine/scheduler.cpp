@@ -172,7 +172,7 @@ void Scheduler::end(Text& text, FinishReason reason, std::optional<int32_t> stop
   ++(reason == FinishReason::kStop ? counts_.stopped : counts_.full_length);
   text.ended = true;
   text.job->request->listener->ended(text.choice, ending);
-  if (!text.sequence || !prefixes_.enabled() || text.taken < options_.snapshot_tokens) return;
+  if (!text.sequence || options_.chunks_matter || text.taken < options_.chunk_tokens) return;
   std::vector<int32_t> tokens = text.request().prompt;  // the next turn of a chat goes on from here
   tokens.insert(tokens.end(), text.written.begin(), text.written.end());
   tokens.resize(static_cast<size_t>(text.taken));
@@ -195,7 +195,7 @@ void Scheduler::fail_all(const Error& error) {
 }
 
 void Scheduler::snapshot(const Text& text) {
-  if (!prefixes_.enabled() || text.taken % options_.snapshot_tokens != 0) return;
+  if (!prefixes_.enabled() || text.taken % options_.chunk_tokens != 0) return;
   const auto tokens = std::span(text.request().prompt).first(static_cast<size_t>(text.taken));
   if (prefixes_.contains(tokens)) return;
   try {

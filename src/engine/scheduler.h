@@ -21,14 +21,18 @@
 namespace dmc::engine {
 
 struct SchedulerOptions {
-  int64_t max_sequences = 64;     // that run at once
-  int64_t step_tokens = 512;      // that a step takes in, beside one of each text being written
-  int64_t rated_rows = 256;       // logits of a prompt that are in memory at once
-  double expected_cr = 1.0;       // until texts have shown what the model does
-  double cr_margin = 0.85;        // the part of the ratio seen that is counted on
-  int64_t growth_tokens = 256;    // that each running text is kept room for
-  size_t snapshots = 0;           // of prompts' beginnings that are kept; 0: none
-  int64_t snapshot_tokens = 256;  // a snapshot for each so many tokens of a prompt
+  int64_t max_sequences = 64;  // that run at once
+  int64_t step_tokens = 512;   // of prompts in a step; a text being written takes one beside
+  // Prompts come in chunks of so many tokens, whatever else is in a step, so that what they leave
+  // in the cache does not depend on that. The logits of a chunk are in memory at once.
+  int64_t chunk_tokens = 256;
+  // What a token leaves depends on which chunk it came in by more than the last bits: slots are
+  // rounded, or a ratio is held. A text that is taken in again is then taken in token by token.
+  bool chunks_matter = false;
+  double expected_cr = 1.0;     // until texts have shown what the model does
+  double cr_margin = 0.85;      // the part of the ratio seen that is counted on
+  int64_t growth_tokens = 256;  // that each running text is kept room for
+  size_t snapshots = 0;         // of prompts that are kept, one behind each chunk; 0: none
   // What a sequence keeps by layer and KV head; empty where nobody asks.
   std::function<std::vector<int64_t>(SequenceId)> slots_of;
 };
@@ -89,7 +93,7 @@ class Scheduler {
   void wait(TextPtr text);
   // A step.
   std::vector<Item> plan();
-  int64_t next_chunk(const Text& text, int64_t most) const;
+  int64_t next_chunk(const Text& text) const;
   Item item(Text& text, int64_t tokens) const;
   void fit(std::vector<Item>* items);
   bool need_less(std::vector<Item>* items);

@@ -7,11 +7,6 @@
 #include "engine/scheduler.h"
 
 namespace dmc::engine {
-namespace {
-
-constexpr int64_t kLeastChunk = 16;  // a prompt's chunk is not cut further to save pages
-
-}  // namespace
 
 bool Scheduler::step() {
   drop_cancelled();
@@ -25,16 +20,13 @@ bool Scheduler::step() {
   return true;
 }
 
-// The next chunk of at most `most` tokens. It ends where a prompt does, and where a snapshot may be
-// taken; a text that is taken in again gets its own tokens behind the prompt's end.
-int64_t Scheduler::next_chunk(const Text& text, int64_t most) const {
-  if (text.taken >= text.prompt_size()) return std::min(most, text.size() - text.taken);
-  int64_t chunk = std::min(most, text.prompt_size() - text.taken);
-  if (text.rates_prompt()) chunk = std::min(chunk, options_.rated_rows);
-  if (!prefixes_.enabled()) return chunk;
-  const int64_t border = options_.snapshot_tokens;
-  const int64_t last = (text.taken + chunk) / border * border;
-  return last > text.taken ? last - text.taken : chunk;
+// A prompt's chunks have their borders at the same places always.
+int64_t Scheduler::next_chunk(const Text& text) const {
+  if (text.taken >= text.prompt_size()) {
+    return options_.chunks_matter ? 1 : std::min(options_.chunk_tokens, text.size() - text.taken);
+  }
+  const int64_t border = (text.taken / options_.chunk_tokens + 1) * options_.chunk_tokens;
+  return std::min(border, text.prompt_size()) - text.taken;
 }
 
 StepPart Scheduler::item(Text& text, int64_t tokens) const {
@@ -52,19 +44,25 @@ StepPart Scheduler::item(Text& text, int64_t tokens) const {
   return item;
 }
 
+// One token of every text that is being written, and chunks of the oldest prompts: at least one.
 std::vector<StepPart> Scheduler::plan() {
   std::vector<Item> items;
   int64_t left = options_.step_tokens;
+  bool begun = false;
   for (const TextPtr& text : running_) {
-    const int64_t chunk = text->decodes() ? 1 : next_chunk(*text, left);
-    if (chunk == 0) continue;
+    const int64_t chunk = next_chunk(*text);
+    if (chunk > 1) {
+      if (begun && chunk > left) left = 0;  // and no younger one overtakes it
+      if (begun && left == 0) continue;
+      begun = true;
+      left -= std::min(left, chunk);
+    }
     items.push_back(item(*text, chunk));
-    if (!text->decodes()) left -= chunk;
   }
   return items;
 }
 
-// Makes the items small or few enough for the pages that are free.
+// Makes the items few enough for the pages that are free.
 void Scheduler::fit(std::vector<Item>* items) {
   const auto pages = [&] {
     return std::accumulate(
@@ -74,26 +72,22 @@ void Scheduler::fit(std::vector<Item>* items) {
   };
   while (!items->empty() && pages() > runner_.free_pages()) {
     if (prefixes_.drop_oldest() || need_less(items)) continue;
-    Text& last = *items->front().text;
-    fail(*last.job, exhausted("the cache's pages ran out with no other request on it"));
+    fail(*items->front().text->job,
+         exhausted("the cache's pages ran out with no other request on it"));
     items->clear();
   }
 }
 
-// First prompts come in smaller chunks or wait, the youngest first; then the youngest text gives
-// back what it has. The oldest goes on in any case.
+// First prompts wait, the youngest first; then the youngest text gives back what it has. The oldest
+// goes on in any case.
 bool Scheduler::need_less(std::vector<Item>* items) {
   const Text* oldest = running_.front().get();
-  for (auto at = items->rbegin(); at != items->rend(); ++at) {
-    const auto tokens = std::ssize(at->tokens);
-    if (tokens > kLeastChunk || (tokens > 1 && running_.size() == 1)) {
-      *at = item(*at->text, tokens / 2);
-      return true;
-    }
-    if (!at->text->decodes() && at->text != oldest) {
-      items->erase(std::next(at).base());
-      return true;
-    }
+  const auto prompt = std::find_if(items->rbegin(), items->rend(), [&](const Item& item) {
+    return !item.text->decodes() && item.text != oldest;
+  });
+  if (prompt != items->rend()) {
+    items->erase(std::next(prompt).base());
+    return true;
   }
   if (running_.size() == 1) return false;
   preempt(items);

@@ -72,21 +72,32 @@ void run_all(Scheduler& scheduler) {
     ASSERT_LT(steps, 100000) << "does not come to an end";
 }
 
-// The slow twin: one text alone, token by token, on a cache without limits.
+constexpr int64_t kChunk = 8;
+
+// What the fakes are like, as FakeRunner's fields.
+struct Kind {
+  bool prompts_end = true, cuts_matter = false;
+};
+
+// The slow twin: one text alone on a cache without limits, its prompt chunk by chunk.
 Choice alone(const Request& request, int64_t choice, std::vector<float>* prompt_logprobs,
-             bool prompts_end) {
+             const Kind& kind) {
   FakeRunner runner;
-  runner.prompts_end = prompts_end;
+  runner.prompts_end = kind.prompts_end, runner.cuts_matter = kind.cuts_matter;
   const SequenceId sequence = runner.add_sequence();
   const RequestOptions& options = request.options;
   std::vector<float> logits;
-  for (size_t i = 0; i < request.prompt.size(); ++i) {
-    if (i > 0 && prompt_logprobs) {
-      prompt_logprobs->push_back(logprobs_of(logits, request.prompt[i], 0).token.logprob);
-    }
-    const StepItem item{sequence, std::span(request.prompt).subspan(i, 1),
-                        i + 1 == request.prompt.size()};
+  const size_t vocab = FakeRunner::kVocab;
+  for (size_t begin = 0; begin < request.prompt.size(); begin += kChunk) {
+    const size_t size = std::min<size_t>(kChunk, request.prompt.size() - begin);
+    const StepItem item{sequence, std::span(request.prompt).subspan(begin, size),
+                        begin + size == request.prompt.size(), Wanted::kAll};
     logits = runner.step({&item, 1}).logits;
+    for (size_t i = 0; i < size && begin + i + 1 < request.prompt.size(); ++i) {
+      const auto row = std::span(logits).subspan(i * vocab, vocab);
+      prompt_logprobs->push_back(logprobs_of(row, request.prompt[begin + i + 1], 0).token.logprob);
+    }
+    logits.erase(logits.begin(), logits.end() - static_cast<long>(vocab));
   }
   Choice result{.ends = 1};
   RuledLogits rules(options.rules, request.prompt, options.stop_ids);
@@ -130,13 +141,13 @@ RequestOptions random_options(Rng& rng) {
   return options;
 }
 
-void expect_as_alone(const Asked& asked, bool prompts_end = true) {
+void expect_as_alone(const Asked& asked, const Kind& kind = {}) {
   const Request& request = *asked.request;
   ASSERT_FALSE(asked.heard->error.has_value()) << asked.heard->error->what();
   ASSERT_EQ(std::ssize(asked.heard->choices), request.options.choices);
   for (const auto& [index, choice] : asked.heard->choices) {
     std::vector<float> prompt;
-    ASSERT_EQ(choice, alone(request, index, &prompt, prompts_end)) << "choice " << index;
+    ASSERT_EQ(choice, alone(request, index, &prompt, kind)) << "choice " << index;
     if (request.options.prompt_logprobs) {
       ASSERT_EQ(asked.heard->prompt, prompt);
     }
@@ -147,6 +158,7 @@ struct Setting {
   const char* name;
   int64_t pages, sequences, step_tokens;
   size_t snapshots;
+  bool cuts_matter = false;
 };
 
 void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
@@ -161,14 +173,16 @@ TEST_P(Load, TextsAreWhatTheyAreAlone) {
   for (uint64_t seed = 1; seed <= 12; ++seed) {
     Rng rng(seed);
     FakeRunner runner(setting.pages, 200, setting.sequences);
-    runner.prompts_end = setting.snapshots == 0;  // snapshots are for policies that do not look
+    // Snapshots are for policies that do not look at a prompt's end.
+    const Kind kind{setting.snapshots == 0, setting.cuts_matter};
+    runner.prompts_end = kind.prompts_end, runner.cuts_matter = kind.cuts_matter;
     {
       Scheduler scheduler(runner, {.max_sequences = 8,
                                    .step_tokens = setting.step_tokens,
-                                   .rated_rows = 5,
+                                   .chunk_tokens = kChunk,
+                                   .chunks_matter = setting.cuts_matter,
                                    .growth_tokens = 8,
-                                   .snapshots = setting.snapshots,
-                                   .snapshot_tokens = 8});
+                                   .snapshots = setting.snapshots});
       std::vector<Asked> all;
       for (int i = 0; i < 60; ++i) {
         all.push_back(ask(random_prompt(rng, 50), random_options(rng)));
@@ -178,7 +192,7 @@ TEST_P(Load, TextsAreWhatTheyAreAlone) {
       }
       run_all(scheduler);
       for (const Asked& asked : all) {
-        if (!asked.request->cancelled()) expect_as_alone(asked, runner.prompts_end);
+        if (!asked.request->cancelled()) expect_as_alone(asked, kind);
         if (HasFatalFailure()) return;
       }
       preemptions += scheduler.counts().preemptions;
@@ -194,15 +208,17 @@ TEST_P(Load, TextsAreWhatTheyAreAlone) {
   EXPECT_EQ(cached > 0, setting.snapshots > 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Settings, Load,
-                         testing::Values(Setting{"Roomy", ModelRunner::kNoLimit, 1000, 64, 0},
-                                         Setting{"FewPages", 60, 1000, 64, 0},
-                                         Setting{"SmallSteps", 60, 1000, 3, 0},
-                                         Setting{"FewSequences", 200, 4, 64, 0},
-                                         Setting{"Snapshots", ModelRunner::kNoLimit, 1000, 64, 20},
-                                         Setting{"SnapshotsAndFewPages", 60, 1000, 16, 20},
-                                         Setting{"SnapshotsAndFewSequences", 200, 5, 16, 20}),
-                         [](const auto& setting) { return std::string(setting.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Settings, Load,
+    testing::Values(Setting{"Roomy", ModelRunner::kNoLimit, 1000, 64, 0},
+                    Setting{"FewPages", 60, 1000, 64, 0}, Setting{"SmallSteps", 60, 1000, 3, 0},
+                    Setting{"FewSequences", 200, 4, 64, 0},
+                    Setting{"Snapshots", ModelRunner::kNoLimit, 1000, 64, 20},
+                    Setting{"SnapshotsAndFewPages", 60, 1000, 16, 20},
+                    Setting{"SnapshotsAndFewSequences", 200, 5, 16, 20},
+                    Setting{"ChunksMatter", 60, 1000, 20, 0, true},
+                    Setting{"ChunksMatterToSnapshots", 60, 1000, 20, 20, true}),
+    [](const auto& setting) { return std::string(setting.param.name); });
 
 TEST(Scheduler, AStepTakesAllTextsAndPartsOfPrompts) {
   FakeRunner runner;
@@ -285,12 +301,12 @@ TEST(Scheduler, AListenerThatHasEnoughEndsItsText) {
 
 TEST(Scheduler, APromptAloneIsRated) {
   FakeRunner runner;
-  Scheduler scheduler(runner, {.rated_rows = 2});
+  Scheduler scheduler(runner, {.chunk_tokens = 8});
   const Asked asked = ask({1, 2, 3, 4, 5}, {.max_tokens = 0, .prompt_logprobs = 1});
   scheduler.submit(asked.request);
   run_all(scheduler);
   std::vector<float> expected;
-  alone(*asked.request, 0, &expected, true);
+  alone(*asked.request, 0, &expected, {});
   EXPECT_EQ(asked.heard->prompt, expected);
   EXPECT_EQ(asked.heard->choices[0].ends, 1);
   EXPECT_EQ(asked.heard->use.tokens, 5);
@@ -315,7 +331,7 @@ TEST(Scheduler, AFailedStepFailsThoseInItAndTheNextOnesGoOn) {
 
 TEST(Scheduler, ASnapshotOfAConversationServesItsNextTurn) {
   FakeRunner runner;
-  Scheduler scheduler(runner, {.snapshots = 4, .snapshot_tokens = 4});
+  Scheduler scheduler(runner, {.chunk_tokens = 4, .snapshots = 4});
   const Asked first = ask({1, 2, 3, 4, 5, 6}, {.sampling = {.temperature = 0}, .max_tokens = 6});
   scheduler.submit(first.request);
   run_all(scheduler);

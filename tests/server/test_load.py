@@ -55,6 +55,23 @@ def test_texts_under_load_are_those_alone(server, options):
         assert crowded.end() == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["--policy dense", "--cr 3", "--kv int8", "--policy h2o --cr 2", "--policy snapkv --cr 2"]
+    + ["--policy tova --budget 64"],
+)
+def test_every_policy_writes_the_same_under_load(options):
+    asked = bodies(12)
+    server = Server(*options.split(), "--step-tokens", "50")
+    try:
+        alone = [written(server, body) for body in asked]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(lambda body: written(server, body), asked))
+        assert together == alone
+    finally:
+        assert server.end() == 0
+
+
 def test_a_request_that_may_never_fit_is_refused_with_numbers():
     server = Server("--cache-memory", "400KiB")
     try:
