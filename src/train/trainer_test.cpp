@@ -48,7 +48,7 @@ TEST_F(TrainerTest, ResumedRunIsTheSameToTheBitForEveryMethod) {
       TrainOptions straight = adapter ? adapter_options(folder) : options(folder);
       straight.retrofit.method = name;
       straight.retrofit.window = method.window.usual;
-      straight.retrofit.delay = std::min<int64_t>(method.delay.usual, straight.length / 2);
+      straight.retrofit.delay = std::min<int64_t>(method.delay.usual, straight.length / 6);
       straight.retrofit.importance_offset = method.importance_offset;
       TrainOptions resumed = straight;
       resumed.out_dir += "-resumed";

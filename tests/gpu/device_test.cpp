@@ -100,7 +100,7 @@ TEST(CudaDevice, RunsAsTheCpuInItsPlace) {
                      late = config_for_gpu(), adapted = config_for_gpu();
   late.dmc->method = "dms";
   adapted.dmc->decision_source = "adapter";
-  late.dmc->delay = 9;
+  late.dmc->delay = 9, late.dmc->window = 1;
   biased.attention_bias = true;
   normed.qk_norm = true;
   dense.dmc.reset();
