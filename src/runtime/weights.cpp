@@ -83,25 +83,35 @@ class Reader {
     to.set_rows(first_output + range.begin, count, rows.data());
   }
 
-  // Then nothing is rounded: what numbers of 8 bits stand for could give another scale.
+  // Then nothing is rounded: what rounded numbers stand for could give other scales.
   static bool is_stored_as_packed(const model::MatrixSource& source,
                                   const model::LinearSource& part, DType type) {
-    const bool by_output = part.transposed == source.turned();
-    return by_output && source.dtype() == type &&
-           (source.floats(0) != nullptr || source.format().group == part.columns);
+    if (part.transposed != source.turned()) return false;
+    const model::WeightFormat format = source.format();
+    if (type == DType::kI4) return format.bits == 4 && format.group == kernels::kGroup;
+    return source.dtype() == type && (source.floats(0) != nullptr || format.group == part.columns);
   }
   static void copy_lines(const model::MatrixSource& source, int64_t first, int64_t count,
                          int64_t first_output, kernels::PackedWeights& to) {
-    std::vector<int8_t> numbers(static_cast<size_t>(to.inputs()));
     for (int64_t r = 0; r < count; ++r) {
-      float scale = 1.0f;
-      const std::byte* line = source.floats(first + r);
-      if (line == nullptr) {
-        source.read_numbers(first + r, numbers.data(), &scale, nullptr);
-        line = reinterpret_cast<const std::byte*>(numbers.data());
-      }
-      to.set_rounded_row(first_output + r, line, scale);
+      const std::byte* const floats = source.floats(first + r);
+      floats != nullptr ? to.set_rounded_row(first_output + r, floats, 1.0f)
+                        : copy_numbers(source, first + r, first_output + r, to);
     }
+  }
+  static void copy_numbers(const model::MatrixSource& source, int64_t line, int64_t output,
+                           kernels::PackedWeights& to) {
+    const model::WeightFormat format = source.format();
+    const auto inputs = static_cast<size_t>(to.inputs());
+    std::vector<int8_t> numbers(inputs);
+    std::vector<float> scales(inputs / static_cast<size_t>(format.group)), minima(scales.size());
+    source.read_numbers(line, numbers.data(), scales.data(), minima.data());
+    if (to.type() != DType::kI4) {
+      to.set_rounded_row(output, reinterpret_cast<const std::byte*>(numbers.data()), scales[0]);
+      return;
+    }
+    to.set_groups(output, {numbers.data(), format.group, scales.data(),
+                           format.has_minimum ? minima.data() : nullptr});
   }
 
   const model::Checkpoint& checkpoint_;

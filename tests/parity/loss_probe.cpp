@@ -1,5 +1,5 @@
-// loss_probe MODEL f32|bf16|stored: reads windows of token ids from standard input, one a line, and
-// prints for each the mean loss of its tokens but the first, as inference computes it.
+// loss_probe MODEL f32|bf16|int4|stored: reads windows of token ids from standard input, one a
+// line, and prints for each the mean loss of its tokens but the first, as inference computes it.
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -15,6 +15,7 @@ namespace {
 std::optional<dmc::DType> weights_type(const std::string& name) {
   if (name == "f32") return dmc::DType::kF32;
   if (name == "bf16") return dmc::DType::kBF16;
+  if (name == "int4") return dmc::DType::kI4;
   return std::nullopt;
 }
 
@@ -34,7 +35,7 @@ void probe(const std::string& model, const std::string& type) {
 
 int main(int argc, char** argv) {
   if (argc != 3) {
-    std::fprintf(stderr, "usage: loss_probe MODEL f32|bf16|stored\n");
+    std::fprintf(stderr, "usage: loss_probe MODEL f32|bf16|int4|stored\n");
     return 2;
   }
   try {
