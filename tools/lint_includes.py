@@ -17,6 +17,7 @@ ALLOWED = {
     "policy": {"base"},
     "kernels": {"base", "policy"},
     "cache": {"base", "policy", "kernels"},
+    "embed": {"base", "policy", "kernels", "cache"},
     "engine": {"base", "text", "policy", "cache"},
     "runtime": {"base", "text", "model", "policy", "kernels", "cache", "engine"},
     "sandbox": {"base", "text"},
