@@ -24,7 +24,7 @@ MISTAKES = [
     ("run -p x --ctx 4096", USAGE, ["no --ctx here", "the model's context"]),
     ("run -p x --promt y", USAGE, ["did you mean --prompt?"]),
     ("chat -m {dense}", USAGE, ['"chat"']),
-    ("evaluate", USAGE, ["did you mean eval?"]),
+    ("evall", USAGE, ["did you mean eval?"]),
     ("run {dense} -p x", USAGE, ["a model is given as -m"]),
     ("train " + TRAIN + " --epochs 3", USAGE, ["no --epochs here", "--steps"]),
     ("train " + TRAIN + " --output x", USAGE, ["--out"]),
@@ -75,7 +75,7 @@ MISTAKES = [
     ("train -m {dense} -o {tmp}/full/notes.txt --data {text}", USAGE, ["--out", "is a file"]),
     ("train " + TRAIN + " --resume", USAGE, ["--resume", "no checkpoint"]),
     ("train " + TRAIN + " --batch 4 --accumulate 3", USAGE, ["--batch", "3 parts"]),
-    (RETROFIT + " --method dms --window 60 --length 64", USAGE, ["--window", "cannot be reached"]),
+    (RETROFIT + " --method dms --delay 60 --length 64", USAGE, ["--delay", "cannot be reached"]),
     (RETROFIT + " --save-at-cr 8", USAGE, ["--save-at-cr", "8.00"]),
     (RETROFIT + " --distill-weight 0.5", USAGE, ["--distill forward"]),
 ]
@@ -161,6 +161,6 @@ def test_help_lists_each_policy_once_in_a_line(dmc):
         lines = dmc(command, "--help").stdout.splitlines()
         start = lines.index("Policies:") + 1
         for policy in ("dense", "dmc", "dms", "window", "tova", "h2o", "snapkv", "forced"):
-            found = [line for line in lines if line.strip().startswith(policy + " ")]
+            listed = lines[start : start + 12]
+            found = [line for line in listed if line.startswith(f"  {policy} " + " " * (8 - len(policy)))]
             assert len(found) == 1 and len(found[0]) <= 100, found
-            assert found[0] in lines[start : start + 12]
