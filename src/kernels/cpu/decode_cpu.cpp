@@ -320,7 +320,8 @@ HWY_INLINE void value_tile(const float* HWY_RESTRICT weights, const T* HWY_RESTR
 template <int kDim, int kQueries, class T>
 HWY_INLINE void add_rows(const float* weights, const T* values, int head_dim, int64_t count,
                          const std::byte* ahead, float* out) {
-  constexpr int kWidth = kQueries == 1 ? 8 : HWY_MAX_BYTES >= 64 ? 16 / kQueries : 8 / kQueries;
+  constexpr int kMost = kQueries == 1 ? 8 : HWY_MAX_BYTES >= 64 ? 16 / kQueries : 8 / kQueries;
+  constexpr int kWidth = kDim > 0 ? std::min(kMost, kDim / kLanes) : kMost;
   const int d = kDim > 0 ? kDim : head_dim;
   int c = 0;
   for (; c + kWidth * kLanes <= d; c += kWidth * kLanes) {
@@ -328,7 +329,8 @@ HWY_INLINE void add_rows(const float* weights, const T* values, int head_dim, in
                                  further(ahead, c * int64_t{sizeof(T)}), out + c);
   }
   for (; c + kLanes <= d; c += kLanes) {
-    value_tile<kQueries, 1>(weights, values + c, d, count, nullptr, out + c);
+    value_tile<kQueries, 1>(weights, values + c, d, count, further(ahead, c * int64_t{sizeof(T)}),
+                            out + c);
   }
   for (; c < d; ++c) {
     for (int g = 0; g < kQueries; ++g) {
