@@ -11,11 +11,12 @@ namespace {
 
 constexpr int64_t kLongestUsual = 2048;
 constexpr double kTokensOfStep = 8192;
-constexpr double kManyEpochs =
-    4.0;  // repeating a text more often is worth little (arXiv 2305.16264)
+// Repeating a text more often is worth little (arXiv 2305.16264).
+constexpr double kManyEpochs = 4.0;
 
-// Learning rates at kTokensOfStep, found on models of 0.3M and 3M parameters (docs/evaluation.md).
-// A larger model takes a smaller one, and so does a smaller step, whose gradient has more noise.
+// Learning rates at kTokensOfStep for a model of kReferenceParameters: careful starting points, not
+// tuned. A larger model takes a smaller one, and so does a smaller step, whose gradient has more
+// noise.
 constexpr double kFreshRate = 1e-3, kTrainedRate = 1e-4, kAdapterRate = 1e-3;
 constexpr double kReferenceParameters = 3e6, kSizeExponent = 0.2;
 constexpr double kFinalShare = 0.1;
