@@ -163,9 +163,7 @@ def test_lm_eval_writes_what_the_api_writes(server, harness):
 def test_lm_eval_scores_a_text_as_dmc_eval_does(server, harness, dmc, tmp_path):
     """The harness's log-likelihood of a text over HTTP, and the program's own, without a server."""
     text = (ROOT / "src/text/corpus.cpp").read_text()[:4000]
-    held_out_one_in = 50  # of a single file, at its end
-    assert text.isascii()
-    (tmp_path / "text.py").write_text("#\n" * (len(text) * (held_out_one_in - 1) // 2) + text)
+    (tmp_path / "text.py").write_text(text)
     length = 700
     model, data = ROOT / "models/builtin-dms", tmp_path / "text.py"
     done = dmc("eval", "-m", model, "--data", data, "--windows", 1, "--length", length, "--json")
