@@ -38,8 +38,10 @@ function(dmc_folder NAME)
     if(ARG_TORCH)
       dmc_use_torch(${NAME}_test)
     endif()
+    # GOMP_SPINCOUNT: see src/cli/training_program.cpp.
     gtest_discover_tests(${NAME}_test DISCOVERY_MODE PRE_TEST TEST_PREFIX "${NAME}:"
-                         WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+                         WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+                         PROPERTIES ENVIRONMENT "GOMP_SPINCOUNT=10000")
   endif()
 endfunction()
 

@@ -17,7 +17,8 @@ using runtime::DeviceMatrix;
 constexpr int kWindow = 12;
 constexpr double kShareOfMemory = 0.9;             // for the cache, of what weights leave
 constexpr int64_t kOtherBytes = int64_t{1} << 30;  // activations and the kernels' workspace
-constexpr int64_t kPageTables = 12;                // bytes of a page outside it (PageStack)
+constexpr int64_t kChunk = 4096;     // tokens of a prompt in a step, as engine::prefill() has them
+constexpr int64_t kPageTables = 12;  // bytes of a page outside it (PageStack)
 
 class WeightMaker {
  public:
@@ -59,14 +60,15 @@ int64_t streams_of(const model::ModelConfig& config) {
 
 double ratio_of(const Setup& setup) { return std::max(1.0, setup.cr); }
 
-// Pages that a sequence takes, with chance's excess over what is expected.
+// Pages that a sequence takes, with chance's excess over what is expected, and one more for each
+// stream: a step is begun only if every one of them could go on to its next page.
 int64_t pages_of(const Setup& setup) {
   const auto tokens = static_cast<double>(setup.longest);
   int64_t pages = 0;
   for (int64_t stream = 0; stream < streams_of(setup.config); ++stream) {
     const double expected = policy::forced_opening_share(stream, ratio_of(setup)) * tokens;
     const double slots = std::min(expected + 5.0 * std::sqrt(expected), tokens);
-    pages += static_cast<int64_t>(slots) / kTileSlots + 1;
+    pages += static_cast<int64_t>(slots) / kTileSlots + 2;
   }
   return pages;
 }
@@ -79,16 +81,22 @@ int64_t state_bytes(const Setup& setup) {
   return 4 * numbers * streams_of(setup.config);
 }
 
+// Pages that must be free before a chunk of a prompt, which might not merge at all.
+int64_t pages_before_a_chunk(const Setup& setup) {
+  return streams_of(setup.config) * (std::min(setup.longest, kChunk) / kTileSlots + 1);
+}
+
 runtime::DeviceRoom room_for(const Setup& setup, int64_t bytes_left) {
   const kernels::PageFormat page{kTileSlots, static_cast<int>(setup.config.head_dim), setup.kv};
   const int64_t pages = pages_of(setup);
   const int64_t sequence = pages * (page.bytes() + kPageTables) + state_bytes(setup);
-  const double budget =
-      kShareOfMemory * static_cast<double>(bytes_left) - static_cast<double>(kOtherBytes);
+  const int64_t chunk = pages_before_a_chunk(setup);
+  const double budget = kShareOfMemory * static_cast<double>(bytes_left) -
+                        static_cast<double>(kOtherBytes + chunk * page.bytes());
   const int64_t fit = static_cast<int64_t>(budget) / sequence;
   if (fit < 1) throw internal_error("not one sequence fits into the device's memory");
   const auto sequences = static_cast<int>(std::min<int64_t>(fit, setup.most_sequences));
-  return {.sequences = sequences, .pages = sequences * pages};
+  return {.sequences = sequences, .pages = sequences * pages + chunk};
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <system_error>
 
 #include "base/error.h"
@@ -13,6 +14,13 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr auto kProgram = "dmc-train";
+
+// LibTorch's threads wait for one another by spinning, as long as GNU's OpenMP lets them: on cores
+// that other processes use, too, a step then takes several times as long. It reads this when it is
+// loaded; who has set it, or OMP_WAIT_POLICY, is obeyed.
+void let_threads_sleep() {
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
+}
 
 }  // namespace
 
@@ -42,6 +50,7 @@ void become_training_program(char* const* arguments) {
                               ": this program was built without LibTorch, which the command "
                               "needs; `./run build` makes one with it, build/bin/dmc");
   }
+  let_threads_sleep();
   execv(program.c_str(), arguments);
   throw unavailable(
       "", program.string() + " could not be started: " + std::generic_category().message(errno));

@@ -1,6 +1,8 @@
 // Training on several ranks is the same run as on one: threads stand for processes here.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "dist/thread_groups.h"
 #include "model/safetensors.h"
@@ -89,6 +91,9 @@ TEST_F(SeveralRanks, EveryMethod) {
   for (const Method& method : methods()) {
     TrainOptions o = six_rows(options(std::string(method.name)));
     o.retrofit.method = method.name;
+    o.retrofit.window = method.window.usual;
+    o.retrofit.delay = std::min<int64_t>(method.delay.usual, o.length / 6);
+    o.retrofit.importance_offset = method.importance_offset;
     SCOPED_TRACE(method.name);
     expect_same_run(o);
   }
