@@ -44,6 +44,12 @@ nlohmann::ordered_json to_json(const model::ModelConfig& c, double parameters) {
   return json;
 }
 
+const char* decider(const model::DmcConfig& dmc) {
+  if (dmc.decision_source == "adapter") return "an adapter";
+  return dmc.decision_source == "query" ? "the last channel of each group's first query head"
+                                        : "the last channel of each head of q and k";
+}
+
 void print(const model::ModelConfig& c, double parameters) {
   std::cout << c.architecture << ", " << human_count(parameters) << " parameters: " << c.num_layers
             << " layers, hidden " << c.hidden_size << ", " << c.num_heads << " heads, "
@@ -53,8 +59,8 @@ void print(const model::ModelConfig& c, double parameters) {
     std::cout << "retrofitted for " << c.dmc->method << ", CR " << fixed(c.dmc->target_cr, 2)
               << " on " << human_count(static_cast<double>(c.dmc->trained_tokens))
               << " tokens of up to " << c.dmc->max_trained_length << ", window " << c.dmc->window
-              << ", delay " << c.dmc->delay << ", stage " << c.dmc->stage
-              << (c.has_adapter() ? ", decided by an adapter" : "") << "\n";
+              << ", delay " << c.dmc->delay << ", stage " << c.dmc->stage << ", decided by "
+              << decider(*c.dmc) << "\n";
   } else {
     std::cout << "no dmc_config: the model is dense; `dmc retrofit` teaches it to compress\n";
   }

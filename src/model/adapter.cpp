@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "model/config_file.h"
 #include "model/families/layout_builder.h"
+#include "model/flat_dms.h"
 
 namespace dmc::model {
 namespace {
@@ -36,16 +37,19 @@ model::DmcConfig read_metadata(const model::SafetensorsFile& file, const std::st
 
 void add_adapters(const model::ModelConfig& config, DecoderLayout* layout) {
   LayoutBuilder build(layout);
+  const bool flat = config.dmc->flat_keys;
   for (LayerLayout& layer : layout->layers) {
     const std::string module = attention_module(layer);
-    layer.decision_norm = build.rms_norm(module + "decision_norm", config.hidden_size);
-    layer.decision_proj = build.linear(module + "decision_proj", config.adapter_outputs(),
-                                       config.hidden_size, /*bias=*/false);
+    layer.decision_norm =
+        build.rms_norm(module + (flat ? kFlatDmsNorm : "decision_norm"), config.hidden_size);
+    layer.decision_proj =
+        build.linear(module + (flat ? kFlatDmsProjection : "decision_proj"),
+                     config.adapter_outputs(), config.hidden_size, /*bias=*/false);
   }
 }
 
 void require_adaptable(const model::ModelConfig& base) {
-  if (!base.has_decision_channel()) return;
+  if (!base.has_decision_channel() && !base.has_query_channel()) return;
   throw invalid_argument(
       "an adapter needs a base model that knows all of its channels, and in this one a channel of "
       "each head decides already (decision_channel in its dmc_config); take the dense model, or "

@@ -1,5 +1,6 @@
 #include "model/config_file.h"
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include "base/json.h"
 #include "base/json_fields.h"
 #include "model/families/family.h"
+#include "model/flat_dms.h"
 #include "model/gguf/gguf_config.h"
 #include "model/quantization.h"
 #include "policy/policy.h"
@@ -41,15 +43,19 @@ const Family& read_family(const JsonFields& fields) {
   throw fields.wrong("model_type", "one of " + join(families(), ", ", &Family::model_type));
 }
 
-std::string read_architecture(const JsonFields& fields, const Family& family) {
+std::vector<std::string> architectures(const Family& family, const ModelConfig& config) {
+  const std::string dense(family.dense_architecture);
+  if (config.dmc && config.dmc->flat_keys) return {dense, flat_dms_architecture(dense)};
+  return {dense, std::string(family.dmc_architecture)};
+}
+
+std::string read_architecture(const JsonFields& fields, const std::vector<std::string>& known) {
   const json& list = fields.at("architectures");
-  if (!list.is_array() || list.size() != 1 || !list[0].is_string() ||
-      (list[0] != family.dense_architecture && list[0] != family.dmc_architecture)) {
-    throw fields.wrong("architectures", "[\"" + std::string(family.dense_architecture) +
-                                            "\"] or [\"" + std::string(family.dmc_architecture) +
-                                            "\"]");
+  const bool one = list.is_array() && list.size() == 1 && list[0].is_string();
+  if (one && std::ranges::find(known, list[0].get<std::string>()) != known.end()) {
+    return list[0];
   }
-  return list[0];
+  throw fields.wrong("architectures", "[\"" + join(known, "\"] or [\"") + "\"]");
 }
 
 // A slot's mean of more tokens, or a longer delay, is none that this program serves.
@@ -105,6 +111,7 @@ void require_consistent(const ModelConfig& config, const Family& family, const J
                      "from 2 to " +
                      std::to_string(kLargestHead));
   }
+  if (config.dmc && config.dmc->flat_keys) return;
   if ((config.architecture == family.dmc_architecture) != config.dmc.has_value()) {
     throw data_error(fields.origin() + ": architecture " + config.architecture +
                      (config.dmc ? " with" : " without") +
@@ -170,11 +177,12 @@ ModelConfig read_model_config(const std::filesystem::path& model) {
   const Family& family = read_family(fields);
   config.model_type = family.model_type;
   family.read(fields, &config);
-  config.architecture = read_architecture(fields, family);
   config.eos_token_ids = fields.token_ids("eos_token_id");
   if (fields.has("bos_token_id")) config.bos_token_id = fields.size("bos_token_id", 0);
   config.int8_weights = read_int8_weights(fields);
-  if (fields.has("dmc_config")) config.dmc = read_dmc_config(fields.object("dmc_config"));
+  config.dmc = fields.has("dmc_config") ? read_dmc_config(fields.object("dmc_config"))
+                                        : read_flat_dms(fields);
+  config.architecture = read_architecture(fields, architectures(family, config));
   require_consistent(config, family, fields);
   return config;
 }
@@ -184,9 +192,13 @@ std::string model_config_json(const ModelConfig& config, const std::string& weig
   if (!config.source_json.empty()) root = nlohmann::ordered_json::parse(config.source_json);
   const Family* family = find_family(config.model_type);
   DMC_CHECK(family != nullptr);
-  root["architectures"] = {config.dmc ? family->dmc_architecture : family->dense_architecture};
-  root["model_type"] =
-      std::string(config.dmc ? kRetrofitted : "") + std::string(family->model_type);
+  const bool flat = config.dmc && config.dmc->flat_keys;  // is written as it was read
+  if (!flat) {
+    erase_flat_dms(&root);
+    root["architectures"] = {config.dmc ? family->dmc_architecture : family->dense_architecture};
+    root["model_type"] =
+        std::string(config.dmc ? kRetrofitted : "") + std::string(family->model_type);
+  }
   family->write(config, &root);
   root["tie_word_embeddings"] = config.tie_embeddings;
   if (!weights_dtype.empty()) {  // transformers 4 and 5 call it differently
@@ -195,7 +207,7 @@ std::string model_config_json(const ModelConfig& config, const std::string& weig
   root.erase("quantization_config");
   if (config.int8_weights) root["quantization_config"] = int8_quantization(decoder_layout(config));
   root.erase("dmc_config");
-  if (config.dmc) root["dmc_config"] = dmc_config_json(*config.dmc);
+  if (config.dmc && !flat) root["dmc_config"] = dmc_config_json(*config.dmc);
   return root.dump(2) + "\n";
 }
 

@@ -11,6 +11,18 @@ bool DmcConfig::pools() const {
   return policy->carry != policy::Carry::kNothing;
 }
 
+policy::LearnedConstants DmcConfig::constants() const {
+  return {.scale = static_cast<float>(decision_scale),
+          .offset = static_cast<float>(decision_offset),
+          .importance_offset = static_cast<float>(importance_offset.value_or(decision_offset)),
+          .epsilon = static_cast<float>(importance_epsilon)};
+}
+
+const char* DmcConfig::only_runs() const {
+  if (zero_after_rope) return "zero_after_rope";
+  return flat_keys ? "dms_window_size" : nullptr;
+}
+
 void require_context(const ModelConfig& config, const std::string& field, int64_t tokens) {
   if (tokens <= config.context()) return;
   throw invalid_argument(field, std::to_string(tokens) +

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "policy/learned.h"
+
 namespace dmc::model {
 
 // What a DMC checkpoint says about itself: the nested object "dmc_config" in config.json.
@@ -23,8 +25,11 @@ struct DmcConfig {
   int64_t max_trained_length = 0;  // longest sequence seen during the retrofit
   std::string method = "dmc";      // the policy it was trained for, one with needs_dmc_config
   // What says of a token how to decide: "neuron", the last channel of each head of q and k, which
-  // attention then does not see; or "adapter", a projection beside the attention of each layer.
+  // attention then does not see; "adapter", a projection beside the attention of each layer; or
+  // "query" (docs/formats.md), the last channel of the first query head of each group, which
+  // attention sees neither before nor behind the rotary embedding.
   std::string decision_source = "neuron";
+  double decision_scale = 1.0;  // of the decision's logit
 
   int64_t delay = 0;  // newest tokens that are raw, with a policy that is `delayed`
   // c in the importance logits; absent: the same.
@@ -35,8 +40,13 @@ struct DmcConfig {
   // The decision channel is 0 behind the rotary embedding, too, which otherwise turns a part of its
   // partner, channel d/2 - 1, into it.
   bool zero_after_rope = false;
+  // config.json says all this in the flat keys of NVIDIA's Model-Optimizer (model/flat_dms.h).
+  bool flat_keys = false;
 
   bool pools() const;  // tokens share slots, so each needs a weight
+  policy::LearnedConstants constants() const;
+  // The key of config.json for whose sake the model can be run but not trained; null: it can be.
+  const char* only_runs() const;
 };
 
 enum class NormKind { kRms, kLayer };
@@ -91,6 +101,7 @@ struct ModelConfig {
   int64_t group_size() const { return num_heads / num_kv_heads; }
   bool has_adapter() const { return dmc && dmc->decision_source == "adapter"; }
   bool has_decision_channel() const { return dmc && dmc->decision_source == "neuron"; }
+  bool has_query_channel() const { return dmc && dmc->decision_source == "query"; }
   // Of one layer's adapter: the decision of each KV head, then, if tokens share slots, the
   // importance of each. Needs has_adapter().
   int64_t adapter_outputs() const { return num_kv_heads * (dmc->pools() ? 2 : 1); }

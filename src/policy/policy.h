@@ -2,24 +2,21 @@
 // newest one, and with what weight. Scalar and readable; kernels and models are checked against it.
 #pragma once
 
-#include <cfloat>
 #include <cstdint>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "policy/eviction.h"
+#include "policy/learned.h"
 
 namespace dmc::policy {
 
 struct DecisionInput {
-  // Logits without offset and bias, from the model's decision source: the last channel, before
-  // rotary, of k and of q (the mean over the KV head's group), or what its adapter says.
+  // Logits without scale, offset and bias, from the model's decision source
+  // (model::DmcConfig::decision_source).
   float decision = 0.0f, importance = 0.0f;
-  // From the model's dmc_config: c of the decision and of the importance; what is added to the
-  // importance.
-  float offset = 0.0f, importance_offset = 0.0f;
-  float epsilon = FLT_EPSILON;
+  LearnedConstants constants;
   float bias = 0.0f;  // of serving: above 0, more tokens merge or go
   // For policies that do not look at the token:
   int64_t stream = 0, position = 0;  // which (layer, KV head), counted through; which token

@@ -18,13 +18,12 @@ Decision append_unless(bool decided, Decision otherwise) {
   return decided ? otherwise : Decision::kAppend;
 }
 
-// What the model decided (Dynamic Memory Compression, equation 1).
-bool decided(const DecisionInput& in) { return in.decision - in.offset + in.bias > 0.0f; }
+bool decided(const DecisionInput& in) {
+  return decides_to_hide(in.constants, in.decision, in.bias);
+}
 
-// With the token's weight in its slot (equation 2).
 Verdict merging(const DecisionInput& in) {
-  const float importance = 1.0f / (1.0f + std::exp(-(in.importance + in.importance_offset)));
-  return {append_unless(decided(in), Decision::kMerge), importance + in.epsilon};
+  return {append_unless(decided(in), Decision::kMerge), importance(in.constants, in.importance)};
 }
 
 Verdict dropping(const DecisionInput& in) {

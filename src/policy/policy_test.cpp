@@ -14,14 +14,15 @@ TEST(Policy, NamesAreUniqueAndFound) {
 
 TEST(Policy, DenseNeverMerges) {
   const Policy* dense = find_policy("dense");
-  EXPECT_EQ(dense->decide({1000.0f, 0.0f, 5.0f}).decision, Decision::kAppend);
+  EXPECT_EQ(dense->decide({.decision = 1000.0f, .constants = {.offset = 5.0f}}).decision,
+            Decision::kAppend);
   EXPECT_FALSE(dense->needs_dmc_config);
 }
 
 TEST(Policy, DmcMergesAboveTheOffset) {
   const Policy* dmc = find_policy("dmc");
   const auto decision = [&](float logit) {
-    return dmc->decide({.decision = logit, .offset = 5.0f}).decision;
+    return dmc->decide({.decision = logit, .constants = {.offset = 5.0f}}).decision;
   };
   EXPECT_EQ(decision(0.0f), Decision::kAppend) << "an untouched model merges nothing";
   EXPECT_EQ(decision(5.0f), Decision::kAppend);
@@ -32,7 +33,9 @@ TEST(Policy, ImportanceHasAnOffsetOfItsOwnAndIsNever0) {
   for (const char* name : {"dmc", "dmc-delayed"}) {
     const Policy* policy = find_policy(name);
     const auto importance = [&](float logit, float offset) {
-      return policy->decide({.importance = logit, .offset = 5.0f, .importance_offset = offset})
+      return policy
+          ->decide(
+              {.importance = logit, .constants = {.offset = 5.0f, .importance_offset = offset}})
           .importance;
     };
     EXPECT_NEAR(importance(0.0f, 5.0f), 0.993307f, 1e-6) << name;
@@ -44,7 +47,7 @@ TEST(Policy, ImportanceHasAnOffsetOfItsOwnAndIsNever0) {
 // One decision, read in three ways.
 TEST(Policy, LearnedPoliciesDifferInWhatADecisionCarries) {
   const auto decision = [](const char* name) {
-    return find_policy(name)->decide({.decision = 6.0f, .offset = 5.0f}).decision;
+    return find_policy(name)->decide({.decision = 6.0f, .constants = {.offset = 5.0f}}).decision;
   };
   EXPECT_EQ(decision("dmc"), Decision::kMerge);
   EXPECT_EQ(decision("dms"), Decision::kDropPrevious);
@@ -60,7 +63,8 @@ TEST(Policy, ABiasMovesLearnedDecisions) {
     const Policy* policy = find_policy(name);
     const auto hides = [&](float logit, float bias) {
       return hides_previous(
-          policy->decide({.decision = logit, .offset = 5.0f, .bias = bias}).decision);
+          policy->decide({.decision = logit, .constants = {.offset = 5.0f}, .bias = bias})
+              .decision);
     };
     EXPECT_TRUE(hides(4.5f, 1.0f)) << name;
     EXPECT_FALSE(hides(5.5f, -1.0f)) << name;

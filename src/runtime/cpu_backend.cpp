@@ -60,6 +60,11 @@ void activate_row(model::Activation activation, const float* from, int64_t width
   }
 }
 
+// The last of `dim` channels of `count` heads, `stride` apart.
+void clear_last(float* heads, int64_t count, int64_t stride, int64_t dim) {
+  for (int64_t h = 0; h < count; ++h) heads[h * stride + dim - 1] = 0.0f;
+}
+
 }  // namespace
 
 float CpuBackend::bias_of(cache::SequenceId sequence) const {
@@ -180,7 +185,7 @@ void CpuBackend::apply_adapter(int layer, int64_t rows) {
   adapter.projection.apply(inner_.data(), rows, adapted_.data());
 }
 
-// Without an adapter: of a token whose projected row still has its decision channel.
+// Without an adapter: of a token whose projected row still has its decision channels.
 void CpuBackend::read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const {
   const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
   if (config_.has_adapter()) {
@@ -191,6 +196,10 @@ void CpuBackend::read_decision(int64_t row, int64_t head, policy::DecisionInput*
   }
   const int64_t G = config_.group_size();
   const float* const channels = &projected_[static_cast<size_t>((row * (H + 2 * K) + 1) * d - 1)];
+  if (config_.has_query_channel()) {
+    in->decision = channels[head * G * d];
+    return;
+  }
   float sum = 0.0f;
   for (int64_t g = 0; g < G; ++g) sum += channels[(head * G + g) * d];
   in->decision = channels[(H + head) * d];
@@ -200,12 +209,7 @@ void CpuBackend::read_decision(int64_t row, int64_t head, policy::DecisionInput*
 policy::Verdict CpuBackend::decide(int layer, int64_t row, int64_t head) const {
   policy::DecisionInput in;
   read_decision(row, head, &in);
-  if (config_.dmc) {
-    in.offset = static_cast<float>(config_.dmc->decision_offset);
-    in.importance_offset =
-        static_cast<float>(config_.dmc->importance_offset.value_or(config_.dmc->decision_offset));
-    in.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
-  }
+  if (config_.dmc) in.constants = config_.dmc->constants();
   in.bias = biases_[static_cast<size_t>(row)];
   in.stream = layer * config_.num_kv_heads + head;
   in.position = positions_[static_cast<size_t>(row)];
@@ -234,9 +238,9 @@ void CpuBackend::split_heads(int layer, int64_t rows) {
       decisions_[static_cast<size_t>(row * K + head)] = verdict.decision;
       importance_[static_cast<size_t>(row * K + head)] = verdict.importance;
     }
-    if (config_.has_decision_channel()) {  // whatever the policy: attention was trained without it
-      for (int64_t h = 0; h < H + K; ++h) from[h * d + d - 1] = 0.0f;
-    }
+    // Attention was trained without them, so it is whatever the policy.
+    if (config_.has_decision_channel()) clear_last(from, H + K, d, d);
+    if (config_.has_query_channel()) clear_last(from, K, config_.group_size() * d, d);
     float* const q = &q_[static_cast<size_t>(row * H * d)];
     for (int64_t h = 0; h < H; ++h) {
       if (rope == nullptr) {
@@ -245,6 +249,7 @@ void CpuBackend::split_heads(int layer, int64_t rows) {
         kernels::rotate(from + h * d, q + h * d, d, rope->cos_at(at), rope->sin_at(at));
       }
     }
+    if (config_.has_query_channel()) clear_last(q, K, config_.group_size() * d, d);
     std::copy_n(from + H * d, K * d, &k_[static_cast<size_t>(row * K * d)]);
     std::copy_n(from + (H + K) * d, K * d, &v_[static_cast<size_t>(row * K * d)]);
   });

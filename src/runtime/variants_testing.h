@@ -89,6 +89,15 @@ inline std::vector<Variant> variants() {
     add("an adapter at a held ratio", config, {.compression = {.cr = 2.0}});
     add("dense on an adapter", config, {.compression = {.policy = "dense"}});
   }
+  for (const bool norms : {false, true}) {
+    model::ModelConfig config = dms_config(9);
+    config.qk_norm = norms;
+    config.dmc->decision_source = "query";
+    config.dmc->decision_scale = 3.0;
+    add("the first query's channel", config);
+    add("the first query's channel at a held ratio", config, {.compression = {.cr = 2.0}});
+    add("dense on the first query's channel", config, {.compression = {.policy = "dense"}});
+  }
   add("forced", small_config(), {.compression = {.forced_cr = 3.0}});
   add("forced on dmc", dmc_config(), {.compression = {.forced_cr = 2.0}});
   return all;

@@ -57,10 +57,9 @@ nn::Decoder placed(nn::Decoder model, const TrainOptions& options) {
 
 nn::Decoder initial_model(const TrainOptions& options) {
   model::ModelConfig config = model::read_model_config(options.model_dir);
-  if (config.dmc && config.dmc->zero_after_rope) {
-    throw data_error((options.model_dir / "config.json").string() +
-                     ": dmc_config has zero_after_rope, which is implemented for running a model "
-                     "but not for training one");
+  if (const char* const key = config.dmc ? config.dmc->only_runs() : nullptr) {
+    throw data_error((options.model_dir / "config.json").string() + ": it has " + key +
+                     ", which is implemented for running a model but not for training one");
   }
   if (options.fresh) {
     config.dmc.reset();

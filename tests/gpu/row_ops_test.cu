@@ -100,10 +100,12 @@ TEST(CudaRows, HeadsAreWhereTheyBelong) {
       v(kRows * kHeads * kDim), importance(kRows * kHeads);
   const DeviceArray<uint8_t> merge(kRows * kHeads);
   const DeviceArray<int32_t> positions(std::vector<int32_t>(kRows, 0));
-  split_heads(HeadsSpec{kHeads, kGroup, kDim, true, true, 0.0f, nullptr, nullptr, 0.0f},
-              HeadsRows<float>{in.get(), positions.get(), nullptr, nullptr, q.get(), k.get(),
-                               v.get(), merge.get(), importance.get()},
-              kRows, nullptr);
+  split_heads(
+      HeadsSpec{
+          kHeads, kGroup, kDim, DecisionChannel::kQueriesAndKeys, true, {}, nullptr, nullptr, 0.0f},
+      HeadsRows<float>{in.get(), positions.get(), nullptr, nullptr, q.get(), k.get(), v.get(),
+                       merge.get(), importance.get()},
+      kRows, nullptr);
   check(cudaDeviceSynchronize(), "split");
   std::vector<float> wanted_q, wanted_k, wanted_v;
   std::vector<uint8_t> wanted_merge;

@@ -53,12 +53,13 @@ nn::Decoder make_plain(nn::Decoder model) {
     throw invalid_argument(
         "--plain: the model has no dmc_config, so there are no decisions to remove");
   }
-  if (model.config().dmc->zero_after_rope) {
-    throw invalid_argument(
-        "--plain: the model's decision channel is 0 behind the rotary embedding, too "
-        "(zero_after_rope in dmc_config), which no dense model can be");
-  }
   if (model.config().has_adapter()) return nn::without_adapter(model);
+  if (const char* const key = model.config().dmc->only_runs()) {
+    throw invalid_argument(
+        std::string("--plain: the model's decision channel is 0 behind the rotary "
+                    "embedding, too (") +
+        key + " in config.json), which no dense model can be");
+  }
   nn::scale_decision_channel(model, 0.0);
   model.config().dmc.reset();
   return model;

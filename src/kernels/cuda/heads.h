@@ -8,22 +8,26 @@
 
 #include "kernels/cuda/portable.h"
 #include "policy/forced.h"
+#include "policy/learned.h"
 
 namespace dmc::kernels::cuda {
+
+// The channel that decides, the last one: of each head of q and k, which attention sees as 0 before
+// the rotary embedding; or of the first query head of each group, as 0 behind it, too.
+enum class DecisionChannel : uint8_t { kNone, kQueriesAndKeys, kFirstQueries };
 
 // How a layer's heads are read. Group g of a KV head: query heads head * group .. + group - 1.
 struct HeadsSpec {
   int kv_heads, group, head_dim;
-  bool dmc;                      // the model has a decision channel, the last one of q and k
-  bool decides;                  // merge as it says; else every token appends
-  float offset;                  // c (docs/algorithm.md)
+  DecisionChannel channel;  // which the model decides by, and attention does not see
+  bool decides;             // merge as it says; else every token appends
+  policy::LearnedConstants constants;
   const float *q_norm, *k_norm;  // RMS norm of each head, [head_dim]; null: none
   float norm_eps;
   float bias = 0.0f;  // of decisions: above 0, more tokens merge
   // Biases of the rows in its place, `bias_stride` apart (0: one for all rows); null: none.
   const float* biases = nullptr;
   int bias_stride = 0;
-  float epsilon = 0x1p-23f;  // added to the importance, so that no token weighs nothing
   // [kv_heads], policy::forced_opening_share(first_stream + head): merge by chance instead.
   const double* opening_shares = nullptr;
   int64_t first_stream = 0;
@@ -85,22 +89,28 @@ DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64
     const float x = static_cast<float>(of[i]);
     return weight != nullptr ? x * factor * weight[i] : x;
   };
-  const auto kept = [&](float x, int i) { return spec.dmc && i == last ? 0.0f : x; };
+  const bool both = spec.channel == DecisionChannel::kQueriesAndKeys;
+  const auto kept = [&](float x, int i) { return both && i == last ? 0.0f : x; };
 
-  float channel_sum = 0.0f;  // of the queries' decision channels
+  float channel_sum = 0.0f;    // of the queries' decision channels
+  float first_channel = 0.0f;  // of the first query
   for (int g = 0; g < spec.group; ++g) {
     const int query = head * spec.group + g;
     const In* const of = from + int64_t{query} * d;
     const float factor = spec.q_norm != nullptr ? norm_factor<Team>(of, d, spec.norm_eps) : 1.0f;
-    channel_sum += value(of, factor, spec.q_norm, last);
+    const float channel = value(of, factor, spec.q_norm, last);
+    channel_sum += channel;
+    const bool decides = spec.channel == DecisionChannel::kFirstQueries && g == 0;
+    if (decides) first_channel = channel;
     float* const to = io.q + (row * query_heads + query) * d;
     for (int i = Team::lane(); i < half; i += Team::size()) {
       const float low = value(of, factor, spec.q_norm, i);
-      const float high = kept(value(of, factor, spec.q_norm, half + i), half + i);
+      const bool gone = decides && half + i == last;
+      const float high = gone ? 0.0f : kept(value(of, factor, spec.q_norm, half + i), half + i);
       const float cos = io.cos != nullptr ? io.cos[angle + i] : 1.0f;
       const float sin = io.cos != nullptr ? io.sin[angle + i] : 0.0f;
       to[i] = low * cos - high * sin;
-      to[half + i] = high * cos + low * sin;
+      to[half + i] = gone ? 0.0f : high * cos + low * sin;
     }
   }
   const In* const key = from + int64_t{query_heads + head} * d;
@@ -111,18 +121,19 @@ DMC_DEVICE void split_head(const HeadsSpec& spec, const HeadsRows<In>& io, int64
     io.v[at + i] = static_cast<float>(val[i]);
   }
   if (Team::lane() != 0) return;
-  const DecisionLogits logits = io.said != nullptr
-                                    ? said_of(io, row, head, spec.kv_heads)
-                                    : DecisionLogits{value(key, factor, spec.k_norm, last),
-                                                     channel_sum / static_cast<float>(spec.group)};
-  const float decision = logits.decision - spec.offset + spec.bias_of(row);
+  const DecisionLogits logits = io.said != nullptr ? said_of(io, row, head, spec.kv_heads)
+                                : both
+                                    ? DecisionLogits{value(key, factor, spec.k_norm, last),
+                                                     channel_sum / static_cast<float>(spec.group)}
+                                    : DecisionLogits{first_channel, 0.0f};
   const int64_t scalar = row * spec.kv_heads + head;
   io.merge[scalar] = spec.opening_shares != nullptr
                          ? policy::forced_merge(spec.opening_shares[head], spec.first_stream + head,
                                                 io.positions[row])
-                         : spec.decides && decision > 0.0f;
-  const float logit = logits.importance + spec.offset;
-  io.importance[scalar] = spec.decides ? 1.0f / (1.0f + expf(-logit)) + spec.epsilon : 1.0f;
+                         : spec.decides && policy::decides_to_hide(spec.constants, logits.decision,
+                                                                   spec.bias_of(row));
+  io.importance[scalar] =
+      spec.decides ? policy::importance(spec.constants, logits.importance) : 1.0f;
 }
 
 }  // namespace dmc::kernels::cuda

@@ -3,12 +3,12 @@
 // CPU with an emulated one.
 #pragma once
 
+#include "base/host_device.h"
+
 #ifdef __CUDACC__
 #define DMC_DEVICE __device__ __forceinline__
-#define DMC_HOST_DEVICE __host__ __device__ inline
 #define DMC_UNROLL _Pragma("unroll")  // so that arrays stay in registers
 #else
 #define DMC_DEVICE inline
-#define DMC_HOST_DEVICE inline
 #define DMC_UNROLL
 #endif

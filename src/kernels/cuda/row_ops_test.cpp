@@ -105,7 +105,11 @@ void norm_head(std::vector<float>& numbers, size_t first, const std::vector<floa
   }
 }
 
-void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
+void expect_same_heads(bool norms, DecisionChannel channel, bool rotates, uint64_t seed) {
+  const bool decides = channel != DecisionChannel::kNone;
+  const bool both = channel == DecisionChannel::kQueriesAndKeys;
+  const policy::LearnedConstants constants{
+      .scale = 1.5f, .offset = 0.1f, .importance_offset = -0.3f, .epsilon = 0.01f};
   SCOPED_TRACE("seed " + std::to_string(seed));
   Rng rng(seed);
   constexpr int kRows = 7, kKvHeads = 2, kGroup = 3, kDim = 16;
@@ -118,9 +122,9 @@ void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
   const HeadsSpec spec{kKvHeads,
                        kGroup,
                        kDim,
-                       dmc,
-                       dmc,
-                       0.1f,
+                       channel,
+                       decides,
+                       constants,
                        norms ? q_norm.data() : nullptr,
                        norms ? k_norm.data() : nullptr,
                        1e-6f};
@@ -140,7 +144,7 @@ void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
     for (int head = 0; head < kKvHeads; ++head) split_head<SoloTeam>(spec, io, row, head);
   }
 
-  const policy::Policy* const policy = policy::find_policy(dmc ? "dmc" : "dense");
+  const policy::Policy* const policy = policy::find_policy(decides ? "dmc" : "dense");
   for (size_t row = 0; row < kRows; ++row) {
     const size_t first = row * kWidth, keys = first + kKvHeads * kGroup * kDim;
     for (size_t h = 0; norms && h < kKvHeads * (kGroup + 1); ++h) {
@@ -148,22 +152,24 @@ void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
     }
     for (size_t head = 0; head < kKvHeads; ++head) {
       policy::DecisionInput in;
-      in.decision = rows[keys + head * kDim + kDim - 1];
-      for (size_t g = 0; g < kGroup; ++g) {
+      const size_t own = both ? keys + head * kDim : first + head * kGroup * kDim;
+      in.decision = rows[own + kDim - 1];
+      for (size_t g = 0; both && g < kGroup; ++g) {
         in.importance += rows[first + (head * kGroup + g) * kDim + kDim - 1] / kGroup;
       }
-      in.offset = in.importance_offset = 0.1f;
+      in.constants = constants;
       const policy::Verdict verdict = policy->decide(in);
       EXPECT_EQ(merge[row * kKvHeads + head], policy::hides_previous(verdict.decision));
       EXPECT_NEAR(importance[row * kKvHeads + head], verdict.importance, 1e-6);
     }
-    for (size_t h = 0; dmc && h < kKvHeads * (kGroup + 1); ++h) {
-      rows[first + h * kDim + kDim - 1] = 0.0f;
-    }
+    const auto clear = [&](size_t h) { rows[first + h * kDim + kDim - 1] = 0.0f; };
+    for (size_t h = 0; both && h < kKvHeads * (kGroup + 1); ++h) clear(h);
+    for (size_t head = 0; decides && !both && head < kKvHeads; ++head) clear(head * kGroup);
     for (size_t h = 0; rotates && h < kKvHeads * kGroup; ++h) {
       float* const at = &rows[first + h * kDim];
       rotate(at, at, kDim, rope.cos_at(positions[row]), rope.sin_at(positions[row]));
     }
+    for (size_t head = 0; decides && !both && head < kKvHeads; ++head) clear(head * kGroup);
     for (size_t i = 0; i < kKvHeads * kGroup * kDim; ++i) {
       EXPECT_NEAR(q[row * kKvHeads * kGroup * kDim + i], rows[first + i], 1e-5);
     }
@@ -177,8 +183,9 @@ void expect_same_heads(bool norms, bool dmc, bool rotates, uint64_t seed) {
 TEST(CudaRowOps, HeadsAreSplitAsTheDecoderDoes) {
   uint64_t seed = 50;
   for (bool norms : {false, true}) {
-    for (bool dmc : {false, true}) {
-      for (bool rotates : {false, true}) expect_same_heads(norms, dmc, rotates, seed++);
+    for (const auto channel : {DecisionChannel::kNone, DecisionChannel::kQueriesAndKeys,
+                               DecisionChannel::kFirstQueries}) {
+      for (bool rotates : {false, true}) expect_same_heads(norms, channel, rotates, seed++);
     }
   }
 }

@@ -41,6 +41,12 @@ gpu::Activation device_activation(model::Activation kind) {
   }
 }
 
+gpu::DecisionChannel channel_of(const model::ModelConfig& config) {
+  if (config.has_query_channel()) return gpu::DecisionChannel::kFirstQueries;
+  return config.has_decision_channel() ? gpu::DecisionChannel::kQueriesAndKeys
+                                       : gpu::DecisionChannel::kNone;
+}
+
 gpu::Numbers f32_numbers(const Buffer<float>& buffer) {
   return {reinterpret_cast<std::byte*>(buffer.get()), DType::kF32};
 }
@@ -200,16 +206,12 @@ void DeviceDecoder::split_heads(int layer, int64_t rows) {
   gpu::HeadsSpec spec{static_cast<int>(config_.num_kv_heads),
                       shape_.group,
                       shape_.head_dim,
-                      config_.has_decision_channel(),
+                      channel_of(config_),
                       decides_,
-                      0.0f,
+                      config_.dmc ? config_.dmc->constants() : policy::LearnedConstants{},
                       w.q_norm.weight.get(),
                       w.k_norm.weight.get(),
                       static_cast<float>(config_.norm_eps)};
-  if (config_.dmc) {
-    spec.offset = static_cast<float>(config_.dmc->decision_offset);
-    spec.epsilon = static_cast<float>(config_.dmc->importance_epsilon);
-  }
   spec.bias = bias_;
   spec.biases = biases_.get();
   spec.bias_stride = bias_stride_;
