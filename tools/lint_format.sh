@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# clang-format over src, tests and bench: `check` fails on a difference, `fix` rewrites the files.
+# clang-format over src, python, tests and bench: `check` fails on a difference, `fix` rewrites the files.
 # Version 14 exactly, because versions disagree with one another.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,7 +11,7 @@ fi
 
 # over_sources OPTIONS...: clang-format with them over every file.
 over_sources() {
-  find src tests bench \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+  find src python tests bench \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
     xargs -0 -r -n 16 clang-format-14 --style=file "$@"
 }
 

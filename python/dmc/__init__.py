@@ -11,13 +11,25 @@ import typing
 
 _HOME = {
     "CancelledError": "errors",
+    "CompletionOutput": "outputs",
     "DataError": "errors",
     "Error": "errors",
     "ExhaustedError": "errors",
     "InternalError": "errors",
     "InvalidArgumentError": "errors",
+    "KvCache": "_core",
+    "KvRecord": "outputs",
+    "LLM": "llm",
+    "Likelihood": "outputs",
+    "Logprob": "outputs",
     "NotFoundError": "errors",
+    "RequestOutput": "outputs",
+    "SamplingParams": "sampling",
+    "Score": "outputs",
     "UnavailableError": "errors",
+    "__version__": "_core",
+    "set_threads": "_core",
+    "threads": "_core",
 }
 
 __all__ = sorted(_HOME)
@@ -37,6 +49,12 @@ def __dir__() -> list[str]:
 
 
 if typing.TYPE_CHECKING:
+    from ._core import (
+        KvCache as KvCache,
+        __version__ as __version__,
+        set_threads as set_threads,
+        threads as threads,
+    )
     from .errors import (
         CancelledError as CancelledError,
         DataError as DataError,
@@ -47,3 +65,13 @@ if typing.TYPE_CHECKING:
         NotFoundError as NotFoundError,
         UnavailableError as UnavailableError,
     )
+    from .llm import LLM as LLM
+    from .outputs import (
+        CompletionOutput as CompletionOutput,
+        KvRecord as KvRecord,
+        Likelihood as Likelihood,
+        Logprob as Logprob,
+        RequestOutput as RequestOutput,
+        Score as Score,
+    )
+    from .sampling import SamplingParams as SamplingParams

@@ -67,26 +67,38 @@ LogLikelihood ContinuationScorer::rate_branch(const Trunk& trunk, Tokens continu
 std::vector<LogLikelihood> ContinuationScorer::score(const std::string& context,
                                                      const std::vector<std::string>& continuations,
                                                      const std::string& beginning) {
+  const auto longest = static_cast<size_t>(runner_.max_positions());
+  std::vector<int32_t> context_tokens;
+  std::vector<std::vector<int32_t>> tokens;
+  for (const std::string& continuation : continuations) {
+    TokenPair pair = encode_pair(tokenizer_, context, continuation);
+    if (pair.context.empty() || pair.continuation.empty() || pair.continuation.size() > longest) {
+      throw data_error(
+          "\"" + text::shortened(continuation) + "\" after \"" + text::shortened(context) +
+          "\" cannot be scored: both must have tokens, and the former at most " +
+          std::to_string(longest) + ", found " + std::to_string(pair.continuation.size()));
+    }
+    context_tokens = std::move(pair.context);  // the same for each
+    tokens.push_back(std::move(pair.continuation));
+  }
+  return score_tokens(context_tokens, tokens, beginning);
+}
+
+std::vector<LogLikelihood> ContinuationScorer::score_tokens(
+    Tokens context, const std::vector<std::vector<int32_t>>& continuations,
+    const std::string& beginning) {
   // The last token of a continuation is only predicted, so one more than the context fits.
   const auto longest = static_cast<size_t>(runner_.max_positions()) + 1;
   std::map<size_t, Trunk> trunks;  // by how much of the context's end is kept
   std::vector<LogLikelihood> ratings;
-  for (const std::string& continuation : continuations) {
-    const TokenPair pair = encode_pair(tokenizer_, context, continuation);
-    if (pair.context.empty() || pair.continuation.empty() || pair.continuation.size() >= longest) {
-      throw data_error(
-          "\"" + text::shortened(continuation) + "\" after \"" + text::shortened(context) +
-          "\" cannot be scored: both must have tokens, and the former at most " +
-          std::to_string(longest - 1) + ", found " + std::to_string(pair.continuation.size()));
-    }
-    const size_t kept = std::min(pair.context.size(), longest - pair.continuation.size());
+  for (const std::vector<int32_t>& continuation : continuations) {
+    const size_t kept = std::min(context.size(), longest - continuation.size());
     auto trunk = trunks.find(kept);
     if (trunk == trunks.end()) {
-      const bool whole = kept == pair.context.size();
-      trunk = trunks.emplace(kept, take_in(Tokens(pair.context).last(kept), whole ? beginning : ""))
-                  .first;
+      const bool whole = kept == context.size();
+      trunk = trunks.emplace(kept, take_in(context.last(kept), whole ? beginning : "")).first;
     }
-    ratings.push_back(rate_branch(trunk->second, pair.continuation));
+    ratings.push_back(rate_branch(trunk->second, continuation));
   }
   return ratings;
 }

@@ -33,17 +33,22 @@ class ContinuationScorer {
   ContinuationScorer(engine::ModelRunner& runner, const text::Tokenizer& tokenizer)
       : runner_(runner), tokenizer_(tokenizer) {}
 
+  using Tokens = std::span<const int32_t>;
+
   // Rates each continuation of `context`. The context is taken in once and forked. `beginning`, a
   // part of the context that other calls share (few-shot examples), is kept between calls.
   // Error(kData) if a continuation is empty or alone longer than the model's context.
   std::vector<LogLikelihood> score(const std::string& context,
                                    const std::vector<std::string>& continuations,
                                    const std::string& beginning = "");
+  // The same of tokens, none of them without; a continuation has max_positions() at most.
+  std::vector<LogLikelihood> score_tokens(Tokens context,
+                                          const std::vector<std::vector<int32_t>>& continuations,
+                                          const std::string& beginning = "");
 
   double compression_ratio() const { return cache_use_.compression_ratio(); }  // of all scored
 
  private:
-  using Tokens = std::span<const int32_t>;
   // Tokens taken in, and the logits of what may follow them.
   struct Trunk {
     Sequence sequence;
