@@ -282,7 +282,7 @@ int64_t KvCache::Impl::pages_for(const Stream& stream, int64_t tokens, int64_t b
   return count + std::ranges::count_if(std::span(pages).subspan(first), shared);
 }
 
-int64_t KvCache::pages_for(SequenceId id, int64_t tokens) const {
+int64_t KvCache::pages_for(SequenceId id, int64_t tokens, int64_t at_once) const {
   Sequence& sequence = impl_->at(id);
   const int64_t budget = impl_->evicts() ? config_.budget_at(sequence.length + tokens)
                                          : std::numeric_limits<int64_t>::max();
@@ -292,12 +292,20 @@ int64_t KvCache::pages_for(SequenceId id, int64_t tokens) const {
     for (int head = 0; head < config_.kv_heads; ++head) {
       const Stream& stream = impl_->stream(sequence, layer, head);
       pages += impl_->pages_for(stream, tokens, budget);
-      of_layer += pages_of(std::ssize(stream.raw.tokens) + tokens, config_.page_slots);
+      const int64_t raw = std::ssize(stream.raw.tokens);
+      const int64_t most = std::min(raw + tokens, std::max(raw, config_.delay) + at_once);
+      of_layer += cache::pages_of(most, config_.page_slots);
     }
     passing = std::max(passing, of_layer);
   }
   // Tokens that pass by a chunk lie in pages of their own while its layer attends.
-  return pages + (config_.delay > 0 && tokens > 1 ? passing : 0);
+  return pages + (config_.delay > 0 && std::min(tokens, at_once) > 1 ? passing : 0);
+}
+
+int64_t KvCache::pages_of(SequenceId id) const {
+  int64_t pages = 0;
+  for (const Stream& stream : impl_->at(id).streams) pages += std::ssize(stream.closed.pages());
+  return pages;
 }
 
 int64_t KvCache::length(SequenceId id) const { return impl_->at(id).length; }

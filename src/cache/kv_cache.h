@@ -99,10 +99,14 @@ class KvCache {
   // Pages that nobody holds, and all; the largest int64_t where max_pages is 0.
   int64_t free_pages() const;
   int64_t total_pages() const;
-  // Free pages that `tokens` more tokens of a sequence can take at most, by prefill() (one of them
-  // by decode()), up to and with end_prompt(): as if nothing was compressed any more, with copies
-  // of the shared pages that it may write on.
-  int64_t pages_for(SequenceId sequence, int64_t tokens) const;
+  // Free pages that `tokens` more tokens of a sequence can take at most, by prefill() of at most
+  // `at_once` (one of them by decode()), up to and with end_prompt(): as if nothing was compressed
+  // any more, with copies of the shared pages that it may write on.
+  int64_t pages_for(SequenceId sequence, int64_t tokens, int64_t at_once) const;
+  int64_t pages_for(SequenceId sequence, int64_t tokens) const {
+    return pages_for(sequence, tokens, tokens);
+  }
+  int64_t pages_of(SequenceId sequence) const;  // that hold its closed slots, shared ones too
 
   int64_t length(SequenceId sequence) const;                      // tokens seen
   int64_t slots(SequenceId sequence, int layer, int head) const;  // closed, open and raw ones

@@ -1,4 +1,6 @@
 // dmc serve: an OpenAI-compatible server on a compressed cache.
+#include <sys/resource.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -133,6 +135,9 @@ bool prefixes_are_exact(const policy::Policy& policy) {
   return !policy.evicts() && policy.keep_of_prompt == nullptr;
 }
 
+// With a budget the runner's bound is what texts take; a prompt's end compresses what lies there.
+bool bound_is_taken(const policy::Policy& policy) { return policy.least_budget > 0; }
+
 double expected_ratio(const ServeCommand& command, const runtime::Runner& runner) {
   const runtime::PolicyOptions& compression = command.model.compression;
   if (compression.cr > 1.0) return compression.cr;
@@ -157,7 +162,7 @@ void print_plan(const ServeCommand& command, engine::ModelRunner& runner, double
   Table table({{"tokens"}, {"sequences, dense"}, {"at CR " + fixed(ratio, 1)}});
   for (int64_t length = 1024;; length *= 2) {
     length = std::min(length, runner.max_positions());
-    const int64_t each = std::max<int64_t>(1, runner.pages_for(empty.id(), length));
+    const int64_t each = std::max<int64_t>(1, runner.most_pages(empty.id(), length, 1));
     const auto fits = [&](double cr) {
       return human_count(std::floor(static_cast<double>(pages) * cr / static_cast<double>(each)));
     };
@@ -176,7 +181,22 @@ void check(const ServeCommand& command, const std::vector<std::string>& keys) {
                   "environment), or --insecure");
 }
 
+// A connection is a file, of which the system may allow fewer than we want.
+void allow_connections(size_t connections) {
+  constexpr rlim_t kOthers = 64;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = connections + kOthers;
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur == wanted) return;
+  throw invalid_argument("connections", std::to_string(connections) +
+                                            " is more than this system's limit of open files has "
+                                            "room for (ulimit -n); raise it or allow fewer");
+}
+
 int run(ServeCommand command) {
+  allow_connections(command.http.connections);
   const std::vector<std::string> keys = read_keys(command.key_file);
   check(command, keys);
   const Stopwatch watch;
@@ -195,7 +215,9 @@ int run(ServeCommand command) {
   std::cerr << " took " << human_duration(watch.seconds()) << "\n";
 
   const server::ServedModel model = served_model(command, *runner);
-  scheduler.expected_cr = expected_ratio(command, *runner);
+  const double ratio = expected_ratio(command, *runner);
+  scheduler.expected_cr = bound_is_taken(runner->policy()) ? 1.0 : ratio;
+  if (bound_is_taken(runner->policy())) scheduler.cr_margin = 0.0;
   if (prefixes_are_exact(runner->policy())) {
     scheduler.snapshots = static_cast<size_t>(command.snapshots);
   } else if (command.snapshots > 0) {
@@ -216,7 +238,7 @@ int run(ServeCommand command) {
     broken = true;
     http.stop();
   };
-  print_plan(command, *runner, scheduler.expected_cr);
+  print_plan(command, *runner, ratio);
   engine::EngineLoop loop(*runner, command.engine);
   api = std::make_unique<server::Api>(
       model, loop,
@@ -272,6 +294,9 @@ std::function<int()> setup_serve(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_option("--queue", command->engine.queue, "requests that may wait; more are told to retry")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--connections", command->http.connections, "that are open at once")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_option("--snapshots", command->snapshots,

@@ -1,9 +1,10 @@
 // For tests: a model whose next token depends on all it has seen, so that any slip changes the
-// text, with a cache of few pages whose streams compress by what they have seen.
+// text, with a cache of few pages, shared by forks, whose streams compress by what they have seen.
 #pragma once
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -24,11 +25,7 @@ class FakeRunner : public ModelRunner {
   int64_t vocab_size() const override { return kVocab; }
   int64_t max_positions() const override { return positions_; }
   SequenceId add_sequence() override { return add({}); }
-  SequenceId fork(SequenceId parent) override {
-    const State copy = states_.at(parent);
-    if (pages_ != kNoLimit && copy.pages() > free_pages()) throw exhausted("no pages for a fork");
-    return add(copy);
-  }
+  SequenceId fork(SequenceId parent) override { return add(states_.at(parent)); }
   void release(SequenceId sequence) override { DMC_CHECK(states_.erase(sequence) == 1); }
 
   StepResult step(std::span<const StepItem> items) override {
@@ -56,16 +53,27 @@ class FakeRunner : public ModelRunner {
 
   int64_t free_pages() const override {
     if (pages_ == kNoLimit) return kNoLimit;
-    int64_t used = 0;
-    for (const auto& [id, state] : states_) used += state.pages();
-    return pages_ - used;
+    std::set<const bool*> used;
+    for (const auto& [id, state] : states_) {
+      for (const auto& pages : state.pages) {
+        for (const Page& page : pages) used.insert(page.get());
+      }
+    }
+    return pages_ - std::ssize(used);
   }
   int64_t total_pages() const override { return pages_; }
-  int64_t pages_for(SequenceId sequence, int64_t tokens) const override {
+  // Where chunks pass by the cache, they do so in pages of their own.
+  int64_t most_pages(SequenceId sequence, int64_t tokens, int64_t at_once) const override {
     const State& state = states_.at(sequence);
-    int64_t pages = 0;
-    for (int64_t slots : state.slots) pages += pages_of(slots + tokens) - pages_of(slots);
+    const int64_t chunk = std::min(tokens, at_once);
+    int64_t pages = chunks_pass && chunk > 1 ? to_hold(chunk) : 0;
+    for (int i = 0; i < kStreams; ++i) {
+      pages += to_hold(state.slots[i] + tokens) - to_hold(state.slots[i]) + state.copies(i);
+    }
     return pages;
+  }
+  int64_t pages_of(SequenceId sequence) const override {
+    return to_hold(states_.at(sequence).slots[0]) + to_hold(states_.at(sequence).slots[1]);
   }
   int64_t length(SequenceId sequence) const override { return states_.at(sequence).tokens; }
   double compression_ratio(SequenceId sequence) const override {
@@ -78,23 +86,36 @@ class FakeRunner : public ModelRunner {
   bool prompts_end = true;
   // Whether what is left behind depends on the chunks that tokens came in.
   bool cuts_matter = false;
+  bool chunks_pass = false;
   size_t sequences() const { return states_.size(); }
   int64_t steps = 0, fail_next = 0;
   size_t most_items = 0;
 
  private:
-  static int64_t pages_of(int64_t slots) { return (slots + kPageSlots - 1) / kPageSlots; }
+  static int64_t to_hold(int64_t slots) { return (slots + kPageSlots - 1) / kPageSlots; }
+  using Page = std::shared_ptr<const bool>;
   struct State {
     uint64_t hash = 17;
     int64_t tokens = 0;
     int64_t slots[kStreams] = {};
 
-    int64_t pages() const { return pages_of(slots[0]) + pages_of(slots[1]); }
+    std::vector<Page> pages[kStreams];
+
     void take(int32_t token) {
       hash = mix64(hash ^ static_cast<uint64_t>(token));
-      if (tokens == 0 || hash % 3 == 0) ++slots[0];
-      if (tokens == 0 || hash % 2 == 0) ++slots[1];
+      if (tokens == 0 || hash % 3 == 0) open(0);
+      if (tokens == 0 || hash % 2 == 0) open(1);
       ++tokens;
+    }
+    // A page that others hold, too, is copied before it is written on.
+    bool copies(int stream) const {
+      return slots[stream] % kPageSlots != 0 && pages[stream].back().use_count() > 1;
+    }
+    void open(int stream) {
+      if (copies(stream)) pages[stream].pop_back();
+      if (++slots[stream] > kPageSlots * std::ssize(pages[stream])) {
+        pages[stream].push_back(std::make_shared<const bool>());
+      }
     }
     void end_chunk(uint64_t size) { hash = mix64(hash ^ size << 32); }
     void end_prompt() { hash = mix64(hash ^ 0x1234567); }

@@ -67,9 +67,17 @@ class ModelRunner {
   // Pages of the cache that nobody holds, and all; kNoLimit where it grows as needed.
   virtual int64_t free_pages() const { return kNoLimit; }
   virtual int64_t total_pages() const { return kNoLimit; }
-  // Free pages that `tokens` more tokens can take at most, in one step or in many: as if nothing
-  // was compressed any more.
-  virtual int64_t pages_for(SequenceId, int64_t /*tokens*/) const { return 0; }
+  // Free pages that `tokens` more tokens can take at most, in steps of at most `at_once` of them:
+  // as if nothing was compressed any more.
+  virtual int64_t most_pages(SequenceId, int64_t /*tokens*/, int64_t /*at_once*/) const {
+    return 0;
+  }
+  // In one step.
+  int64_t pages_for(SequenceId sequence, int64_t tokens) const {
+    return most_pages(sequence, tokens, tokens);
+  }
+  // That hold what a sequence keeps, shared ones too; 0 where nobody counts.
+  virtual int64_t pages_of(SequenceId) const { return 0; }
 
   virtual int64_t length(SequenceId sequence) const = 0;  // tokens taken in
   // Tokens taken in by slots kept (mean over layers and KV heads). The default is a cache that

@@ -12,18 +12,20 @@ bool begins(std::span<const int32_t> tokens, const std::vector<int32_t>& beginni
 
 }  // namespace
 
-const Sequence* PrefixCache::find(std::span<const int32_t> tokens) {
-  auto longest = entries_.end();
-  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-    const size_t size = entry->tokens.size();
-    if (size >= tokens.size() || (longest != entries_.end() && size <= longest->tokens.size())) {
-      continue;
-    }
-    if (begins(tokens, entry->tokens)) longest = entry;
+const Sequence* PrefixCache::find(std::span<const int32_t> tokens) const {
+  const Entry* longest = nullptr;
+  for (const Entry& entry : entries_) {
+    const size_t size = entry.tokens.size();
+    if (size >= tokens.size() || (longest != nullptr && size <= longest->tokens.size())) continue;
+    if (begins(tokens, entry.tokens)) longest = &entry;
   }
-  if (longest == entries_.end()) return nullptr;
-  entries_.splice(entries_.begin(), entries_, longest);
-  return &entries_.front().sequence;
+  return longest != nullptr ? &longest->sequence : nullptr;
+}
+
+void PrefixCache::used(const Sequence* snapshot) {
+  const auto entry =
+      std::ranges::find_if(entries_, [&](const Entry& each) { return &each.sequence == snapshot; });
+  if (entry != entries_.end()) entries_.splice(entries_.begin(), entries_, entry);
 }
 
 bool PrefixCache::contains(std::span<const int32_t> tokens) const {
@@ -37,9 +39,11 @@ void PrefixCache::insert(std::vector<int32_t> tokens, Sequence sequence) {
   entries_.push_front({std::move(tokens), std::move(sequence)});
 }
 
-bool PrefixCache::drop_oldest() {
-  if (entries_.empty()) return false;
-  entries_.pop_back();
+bool PrefixCache::drop_oldest(const Sequence* kept) {
+  const auto oldest = std::find_if(entries_.rbegin(), entries_.rend(),
+                                   [&](const Entry& each) { return &each.sequence != kept; });
+  if (oldest == entries_.rend()) return false;
+  entries_.erase(std::next(oldest).base());
   return true;
 }
 

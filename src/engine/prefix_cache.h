@@ -16,15 +16,16 @@ class PrefixCache {
   explicit PrefixCache(size_t capacity) : capacity_(capacity) {}
 
   // The longest snapshot whose tokens begin `tokens` and leave at least one of them: null if there
-  // is none. Valid until the next call; the snapshot is then the one used last.
-  const Sequence* find(std::span<const int32_t> tokens);
+  // is none. Valid until it is dropped.
+  const Sequence* find(std::span<const int32_t> tokens) const;
+  void used(const Sequence* snapshot);  // it is now the one used last
   // Whether exactly these tokens are there.
   bool contains(std::span<const int32_t> tokens) const;
   // Keeps `sequence`, which has taken in `tokens`; what was used longest ago goes if there is no
   // room.
   void insert(std::vector<int32_t> tokens, Sequence sequence);
-  // Lets the snapshot go that was used longest ago; false if there is none.
-  bool drop_oldest();
+  // Lets the snapshot go that was used longest ago, but not `kept`; false if there is none.
+  bool drop_oldest(const Sequence* kept = nullptr);
 
   bool enabled() const { return capacity_ > 0; }
   size_t size() const { return entries_.size(); }

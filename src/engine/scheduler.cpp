@@ -8,7 +8,8 @@
 namespace dmc::engine {
 namespace {
 
-constexpr double kNewest = 0.2;  // weight of a text in the mean ratio
+constexpr double kNewest = 0.2;   // weight of a text in the mean ratio
+constexpr int64_t kTelling = 64;  // tokens; shorter texts are hardly compressed yet
 
 }  // namespace
 
@@ -38,7 +39,7 @@ void Scheduler::check(const Request& request) const {
     throw invalid_argument("n", "expected 1 where max_tokens is 0");
   }
   const int64_t most = std::min(positions, prompt + options.max_tokens);
-  const int64_t pages = runner_.pages_for(empty_.id(), most);
+  const int64_t pages = runner_.most_pages(empty_.id(), most, options_.chunk_tokens);
   if (pages > runner_.total_pages()) {
     throw invalid_argument("max_tokens", "the request may need " + std::to_string(pages) +
                                              " pages of the cache, which has " +
@@ -88,51 +89,106 @@ void Scheduler::remove_ended() {
 
 // --- Admission ---
 
-int64_t Scheduler::expected_pages(SequenceId sequence, int64_t tokens) const {
-  const double ratio = std::max(1.0, expected_cr_ * options_.cr_margin);
-  return static_cast<int64_t>(
-      std::ceil(static_cast<double>(runner_.pages_for(sequence, tokens)) / ratio));
+// Pages at most by pages taken.
+double Scheduler::pages_ratio(const Text& text) const {
+  const int64_t pages = runner_.pages_of(text.sequence->id());
+  if (pages == 0) return 1.0;
+  const int64_t most = runner_.most_pages(empty_.id(), text.taken, 1);
+  return static_cast<double>(most) / static_cast<double>(pages);
 }
 
-// That it will probably take from now on, growing for a while.
-int64_t Scheduler::pages_of(const Text& text) const {
-  const SequenceId sequence = text.sequence ? text.sequence->id() : empty_.id();
+// For the tokens that come: what all texts have shown, and more and more what this one has.
+double Scheduler::counted_on(const Text& text) const {
+  constexpr double kAsMuchAs = 256.0;  // tokens
+  double seen = expected_cr_;
+  if (text.taken >= kTelling) {
+    const double own = static_cast<double>(text.taken);
+    seen += own / (own + kAsMuchAs) * (pages_ratio(text) - seen);
+  }
+  return std::max(1.0, seen * options_.cr_margin);
+}
+
+// That a running text will probably take from now on, growing for a while.
+int64_t Scheduler::pages_to_come(const Text& text) const {
   const int64_t growth = std::min(text.left(), options_.growth_tokens);
-  return expected_pages(sequence, text.size() - text.taken + growth);
+  const int64_t most =
+      runner_.most_pages(text.sequence->id(), text.size() - text.taken + growth, 1);
+  return static_cast<int64_t>(std::ceil(static_cast<double>(most) / counted_on(text)));
 }
 
-bool Scheduler::may_start(const Text& text) const {
+// The same of one that begins, which needs room for its first chunk before that is compressed.
+int64_t Scheduler::pages_to_start(const Text& text, const Sequence* snapshot) const {
+  const Sequence& from = snapshot ? *snapshot : empty_;
+  const int64_t prompt = text.size() - from.length();
+  const int64_t growth = std::min(text.left(), options_.growth_tokens);
+  const int64_t most = runner_.most_pages(from.id(), prompt + growth, 1);
+  return std::max(static_cast<int64_t>(std::ceil(static_cast<double>(most) / counted_on(text))),
+                  runner_.pages_for(from.id(), std::min(prompt, options_.chunk_tokens)));
+}
+
+// Where every logit is wanted nothing can be skipped.
+const Sequence* Scheduler::snapshot_for(const Text& text) const {
+  return text.rates_prompt() ? nullptr : prefixes_.find(text.request().prompt);
+}
+
+bool Scheduler::may_start(const Text& text, const Sequence* snapshot) const {
   if (running_.empty()) return true;
   if (std::ssize(running_) >= options_.max_sequences) return false;
-  int64_t wanted = pages_of(text);
-  for (const TextPtr& other : running_) wanted += pages_of(*other);
+  int64_t wanted = pages_to_start(text, snapshot);
+  for (const TextPtr& other : running_) wanted += pages_to_come(*other);
   return wanted <= runner_.free_pages();
 }
 
+// Snapshots go for `text`, but not the one that it would go on from: that is room, too.
+void Scheduler::make_room(const Text& text) {
+  if (std::ssize(running_) >= options_.max_sequences) return;
+  const Sequence* snapshot = snapshot_for(text);
+  while (!may_start(text, snapshot) && prefixes_.drop_oldest(snapshot)) {
+  }
+}
+
+// Whether a prompt that is being taken in begins like `text`, further than any snapshot: that of
+// its chunks is worth waiting for.
+bool Scheduler::shares_soon(const Text& text) const {
+  if (!prefixes_.enabled() || text.rates_prompt()) return false;
+  const std::vector<int32_t>& prompt = text.request().prompt;
+  const Sequence* snapshot = snapshot_for(text);
+  const int64_t found = snapshot ? snapshot->length() : 0;
+  return std::ranges::any_of(running_, [&](const TextPtr& other) {
+    if (other->taken >= other->prompt_size()) return false;
+    const auto alike = std::ranges::mismatch(prompt, other->request().prompt).in1 - prompt.begin();
+    const int64_t most = std::min<int64_t>(alike, std::ssize(prompt) - 1);
+    return most / options_.chunk_tokens * options_.chunk_tokens > std::max(found, other->taken);
+  });
+}
+
 void Scheduler::admit() {
-  while (!waiting_.empty()) {
-    const Text& next = *waiting_.front();
-    while (!may_start(next) && std::ssize(running_) < options_.max_sequences &&
-           prefixes_.drop_oldest()) {
+  for (auto at = waiting_.begin(); at != waiting_.end();) {
+    if (shares_soon(**at)) {
+      ++at;
+      continue;
     }
-    if (!may_start(next)) return;
-    TextPtr text = std::move(waiting_.front());
-    waiting_.pop_front();
+    make_room(**at);
+    if (!may_start(**at, snapshot_for(**at))) return;
+    TextPtr text = std::move(*at);
+    waiting_.erase(at);
     const auto job = text->job;
     try {
       start(std::move(text));
     } catch (const Error& error) {  // the runner has no room for more sequences
-      if (prefixes_.drop_oldest()) continue;
-      if (!running_.empty()) return;
-      fail(*job, error);
-      remove_ended();
+      if (!prefixes_.drop_oldest()) {
+        if (!running_.empty()) return;
+        fail(*job, error);
+        remove_ended();
+      }
     }
+    at = waiting_.begin();
   }
 }
 
 void Scheduler::start(TextPtr text) {
-  const bool whole = text->rates_prompt();  // every logit is wanted, so nothing can be skipped
-  const Sequence* snapshot = whole ? nullptr : prefixes_.find(text->request().prompt);
+  const Sequence* snapshot = snapshot_for(*text);
+  if (snapshot != nullptr) prefixes_.used(snapshot);
   try {
     text->sequence = snapshot ? snapshot->fork() : Sequence::add(runner_);
   } catch (const Error&) {
@@ -205,9 +261,8 @@ void Scheduler::snapshot(const Text& text) {
 }
 
 void Scheduler::learn_ratio(const Text& text) {
-  constexpr int64_t kTelling = 64;  // tokens; shorter texts are hardly compressed yet
   if (text.taken < kTelling) return;
-  expected_cr_ += kNewest * (runner_.compression_ratio(text.sequence->id()) - expected_cr_);
+  expected_cr_ += kNewest * (pages_ratio(text) - expected_cr_);
 }
 
 SchedulerLoad Scheduler::load() const {
@@ -215,6 +270,7 @@ SchedulerLoad Scheduler::load() const {
                      runner_.total_pages()};
   for (const TextPtr& text : running_) {
     load.tokens += text->taken;
+    load.running_pages += runner_.pages_of(text->sequence->id());
     if (text->taken == 0) continue;
     load.slots +=
         static_cast<double>(text->taken) / runner_.compression_ratio(text->sequence->id());

@@ -2,10 +2,11 @@
 // what is left of the step goes to the prompts (continuous batching with chunked prefill).
 //
 // What a sequence will take of the cache is not known before it has, because the model decides how
-// much it compresses. So a request is let in when the ratio seen so far says that it will fit, with
-// room for those that run to grow; if that was too hopeful, the youngest text gives its pages back
-// and is taken in again later. The oldest can always finish: a request that could not have the
-// cache to itself without any compression is refused at the door.
+// much it compresses. So a request is let in when the pages that texts took so far, of those that
+// they could have taken at most, say that it will fit, with room for those that run to grow; if
+// that was too hopeful, the youngest text gives its pages back and is taken in again later. The
+// oldest can always finish: a request that could not have the cache to itself without any
+// compression is refused at the door.
 #pragma once
 
 #include <deque>
@@ -29,8 +30,11 @@ struct SchedulerOptions {
   // What a token leaves depends on which chunk it came in by more than the last bits: slots are
   // rounded, or a ratio is held. A text that is taken in again is then taken in token by token.
   bool chunks_matter = false;
-  double expected_cr = 1.0;     // until texts have shown what the model does
-  double cr_margin = 0.85;      // the part of the ratio seen that is counted on
+  // Pages that a text could take at most by those that it takes: until texts have shown what the
+  // model does; and the part of what they show that is counted on. 0: none, where the runner's
+  // bound is what texts take.
+  double expected_cr = 1.0;
+  double cr_margin = 0.85;
   int64_t growth_tokens = 256;  // that each running text is kept room for
   size_t snapshots = 0;         // of prompts that are kept, one behind each chunk; 0: none
   // What a sequence keeps by layer and KV head; empty where nobody asks.
@@ -53,6 +57,7 @@ struct SchedulerLoad {
   int64_t free_pages = 0, pages = 0;  // of the cache; kNoLimit where it grows as needed
   int64_t tokens = 0;                 // that running texts have taken in
   double slots = 0.0;                 // that they keep (mean over layers and KV heads)
+  int64_t running_pages = 0;          // that running texts hold, shared ones for each of them
   double expected_cr = 1.0;           // the mean seen, new texts counting more
   size_t snapshots = 0;
 };
@@ -85,9 +90,14 @@ class Scheduler {
   void remove_ended();
   // Admission.
   void admit();
-  bool may_start(const Text& text) const;
-  int64_t expected_pages(SequenceId sequence, int64_t tokens) const;
-  int64_t pages_of(const Text& text) const;
+  bool may_start(const Text& text, const Sequence* snapshot) const;
+  void make_room(const Text& text);
+  double pages_ratio(const Text& text) const;
+  double counted_on(const Text& text) const;
+  int64_t pages_to_come(const Text& text) const;
+  int64_t pages_to_start(const Text& text, const Sequence* snapshot) const;
+  const Sequence* snapshot_for(const Text& text) const;
+  bool shares_soon(const Text& text) const;
   void start(TextPtr text);
   void run_text(TextPtr text);
   void wait(TextPtr text);
@@ -115,7 +125,7 @@ class Scheduler {
 
   ModelRunner& runner_;
   SchedulerOptions options_;
-  Sequence empty_;  // of which pages_for() is asked for a new one
+  Sequence empty_;  // of which most_pages() is asked for a new one
   PrefixCache prefixes_;
   std::deque<TextPtr> waiting_;  // both in the order of arrival
   std::vector<TextPtr> running_;

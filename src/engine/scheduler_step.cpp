@@ -70,16 +70,18 @@ void Scheduler::fit(std::vector<Item>* items) {
           return sum + runner_.pages_for(item.text->sequence->id(), std::ssize(item.tokens));
         });
   };
+  // What the next to come goes on from stays as long as prompts can wait instead.
+  const Sequence* kept = waiting_.empty() ? nullptr : snapshot_for(*waiting_.front());
   while (!items->empty() && pages() > runner_.free_pages()) {
-    if (prefixes_.drop_oldest() || need_less(items)) continue;
+    if (prefixes_.drop_oldest(kept) || need_less(items)) continue;
     fail(*items->front().text->job,
          exhausted("the cache's pages ran out with no other request on it"));
     items->clear();
   }
 }
 
-// First prompts wait, the youngest first; then the youngest text gives back what it has. The oldest
-// goes on in any case.
+// First prompts wait, the youngest first; then the last snapshot goes, and then the youngest text
+// gives back what it has. The oldest goes on in any case.
 bool Scheduler::need_less(std::vector<Item>* items) {
   const Text* oldest = running_.front().get();
   const auto prompt = std::find_if(items->rbegin(), items->rend(), [&](const Item& item) {
@@ -89,6 +91,7 @@ bool Scheduler::need_less(std::vector<Item>* items) {
     items->erase(std::next(prompt).base());
     return true;
   }
+  if (prefixes_.drop_oldest()) return true;
   if (running_.size() == 1) return false;
   preempt(items);
   return true;

@@ -176,6 +176,7 @@ TEST_P(Load, TextsAreWhatTheyAreAlone) {
     // Snapshots are for policies that do not look at a prompt's end.
     const Kind kind{setting.snapshots == 0, setting.cuts_matter};
     runner.prompts_end = kind.prompts_end, runner.cuts_matter = kind.cuts_matter;
+    runner.chunks_pass = true;
     {
       Scheduler scheduler(runner, {.max_sequences = 8,
                                    .step_tokens = setting.step_tokens,
@@ -259,10 +260,11 @@ std::string refusal(Scheduler& scheduler, std::vector<int32_t> prompt, RequestOp
 }
 
 TEST(Scheduler, WhatCanNeverBeServedIsRefusedAtTheDoorWithNumbers) {
-  FakeRunner runner(20, 100);
-  Scheduler scheduler(runner, {});
-  EXPECT_EQ(refusal(scheduler, {1}, {.max_tokens = 39}), "") << "just fits without compression";
-  EXPECT_NE(refusal(scheduler, {1}, {.max_tokens = 40}).find("22 pages of the cache, which has 20"),
+  FakeRunner runner(24, 100);
+  runner.chunks_pass = true;  // in 2 pages for a chunk of 8, whatever the prompt's length
+  Scheduler scheduler(runner, {.chunk_tokens = kChunk});
+  EXPECT_EQ(refusal(scheduler, {1}, {.max_tokens = 43}), "") << "just fits without compression";
+  EXPECT_NE(refusal(scheduler, {1}, {.max_tokens = 44}).find("26 pages of the cache, which has 24"),
             std::string::npos);
   EXPECT_NE(refusal(scheduler, std::vector<int32_t>(101, 1), {}).find("context is 100"),
             std::string::npos);
@@ -286,6 +288,51 @@ TEST(Scheduler, TheOldestIsNeverHeldUp) {
   EXPECT_GT(scheduler.counts().preemptions, 0);
   run_all(scheduler);
   EXPECT_EQ(scheduler.counts().full_length, 11);
+}
+
+// 60 equal texts on a cache that holds four of them uncompressed.
+SchedulerCounts crowd(SchedulerOptions options, size_t* most_at_once) {
+  FakeRunner runner(4 * 2 * 25, 200);
+  options.chunk_tokens = kChunk, options.growth_tokens = 16;
+  Scheduler scheduler(runner, options);
+  for (int i = 0; i < 60; ++i) {
+    std::vector<int32_t> prompt(60, i % FakeRunner::kVocab);
+    prompt.push_back(i / FakeRunner::kVocab);
+    scheduler.submit(ask(prompt, {.max_tokens = 39}).request);
+  }
+  run_all(scheduler);
+  *most_at_once = runner.most_items;
+  return scheduler.counts();
+}
+
+// The fakes keep a slot for 2.4 tokens.
+TEST(Scheduler, WhatTextsHaveShownLetsMoreOfThemIn) {
+  size_t dense, learned;
+  EXPECT_EQ(crowd({.cr_margin = 0.0}, &dense).preemptions, 0);
+  const SchedulerCounts counts = crowd({}, &learned);
+  EXPECT_GT(learned, dense);
+  EXPECT_LE(counts.preemptions, 6) << "a margin and room to grow are there to make them rare";
+  EXPECT_EQ(counts.full_length, 60);
+}
+
+// A beginning that others share is room they do not need, and the snapshot of it stays.
+TEST(Scheduler, TextsThatBeginAlikeShareTheirRoomUnderPressureToo) {
+  FakeRunner runner(60, 200);
+  Scheduler scheduler(
+      runner, {.chunk_tokens = kChunk, .cr_margin = 0.0, .growth_tokens = 4, .snapshots = 20});
+  std::vector<Asked> all;
+  for (int i = 0; i < 20; ++i) {
+    std::vector<int32_t> prompt(64, 5);
+    prompt.push_back(i);
+    all.push_back(ask(std::move(prompt), {.max_tokens = 4}));
+    scheduler.submit(all.back().request);
+  }
+  run_all(scheduler);
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_EQ(all[i].heard->cached, i == 0 ? 0 : 64);
+    expect_as_alone(all[i], {.prompts_end = true});
+  }
+  EXPECT_GE(runner.most_items, 4u) << "one at a time without sharing";
 }
 
 TEST(Scheduler, AListenerThatHasEnoughEndsItsText) {

@@ -33,9 +33,10 @@ class DecoderRunner : public Runner {
   void release(engine::SequenceId sequence) override { cache_.release(sequence); }
   int64_t free_pages() const override { return cache_.free_pages(); }
   int64_t total_pages() const override { return cache_.total_pages(); }
-  int64_t pages_for(engine::SequenceId sequence, int64_t tokens) const override {
-    return cache_.pages_for(sequence, tokens);
+  int64_t most_pages(engine::SequenceId sequence, int64_t tokens, int64_t at_once) const override {
+    return cache_.pages_for(sequence, tokens, at_once);
   }
+  int64_t pages_of(engine::SequenceId sequence) const override { return cache_.pages_of(sequence); }
 
   const Model& model() const override { return *model_; }
   const policy::Policy& policy() const override { return choice_.policy; }

@@ -106,6 +106,8 @@ void append_cache(const engine::EngineLoop::State& state, const Metrics::About& 
     page->gauge("dmc_kv_pages", "Pages of the cache", static_cast<double>(load.pages));
     page->gauge("dmc_kv_pages_free", "Pages that nobody holds",
                 static_cast<double>(load.free_pages));
+    page->gauge("dmc_kv_pages_running", "Pages of texts that run, shared ones for each of them",
+                static_cast<double>(load.running_pages));
     page->gauge("dmc_kv_bytes_capacity", "Bytes of all pages",
                 static_cast<double>(load.pages) * about.page_bytes);
   }
@@ -114,7 +116,8 @@ void append_cache(const engine::EngineLoop::State& state, const Metrics::About& 
   const double slots = state.counts.cache_slots;
   page->gauge("dmc_kv_compression_ratio", "Tokens by slots of all texts that have ended",
               slots > 0.0 ? state.counts.cache_tokens / slots : 1.0);
-  page->gauge("dmc_kv_compression_ratio_expected", "What admission counts on before its margin",
+  page->gauge("dmc_kv_compression_ratio_expected",
+              "Pages at most by pages taken, which admission counts on but for a margin",
               load.expected_cr);
 }
 

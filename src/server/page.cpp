@@ -183,6 +183,14 @@ async function write(text) {
   running = new AbortController();
   $('send').textContent = 'Stop';
   const start = performance.now();
+  // Once a frame, however fast the tokens come, so that keys and buttons are heard.
+  let usage = null, frame = 0;
+  const draw = () => {
+    frame = 0;
+    shown.data = reply;
+    if (usage) show(usage, (performance.now() - start) / 1000);
+    $('log').scrollTop = $('log').scrollHeight;
+  };
   try {
     const answer = await fetch(chat ? 'v1/chat/completions' : 'v1/completions',
         {method: 'POST', headers: headers(), body: JSON.stringify(body), signal: running.signal});
@@ -190,13 +198,14 @@ async function write(text) {
     await read(answer, event => {
       if (event.error) throw new Error(event.error.message);
       for (const choice of event.choices) reply += (chat ? choice.delta.content : choice.text) || '';
-      shown.data = reply;
-      if (event.usage) show(event.usage, (performance.now() - start) / 1000);
-      $('log').scrollTop = $('log').scrollHeight;
+      usage = event.usage || usage;
+      frame ||= requestAnimationFrame(draw);
     });
   } catch (error) {
     if (error.name !== 'AbortError') add('error', error.message);
   }
+  cancelAnimationFrame(frame);
+  draw();
   if (chat && reply) messages.push({role: 'assistant', content: reply});
   running = null;
   $('send').textContent = 'Send';

@@ -38,9 +38,10 @@ class DeviceRunner : public Runner {
   void release(engine::SequenceId sequence) override { table_.release(sequence); }
   int64_t free_pages() const override { return table_.free_pages(); }
   int64_t total_pages() const override { return table_.pages(); }
-  int64_t pages_for(engine::SequenceId sequence, int64_t tokens) const override {
-    return table_.pages_for(sequence, tokens);
+  int64_t most_pages(engine::SequenceId sequence, int64_t tokens, int64_t at_once) const override {
+    return table_.pages_for(sequence, tokens, at_once);
   }
+  int64_t pages_of(engine::SequenceId sequence) const override { return table_.pages_of(sequence); }
   std::vector<int32_t> write(const engine::Writing& text, int64_t steps) override;
   // The same for a batch of texts: what each is continued with, by at most `steps` tokens, and at
   // least one, without a word from the host; fewer than `steps` if pages run short. A text's number

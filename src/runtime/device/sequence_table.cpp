@@ -209,13 +209,20 @@ int64_t SequenceTable::writable_pages(int64_t closed) const {
   return closed % kPageSlots != 0 ? 1 : 0;
 }
 
-int64_t SequenceTable::pages_for(cache::SequenceId sequence, int64_t tokens) const {
+int64_t SequenceTable::pages_of(cache::SequenceId sequence) const {
+  int64_t pages = 0;
+  for (const int64_t closed : find(sequence).closed) pages += cache::pages_of(closed, kPageSlots);
+  return pages;
+}
+
+int64_t SequenceTable::pages_for(cache::SequenceId sequence, int64_t tokens,
+                                 int64_t at_once) const {
   const Sequence& of = find(sequence);
   const int64_t most = shape_.most_slots > 0 ? most_slots(shape_) : shape_.max_positions;
   int64_t growth = 0;
   for (const int64_t closed : of.closed) {
     growth += cache::pages_to_grow(closed, tokens, kPageSlots, most);
-    if (shape_.delay < 0 || tokens == 1) continue;
+    if (shape_.delay < 0 || std::min(tokens, at_once) == 1) continue;
     // What a late policy gives back in a chunk cannot be taken again before the next one.
     growth += cache::pages_of(std::min<int64_t>(closed + tokens, shape_.delay + 1), kPageSlots);
   }

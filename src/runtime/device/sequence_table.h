@@ -48,10 +48,11 @@ class SequenceTable {
   std::vector<int64_t> slots(cache::SequenceId sequence) const;
   // Of pages in use (shared ones once), open slots and tables of all sequences; waits.
   int64_t bytes() const;
-  // Free pages; and those that so many more tokens of a sequence can take at most, as
-  // KvCache::pages_for, from what settle() saw.
+  // Free pages; those that so many more tokens of a sequence can take at most, as
+  // KvCache::pages_for, and those that it has: from what settle() saw.
   int64_t free_pages() const;
-  int64_t pages_for(cache::SequenceId sequence, int64_t tokens) const;
+  int64_t pages_for(cache::SequenceId sequence, int64_t tokens, int64_t at_once) const;
+  int64_t pages_of(cache::SequenceId sequence) const;
   // Looks at the tables after launches: waits. Error(kInternal) if slots were dropped for want of a
   // page, which must have been asked for before.
   void settle();
