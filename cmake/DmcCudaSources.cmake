@@ -2,9 +2,9 @@
 # measures them, DMC_GPU_BENCH, for nvcc (DmcCuda.cmake) or for the emulator (tests/gpu/emulator).
 
 # dmc_cuda_instances(OUT KERNEL): a source of src/kernels/cuda/KERNEL_instance.cu.in for each line of
-# slot_kernels.inc.
+# attention/slot_kernels.inc.
 function(dmc_cuda_instances OUT KERNEL)
-  set(dir ${CMAKE_SOURCE_DIR}/src/kernels/cuda)
+  set(dir ${CMAKE_SOURCE_DIR}/src/kernels/cuda/attention)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${dir}/slot_kernels.inc)
   file(STRINGS ${dir}/slot_kernels.inc lines REGEX "^DMC_SLOT_KERNEL")
   set(sources)
@@ -19,7 +19,7 @@ function(dmc_cuda_instances OUT KERNEL)
   set(${OUT} ${sources} PARENT_SCOPE)
 endfunction()
 
-file(GLOB DMC_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cuda/*.cu)
+file(GLOB_RECURSE DMC_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cuda/*.cu)
 foreach(kernel decode prefill)
   dmc_cuda_instances(instances ${kernel})
   list(APPEND DMC_CUDA_SOURCES ${instances})

@@ -8,8 +8,8 @@
 #include <span>
 
 #include "base/named.h"
-#include "kernels/cuda/pooling.h"
-#include "kernels/cuda/prefill.h"
+#include "kernels/cuda/attention/prefill.h"
+#include "kernels/cuda/rows/pooling.h"
 #include "scene.h"
 #include "timing.h"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "kernels/cuda/decode.h"
+#include "kernels/cuda/attention/decode.h"
 #include "kernels/cuda/device_memory.h"
 
 namespace dmc::bench {

@@ -10,11 +10,11 @@
 
 #include "base/rng.h"
 #include "cache/kv_cache.h"
-#include "kernels/cuda/host_cache.h"
-#include "kernels/cuda/host_decode.h"
-#include "kernels/cuda/prompt.h"
-#include "kernels/cuda/take_token.h"
-#include "kernels/cuda/team.h"
+#include "kernels/cuda/attention/host_decode.h"
+#include "kernels/cuda/attention/prompt.h"
+#include "kernels/cuda/cache/host_cache.h"
+#include "kernels/cuda/cache/take_token.h"
+#include "kernels/cuda/lanes/team.h"
 
 namespace dmc::cache {
 namespace {

@@ -1,5 +1,5 @@
-// The device's sampler (kernels/cuda/sample.h) on one lane against sample(): the same token for the
-// same logits.
+// The device's sampler (kernels/cuda/sampling/sample.h) on one lane against sample(): the same
+// token for the same logits.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,8 +8,8 @@
 
 #include "base/rng.h"
 #include "engine/sampler.h"
-#include "kernels/cuda/sample.h"
-#include "kernels/cuda/team.h"
+#include "kernels/cuda/lanes/team.h"
+#include "kernels/cuda/sampling/sample.h"
 
 namespace dmc::engine {
 namespace {

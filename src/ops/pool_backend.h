@@ -26,6 +26,6 @@ struct PoolBackend {
 };
 
 const PoolBackend& cpu_pooling();   // f32 and f64
-const PoolBackend& cuda_pooling();  // f32 and bf16, kernels/cuda/pooling.h
+const PoolBackend& cuda_pooling();  // f32 and bf16, kernels/cuda/rows/pooling.h
 
 }  // namespace dmc::ops

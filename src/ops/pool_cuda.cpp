@@ -2,7 +2,7 @@
 #include <c10/core/DeviceGuard.h>
 
 #include "base/error.h"
-#include "kernels/cuda/pooling.h"
+#include "kernels/cuda/rows/pooling.h"
 #include "ops/pool.h"
 #include "ops/pool_backend.h"
 

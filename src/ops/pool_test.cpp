@@ -4,7 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/pooling.h"
+#include "kernels/cuda/rows/pooling.h"
 #include "ops/pool_backend.h"
 #include "ops/pool_testing.h"
 

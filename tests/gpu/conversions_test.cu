@@ -6,7 +6,7 @@
 
 #include "base/rng.h"
 #include "kernels/cuda/device_memory.h"
-#include "kernels/cuda/warp.cuh"
+#include "kernels/cuda/lanes/warp.cuh"
 
 namespace dmc::kernels::cuda {
 namespace {

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "kernels/attention.h"
-#include "kernels/cuda/slot_types.h"
-#include "kernels/cuda/team.h"
+#include "kernels/cuda/attention/slot_types.h"
+#include "kernels/cuda/lanes/team.h"
 #include "kernels/ref/attention_ref.h"
 
 namespace dmc::kernels::cuda {

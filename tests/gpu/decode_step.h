@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "kernels/cuda/decode.h"
-#include "kernels/cuda/host_cache.h"
-#include "kernels/cuda/take_token.h"
+#include "kernels/cuda/attention/decode.h"
+#include "kernels/cuda/cache/host_cache.h"
+#include "kernels/cuda/cache/take_token.h"
 
 namespace dmc::kernels::cuda {
 

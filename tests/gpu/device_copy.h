@@ -1,8 +1,8 @@
 // For tests: a HostCache on the device.
 #pragma once
 
+#include "kernels/cuda/cache/host_cache.h"
 #include "kernels/cuda/device_memory.h"
-#include "kernels/cuda/host_cache.h"
 
 namespace dmc::kernels::cuda {
 

@@ -13,7 +13,7 @@ namespace dmc::kernels::cuda {
 inline std::vector<std::pair<DType, int>> compiled_kernels() {
 #define DMC_SLOT_KERNEL(TYPE, DIM) {DType::TYPE, DIM},
   return {
-#include "kernels/cuda/slot_kernels.inc"
+#include "kernels/cuda/attention/slot_kernels.inc"
   };
 #undef DMC_SLOT_KERNEL
 }

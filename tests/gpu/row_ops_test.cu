@@ -1,7 +1,7 @@
 // Pooling for training, the split into heads and the norm on a GPU. What they compute is checked on
-// the CPU (kernels/cuda/row_ops_test.cpp); this holds the launches and the teams of lanes against
-// it. Without a GPU they are skipped.
-#include "kernels/cuda/row_ops.h"
+// the CPU (kernels/cuda/rows/row_ops_test.cpp); this holds the launches and the teams of lanes
+// against it. Without a GPU they are skipped.
+#include "kernels/cuda/rows/row_ops.h"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include "decode_step.h"
 #include "gpu_testing.h"
 #include "kernels/cuda/device_memory.h"
-#include "kernels/cuda/pooling.h"
+#include "kernels/cuda/rows/pooling.h"
 
 namespace dmc::kernels::cuda {
 namespace {

@@ -12,7 +12,7 @@
 #include "decode_step.h"
 #include "device_copy.h"
 #include "gpu_testing.h"
-#include "kernels/cuda/prefill.h"
+#include "kernels/cuda/attention/prefill.h"
 
 namespace dmc::kernels::cuda {
 namespace {

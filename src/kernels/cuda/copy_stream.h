@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/prompt.h"
+#include "kernels/cuda/attention/prompt.h"
 
 namespace dmc::kernels::cuda {
 

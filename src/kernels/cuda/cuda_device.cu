@@ -2,13 +2,13 @@
 #include <cuda_bf16.h>
 
 #include "base/human.h"
-#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/half.cuh"
+#include "kernels/cuda/lanes/half.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/model_launches.h"
 #include "kernels/cuda/numbers.h"
-#include "kernels/cuda/products.h"
+#include "kernels/cuda/products/cublas.h"
+#include "kernels/cuda/products/products.h"
 
 namespace dmc::kernels::cuda {
 namespace {

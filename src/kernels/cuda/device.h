@@ -7,13 +7,13 @@
 #include <functional>
 #include <memory>
 
-#include "kernels/cuda/evict.h"
-#include "kernels/cuda/holding.h"
-#include "kernels/cuda/model_ops.h"
-#include "kernels/cuda/prefill.h"
-#include "kernels/cuda/prompt_end.h"
-#include "kernels/cuda/row_ops.h"
-#include "kernels/cuda/sample.h"
+#include "kernels/cuda/attention/prefill.h"
+#include "kernels/cuda/attention/prompt_end.h"
+#include "kernels/cuda/cache/evict.h"
+#include "kernels/cuda/cache/holding.h"
+#include "kernels/cuda/rows/model_ops.h"
+#include "kernels/cuda/rows/row_ops.h"
+#include "kernels/cuda/sampling/sample.h"
 
 namespace dmc::kernels::cuda {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/few_rows.h"
+#include "kernels/cuda/products/few_rows.h"
 
 namespace dmc::kernels::cuda {
 

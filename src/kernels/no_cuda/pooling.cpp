@@ -1,7 +1,7 @@
 // In the place of row_ops.cu's pooling where the program is built without CUDA.
-#include "kernels/cuda/pooling.h"
+#include "kernels/cuda/rows/pooling.h"
 
-#include "kernels/cuda/team.h"
+#include "kernels/cuda/lanes/team.h"
 
 struct __nv_bfloat16 {
   explicit __nv_bfloat16(float x) : bits(dmc::f32_to_bf16(x)) {}

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/parallel.h"
-#include "kernels/cuda/few_rows.h"
+#include "kernels/cuda/products/few_rows.h"
 #include "kernels/rounding.h"
 
 namespace dmc::runtime {

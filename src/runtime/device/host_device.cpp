@@ -7,14 +7,14 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/attention.h"
+#include "kernels/cuda/attention/late_prompt.h"
+#include "kernels/cuda/attention/slot_types.h"
 #include "kernels/cuda/copy_stream.h"
-#include "kernels/cuda/late_prompt.h"
-#include "kernels/cuda/model_ops.h"
-#include "kernels/cuda/norm.h"
+#include "kernels/cuda/lanes/team.h"
 #include "kernels/cuda/numbers.h"
-#include "kernels/cuda/products.h"
-#include "kernels/cuda/slot_types.h"
-#include "kernels/cuda/team.h"
+#include "kernels/cuda/products/products.h"
+#include "kernels/cuda/rows/model_ops.h"
+#include "kernels/cuda/rows/norm.h"
 
 namespace dmc::runtime {
 

@@ -1,5 +1,5 @@
 // HostDevice's part of policies that drop slots.
-#include "kernels/cuda/slot_types.h"
+#include "kernels/cuda/attention/slot_types.h"
 #include "runtime/device/host_device.h"
 
 namespace dmc::runtime {

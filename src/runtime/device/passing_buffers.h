@@ -1,4 +1,5 @@
-// Memory for the tokens of a prompt that pass by (kernels/cuda/prompt.h), of one layer at a time.
+// Memory for the tokens of a prompt that pass by (kernels/cuda/attention/prompt.h), of one layer at
+// a time.
 #pragma once
 
 #include "runtime/device/sequence_table.h"

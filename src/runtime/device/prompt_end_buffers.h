@@ -1,5 +1,5 @@
-// What choosing among a prompt's slots works in (kernels/cuda/prompt_end.h), of one layer at a
-// time.
+// What choosing among a prompt's slots works in (kernels/cuda/attention/prompt_end.h), of one layer
+// at a time.
 #pragma once
 
 #include "runtime/device/sequence_table.h"

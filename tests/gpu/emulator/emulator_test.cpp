@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kernels/cuda/block_team.cuh"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/lanes/block_team.cuh"
 
 namespace dmc::kernels::cuda {
 namespace {

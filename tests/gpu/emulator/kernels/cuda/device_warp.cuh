@@ -1,10 +1,10 @@
-// In the place of src/kernels/cuda/device_warp.cuh where kernels run on the CPU: the same with
-// lanes that are threads of their own (block.h), by the plain definitions of HostWarp.
+// In the place of src/kernels/cuda/lanes/device_warp.cuh where kernels run on the CPU: the same
+// with lanes that are threads of their own (block.h), by the plain definitions of HostWarp.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/host_warp.h"
+#include "kernels/cuda/lanes/host_warp.h"
 
 namespace dmc::kernels::cuda {
 
