@@ -458,6 +458,17 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, text):
     assert not list(out.glob("*.tmp*"))
 
 
+def test_a_demo_of_a_model_of_ones_own_compares_all_policies(dmc, tmp_path):
+    done = dmc("demo", "-m", ROOT / "models" / "builtin-dms", "--quick", "-o", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "demo/report.html").read_text()
+    for policy in ["dense", "dms", "window", "tova", "h2o", "snapkv"]:
+        assert f"\n{policy} " in done.stdout and policy in report
+    ratios = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()
+              if line.split()[:1] and line.split()[0] in ["dense", "dms", "window"]}  # fmt: skip
+    assert ratios["dense"] == 1.0 and ratios["window"] == pytest.approx(ratios["dms"], rel=0.1)
+
+
 def test_the_quick_demo_runs_to_its_report(dmc, tmp_path):
     done = dmc("demo", "--quick", "-o", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
