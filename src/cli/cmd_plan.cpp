@@ -86,13 +86,19 @@ Line of_each_gpu(const PlanCommand& command, const runtime::Plan& plan) {
 
 std::string cell(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
 
+std::string behind_delay(const model::ModelConfig& config) {
+  if (!config.dmc || config.dmc->delay == 0) return "";
+  return " behind the newest " + std::to_string(config.dmc->delay);
+}
+
 void print(const PlanCommand& command, const model::ModelConfig& c, double parameters,
            const runtime::Plan& plan) {
   const runtime::PlanRequest& r = command.request;
   std::cout << command.model << ": " << human_count(parameters) << " parameters, " << c.num_layers
             << " layers, " << c.num_kv_heads << " KV heads of " << c.head_dim << "\n"
             << r.batch << " x " << r.context << " tokens at CR " << fixed(r.cr, 2)
-            << "; a token takes " << human_bytes(plan.token_bytes / r.cr) << " of cache\n\n";
+            << behind_delay(c) << "; a token takes " << human_bytes(plan.token_bytes / r.cr)
+            << " of cache\n\n";
   Table table({{"", Align::kLeft}, {"serving"}, {"training"}});
   for (const Line& line : lines(plan)) {
     table.add_row({line.name, cell(line.serving), cell(line.training)});

@@ -29,7 +29,9 @@ cache::CacheBytes stream_bytes(const model::ModelConfig& config, const PlanReque
   cache.head_dim = static_cast<int>(config.head_dim);
   cache.window = merge_window(config, request.cr);
   cache.slot_type = request.slots;
-  const double slots = std::ceil(static_cast<double>(request.context) / request.cr);
+  const int64_t raw = config.dmc ? std::min(config.dmc->delay, request.context) : 0;
+  const double slots =
+      static_cast<double>(raw) + std::ceil(static_cast<double>(request.context - raw) / request.cr);
   return cache::stream_bytes(cache, static_cast<int64_t>(slots));
 }
 

@@ -9,9 +9,11 @@
 namespace dmc::runtime {
 
 struct PlanRequest {
-  int64_t batch = 1;             // sequences served together, or in one training step
-  int64_t context = 0;           // tokens of each
-  double cr = 1.0;               // compression ratio of the cache, 1 or more
+  int64_t batch = 1;    // sequences served together, or in one training step
+  int64_t context = 0;  // tokens of each
+  // Compression ratio of the cache, 1 or more; of a model whose newest tokens stay as they are (its
+  // delay), that of the tokens behind them, as its decisions have it.
+  double cr = 1.0;
   DType weights = DType::kBF16;  // of serving
   DType slots = DType::kBF16;    // of closed slots
   // What products take while training: kF32, or kBF16, rounded copies of weights that stay f32.

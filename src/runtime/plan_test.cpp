@@ -47,6 +47,17 @@ TEST(Plan, TheCacheShrinksByTheRatioButForPagesAndWindow) {
   EXPECT_EQ(compressed.open_slots, 32 * 32 * (12 + 13 * 2 * 128) * 4);
 }
 
+TEST(Plan, TokensInsideTheDelayAreThereAsTheyAre) {
+  model::ModelConfig config = llama_2_7b();
+  config.dmc = model::DmcConfig{.window = 1};
+  const auto cache = [&](int64_t delay) {
+    config.dmc->delay = delay;
+    return plan(config, kParameters, request(1, 4096, 4)).serving.cache;
+  };
+  EXPECT_NEAR(cache(1024), cache(0) * (1024 + 768) / 1024, 0.01 * kGiB);
+  EXPECT_EQ(cache(1 << 20), cache(4096)) << "a text shorter than the delay";
+}
+
 TEST(Plan, SequencesShareWeightsAndNothingElse) {
   const Plan one = plan(llama_2_7b(), kParameters, request(1, 2048, 2));
   const Plan many = plan(llama_2_7b(), kParameters, request(24, 2048, 2));

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizer_cases import ROOT
 from test_families import FAMILIES, random_tokens, relative_error, retrofit, tiny_model
 
 ROOT_TOKENIZER = "models/builtin/tokenizer.json"
@@ -71,6 +72,14 @@ def test_companion_files_are_copied_byte_for_byte(tmp_path, dmc):
     out = convert(dmc, source, tmp_path / "out")
     for name in files:
         assert (out / name).read_bytes() == (source / name).read_bytes(), name
+
+
+def test_json_says_what_was_written(tmp_path, dmc):
+    done = dmc("convert", "-m", ROOT / "models" / "builtin-4x", "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["architecture"] == "DmcLlamaForCausalLM" and facts["parameters"] > 2e6
+    assert facts["weight_bytes"] == (tmp_path / "out" / "model.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "qwen2", "qwen3"])

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <iostream>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "base/human.h"
 #include "cli/commands.h"
@@ -29,6 +31,7 @@ struct ConvertCommand {
   bool int8 = false;
   int64_t kv_heads = 0;  // 0: as many as there are
   bool plain = false;
+  bool json = false;
   double shard_gigabytes = static_cast<double>(model::kShardBytes) / 1e9;
 };
 
@@ -65,6 +68,15 @@ nn::Decoder make_plain(nn::Decoder model) {
   return model;
 }
 
+// Of all files of weights in `dir`.
+int64_t weight_bytes(const fs::path& dir) {
+  int64_t sum = 0;
+  for (const fs::directory_entry& entry : fs::directory_iterator(dir)) {
+    if (entry.path().extension() == ".safetensors") sum += static_cast<int64_t>(entry.file_size());
+  }
+  return sum;
+}
+
 nn::WeightForm weight_form(const ConvertCommand& command, const nn::Decoder& model,
                            at::ScalarType dtype) {
   nn::WeightForm form{dtype, {}, static_cast<int64_t>(command.shard_gigabytes * 1e9)};
@@ -79,6 +91,21 @@ nn::WeightForm weight_form(const ConvertCommand& command, const nn::Decoder& mod
   return form;
 }
 
+void print_result(const ConvertCommand& command, const nn::Decoder& model) {
+  const auto parameters = model.parameter_count();
+  if (command.json) {
+    std::cout << nlohmann::ordered_json{{"out", command.out.string()},
+                                        {"architecture", model.config().architecture},
+                                        {"parameters", parameters},
+                                        {"weight_bytes", weight_bytes(command.out)}}
+                     .dump()
+              << "\n";
+    return;
+  }
+  std::cerr << "the model is in " << command.out.string() << ": "
+            << human_count(static_cast<double>(parameters)) << " parameters\n";
+}
+
 int run(const ConvertCommand& command) {
   require_model(command.model);
   ops::set_threads(command.model.threads);
@@ -91,8 +118,7 @@ int run(const ConvertCommand& command) {
   if (command.kv_heads > 0) model = nn::pool_kv_heads(model, command.kv_heads);
   model.save(command.out, weight_form(command, model, dtype));
   text::copy_model_texts(from, command.out);
-  std::cerr << "the model is in " << command.out.string() << ": "
-            << human_count(static_cast<double>(model.parameter_count())) << " parameters\n";
+  print_result(command, model);
   return 0;
 }
 
@@ -116,6 +142,7 @@ std::function<int()> setup_convert(CLI::App& app) {
   app.add_option("--shard-gb", command->shard_gigabytes, "gigabytes a file of weights has at most")
       ->check(CLI::Range(0.001, 1e6))
       ->capture_default_str();
+  app.add_flag("--json", command->json, "print what was written as one JSON object");
   app.footer(
       "Examples:\n"
       "  dmc convert -m my-4x -o my-4x-bf16 --dtype bf16\n"
