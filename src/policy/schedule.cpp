@@ -7,6 +7,9 @@
 namespace dmc::policy {
 namespace {
 
+// A model that decides nothing yet, with logits of 0, merges nothing.
+constexpr double kLeastOffset = 0.01;
+
 double fraction(int64_t part, int64_t whole) {
   return whole <= 0 ? 1.0 : static_cast<double>(part) / static_cast<double>(whole);
 }
@@ -25,6 +28,11 @@ double merge_fraction(double cr) { return 1.0 - 1.0 / cr; }
 
 double adapted_weight(double weight, double gain, double wanted_cr, double measured_cr) {
   return std::max(0.0, weight + gain * (merge_fraction(wanted_cr) - merge_fraction(measured_cr)));
+}
+
+double adapted_offset(double offset, double gain, double wanted_cr, double served_cr) {
+  return std::max(kLeastOffset,
+                  offset + gain * (merge_fraction(served_cr) - merge_fraction(wanted_cr)));
 }
 
 double learning_rate(int64_t step, int64_t total, int64_t warmup, int64_t decay, double peak,

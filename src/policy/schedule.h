@@ -22,6 +22,12 @@ double merge_fraction(double cr);
 // language-model loss can tell tokens apart.
 double adapted_weight(double weight, double gain, double wanted_cr, double measured_cr);
 
+// The decision offset for the next step of the finetune stage, from the ratio that decisions have
+// as they are served: tokens merge or go where their logit is over the offset, so it rises while
+// too many do and falls while too few do, and the model lands on the ratio that was asked for. It
+// stays above 0.
+double adapted_offset(double offset, double gain, double wanted_cr, double served_cr);
+
 // Linear warm-up over `warmup` steps to `peak`, constant, then a cosine over the last `decay` of
 // `total` steps down to `floor`.
 double learning_rate(int64_t step, int64_t total, int64_t warmup, int64_t decay, double peak,

@@ -28,6 +28,13 @@ TEST(Schedule, CompressionWeightFollowsTheLag) {
   EXPECT_DOUBLE_EQ(adapted_weight(0.0, 0.1, 1.0, 4.0), 0.0);
 }
 
+TEST(Schedule, OffsetFollowsTheServedRatio) {
+  EXPECT_DOUBLE_EQ(adapted_offset(3.0, 0.5, 4.0, 4.0), 3.0);
+  EXPECT_DOUBLE_EQ(adapted_offset(3.0, 0.5, 2.0, 4.0), 3.125) << "too few slots: fewer may merge";
+  EXPECT_DOUBLE_EQ(adapted_offset(3.0, 0.5, 4.0, 2.0), 2.875);
+  EXPECT_GT(adapted_offset(0.1, 1.0, 4.0, 1.0), 0.0);
+}
+
 TEST(Schedule, LearningRateWarmsUpHoldsAndDecays) {
   const auto at = [](int64_t step) { return learning_rate(step, 100, 10, 40, 1.0, 0.1); };
   EXPECT_DOUBLE_EQ(at(0), 0.1);

@@ -52,6 +52,7 @@ void save_checkpoint(const TrainOptions& options, const nn::Decoder& model, cons
       {"step", progress.step},
       {"tokens", progress.tokens},
       {"compression_weight", progress.compression_weight},
+      {"decision_offset", progress.decision_offset},
       {"ratios_saved", progress.ratios_saved},
       {"feeds", feeds},
   };
@@ -85,6 +86,7 @@ Progress load_checkpoint(const TrainOptions& options, nn::Decoder& model, AdamW&
   Progress progress{state.at("step").get<int64_t>(),
                     state.at("tokens").get<int64_t>(),
                     state.at("compression_weight").get<double>(),
+                    state.at("decision_offset").get<double>(),
                     state.at("ratios_saved").get<size_t>(),
                     {}};
   for (const auto& feed : state.at("feeds")) {

@@ -17,7 +17,7 @@ namespace dmc::train {
 struct Progress {
   int64_t step = 0;  // steps done, over all stages
   int64_t tokens = 0;
-  double compression_weight = 0.0;
+  double compression_weight = 0.0, decision_offset = 0.0;
   size_t ratios_saved = 0;                       // of RetrofitOptions::save_at_cr
   std::vector<text::TokenFeed::Position> feeds;  // one for each row of a batch
 };

@@ -60,7 +60,7 @@ at::Tensor DecisionTraining::logistic_noise(int64_t layer, at::IntArrayRef shape
 
 at::Tensor DecisionTraining::decide(int64_t layer, const nn::AttentionInput& in) {
   const at::Tensor noise = noise_ * logistic_noise(layer, in.k_BTKd.sizes().slice(0, 3));
-  const at::Tensor bare = source_.decision(in) * options_.decision_scale - options_.offset;
+  const at::Tensor bare = source_.decision(in) * options_.decision_scale - info_.decision_offset;
   const at::Tensor logit = (bare + nn::copied_to(device_, noise)) / options_.temperature;
   count(logit, bare);
   return logit;

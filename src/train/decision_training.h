@@ -20,6 +20,7 @@ class DecisionTraining : public TrainAttention {
   at::Tensor decided_fraction() const override;
   at::Tensor served_fraction() const override;
   double wanted_cr() const override { return wanted_cr_; }
+  bool adapts_offset() const override { return !ramp_; }
   std::vector<std::vector<double>> cr_by_head() const override;
 
  protected:

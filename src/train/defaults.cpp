@@ -21,6 +21,12 @@ constexpr double kFreshRate = 1e-3, kTrainedRate = 1e-4, kAdapterRate = 1e-3;
 constexpr double kReferenceParameters = 3e6, kSizeExponent = 0.2;
 constexpr double kFinalShare = 0.1;
 
+// How far a decision's logit can move in a step. An Adam step moves each weight by about the
+// learning rate, so a sum over `hidden` channels by at most that times `hidden`, and the decision
+// scale multiplies it. The logits must come from the offset, 3, to both sides of 0 well within the
+// ramp, whatever the model's size and learning rate.
+constexpr double kLogitStep = 0.75, kUsualRamp = 140.0;
+
 std::string scientific(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1e", x);
@@ -39,6 +45,12 @@ double usual_rate(const RunFacts& facts, double tokens_of_step) {
       std::pow(kReferenceParameters / std::max(facts.parameters, 1.0), kSizeExponent);
   const double noise = std::sqrt(std::min(tokens_of_step / kTokensOfStep, 4.0));
   return two_digits(rate * std::clamp(size, 0.1, 2.0) * noise);
+}
+
+double usual_scale(const RunFacts& facts, double learning_rate) {
+  const double hurry = std::max(1.0, kUsualRamp / static_cast<double>(facts.ramp_steps));
+  return two_digits(kLogitStep * hurry /
+                    (learning_rate * static_cast<double>(std::max<int64_t>(facts.hidden, 1))));
 }
 
 std::string rate_reason(const RunFacts& facts) {
@@ -70,6 +82,13 @@ Defaults choose_defaults(const RunFacts& facts, const Given& given) {
   if (!given.learning_rate) {
     run.reasons.push_back("learning rate " + scientific(run.learning_rate) + ": " +
                           rate_reason(facts));
+  }
+  run.decision_scale = given.decision_scale.value_or(0.0);
+  if (facts.ramp_steps > 0 && !given.decision_scale) {
+    run.decision_scale = usual_scale(facts, run.learning_rate);
+    run.reasons.push_back("decision scale " + human_count(run.decision_scale) +
+                          ": decisions learn in " + std::to_string(facts.ramp_steps) +
+                          " steps what the ratio asks for, at this learning rate");
   }
   run.final_learning_rate = given.final_learning_rate.value_or(kFinalShare * run.learning_rate);
   return run;

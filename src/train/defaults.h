@@ -15,18 +15,21 @@ struct RunFacts {
   bool fresh = false;          // random weights: there is nothing to harm
   bool adapter_alone = false;  // the model's own weights do not train
   double text_tokens = 0.0;    // to train on, about
+  int64_t hidden = 0;          // channels of the residual stream
+  int64_t ramp_steps = 0;      // of a retrofit, in which the ratio rises; 0: it is none
   int64_t shares = 1;          // processes times parts that a batch must be shared by
 };
 
 // What the user gave; the rest is chosen.
 struct Given {
   std::optional<int64_t> length, batch;
-  std::optional<double> learning_rate, final_learning_rate;
+  std::optional<double> learning_rate, final_learning_rate, decision_scale;
 };
 
 struct Defaults {
   int64_t length = 0, batch = 0;
   double learning_rate = 0.0, final_learning_rate = 0.0;
+  double decision_scale = 0.0;       // RetrofitOptions::decision_scale
   std::vector<std::string> reasons;  // one for each that was chosen: "length 512: ..."
 };
 

@@ -29,6 +29,24 @@ TEST(Defaults, OnlyWhatIsTrainedAlreadyNeedsCare) {
   EXPECT_GT(choose_defaults(adapter, {}).learning_rate, 5 * trained);
 }
 
+TEST(Defaults, DecisionsLearnInTimeWhateverTheModel) {
+  RunFacts small = kSmall;
+  small.hidden = 64;
+  EXPECT_EQ(choose_defaults(small, {}).decision_scale, 0.0) << "nothing decides";
+  small.ramp_steps = 400;
+  RunFacts wide = small, hurried = small;
+  wide.hidden = 4096;
+  wide.parameters = 1e9;
+  hurried.ramp_steps = 35;
+  const auto logit_step = [](const RunFacts& facts) {
+    const Defaults run = choose_defaults(facts, {});
+    return run.decision_scale * run.learning_rate * static_cast<double>(facts.hidden);
+  };
+  EXPECT_NEAR(logit_step(wide), logit_step(small), 0.05 * logit_step(small));
+  EXPECT_NEAR(logit_step(hurried), 4 * logit_step(small), 0.1 * logit_step(small));
+  EXPECT_EQ(choose_defaults(small, {.decision_scale = 7.0}).decision_scale, 7.0);
+}
+
 TEST(Defaults, WhatIsGivenStaysAndTheRestFollowsIt) {
   const Defaults run = choose_defaults(kSmall, {.length = 128, .batch = 4, .learning_rate = 1e-2});
   EXPECT_EQ(run.length, 128);

@@ -12,6 +12,13 @@ int64_t TrainOptions::total_steps() const {
   return total;
 }
 
+int64_t TrainOptions::ramp_steps() const {
+  for (const StageRun& run : stages) {
+    if (run.stage->name == "retrofit") return run.steps;
+  }
+  return 0;
+}
+
 int32_t TrainOptions::separator(const model::ModelConfig& config) const {
   if (eos_token_id) return static_cast<int32_t>(*eos_token_id);
   return model::document_separator(config, model_dir);
@@ -54,6 +61,7 @@ std::string TrainOptions::identity_json() const {
       {"decision_scale", retrofit.decision_scale},
       {"compression_weight", retrofit.compression_weight},
       {"weight_gain", retrofit.weight_gain},
+      {"offset_gain", retrofit.offset_gain},
       {"head_cr_cap", retrofit.head_cr_cap},
       {"distill", retrofit.distill},
       {"distill_weight", retrofit.distill_weight},

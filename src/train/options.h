@@ -25,15 +25,16 @@ struct RetrofitOptions {
   // stays as it is, unless train_base.
   std::string decisions = "neuron";
   bool train_base = false;
-  double target_cr = 4.0;                   // compression ratio at the end of the ramp
-  int64_t window = 12;                      // model::DmcConfig::window; methods say what is usual
-  int64_t delay = 0;                        // model::DmcConfig::delay, likewise
-  double offset = 3.0;                      // c of the decision and importance logits
+  double target_cr = 4.0;  // compression ratio at the end of the ramp
+  int64_t window = 12;     // model::DmcConfig::window; methods say what is usual
+  int64_t delay = 0;       // model::DmcConfig::delay, likewise
+  double offset = 3.0;  // c of the decision and importance logits; the former's adapts at the end
   std::optional<double> importance_offset;  // c of the latter, if another
   double temperature = 0.1;                 // tau of the Gumbel-sigmoid
   double decision_scale = 10.0;     // factor on decision logits, folded into the weights at the end
-  double compression_weight = 0.7;  // of the compression loss at first; it adapts from there
-  double weight_gain = 0.2;         // how fast it adapts (policy::adapted_weight)
+  double compression_weight = 1.0;  // of the compression loss at first; it adapts from there
+  double weight_gain = 0.4;         // how fast it adapts (policy::adapted_weight)
+  double offset_gain = 3.0;         // how fast c adapts in the finetune stage (adapted_offset)
   double head_cr_cap = 16.0;        // a head's compression counts towards the target up to this
   std::string distill;              // a name from train/loss.h; empty: learn from the text alone
   double distill_weight = 1.0;      // the divergence's share of the loss, in (0, 1]
@@ -69,6 +70,7 @@ struct TrainOptions {
   bool overwrite = false;  // what an earlier run left in out_dir
 
   int64_t total_steps() const;
+  int64_t ramp_steps() const;  // in which the ratio rises; 0: this is no retrofit
   bool adapter_alone() const { return retrofit.decisions == "adapter" && !retrofit.train_base; }
   // The token that separates documents of a text for this model. Errors as document_separator().
   int32_t separator(const model::ModelConfig& config) const;

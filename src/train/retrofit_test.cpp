@@ -54,7 +54,7 @@ struct LossOf {
     const at::Tensor k =
         by_channel() ? deciders : at::randn({1, kTokens, 2, kHeadDim}, generator, at::kDouble);
     const auto attention = find_stage("finetune")->attention(config, options);
-    attention->begin_step({9, 10, 9, 1, kWeight});
+    attention->begin_step({9, 10, 9, 1, kWeight, options.retrofit.offset});
     attention->attend(0, {q, k, at::ones_like(k), by_channel() ? at::Tensor() : deciders});
     return attention->extra_loss();
   }

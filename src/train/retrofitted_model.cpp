@@ -79,6 +79,15 @@ ModelCard card_of(const nn::Decoder& model, const TrainOptions& options,
   return card;
 }
 
+// Where it is not the decisions' offset, which is what a model that says nothing has. Methods that
+// pool nothing have none.
+std::optional<double> importance_offset(const RetrofitOptions& retrofit,
+                                        const RetrofitState& state) {
+  if (!find_method(retrofit.method)->window.can_differ()) return retrofit.importance_offset;
+  const double offset = retrofit.importance_offset.value_or(retrofit.offset);
+  return offset == state.decision_offset ? std::nullopt : std::optional(offset);
+}
+
 }  // namespace
 
 void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
@@ -88,14 +97,14 @@ void write_retrofitted(const nn::Decoder& model, const TrainOptions& options,
   scale_decisions(served, retrofit.decision_scale);
   served.config().dmc = model::DmcConfig{.target_cr = state.target_cr,
                                          .window = retrofit.window,
-                                         .decision_offset = retrofit.offset,
+                                         .decision_offset = state.decision_offset,
                                          .stage = state.stage,
                                          .trained_tokens = state.tokens,
                                          .max_trained_length = options.length,
                                          .method = retrofit.method,
                                          .decision_source = retrofit.decisions,
                                          .delay = retrofit.delay,
-                                         .importance_offset = retrofit.importance_offset};
+                                         .importance_offset = importance_offset(retrofit, state)};
   fs::create_directories(dir);
   write_card(served, options, state, dir);
   served.save(dir, {nn::float_type(options.weights_dtype)});

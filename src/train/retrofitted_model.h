@@ -18,6 +18,7 @@ struct RetrofitState {
   std::string stage;
   double target_cr = 1.0;  // the ratio that this model was trained for
   int64_t tokens = 0;      // seen so far
+  double decision_offset = 0.0;
   // Of the last step; nothing, if a resumed run had none left to do.
   StepRecord last;
   std::vector<std::vector<double>> cr_by_head;  // TrainAttention::cr_by_head

@@ -50,7 +50,7 @@ Trained trained(const nn::Decoder& model, const TrainOptions& options,
                 const std::vector<int32_t>& tokens) {
   const at::NoGradGuard no_grad;
   const auto attention = find_stage("finetune")->attention(model.config(), options);
-  attention->begin_step({9, 10, 9, 1, 1.0});
+  attention->begin_step({9, 10, 9, 1, 1.0, options.retrofit.offset});
   const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()));
   const at::Tensor logits =
       model.logits(model.hidden(ids.unsqueeze(0), *attention)).flatten().contiguous();

@@ -22,6 +22,7 @@ struct StepInfo {
   int64_t global_step = 0;
   uint64_t seed = 0;                // of the run; noise is drawn from (seed, global_step, layer)
   double compression_weight = 0.0;  // of the compression loss, see policy::adapted_weight
+  double decision_offset = 0.0;     // c of the decision logits, see policy::adapted_offset
   dist::Group* group = &dist::alone();  // whose ranks have equally many rows of the batch each
   int64_t part = 0, parts = 1;          // of this rank's rows, computed one after the other
 };
@@ -41,6 +42,8 @@ class TrainAttention : public nn::AttentionStrategy {
   virtual at::Tensor decided_fraction() const { return {}; }
   virtual at::Tensor served_fraction() const { return {}; }
   virtual double wanted_cr() const { return 1.0; }
+  // Whether the decision offset is to follow the served ratio.
+  virtual bool adapts_offset() const { return false; }
   // Of the latter by [layer][KV head]; empty before the first step and without decisions.
   virtual std::vector<std::vector<double>> cr_by_head() const { return {}; }
 };

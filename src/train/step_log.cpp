@@ -16,6 +16,7 @@ std::string to_line(const StepRecord& r) {
                                  {"cr", r.cr},
                                  {"wanted_cr", r.wanted_cr},
                                  {"compression_weight", r.compression_weight},
+                                 {"decision_offset", r.decision_offset},
                                  {"learning_rate", r.learning_rate},
                                  {"gradient_norm", r.gradient_norm},
                                  {"tokens", r.tokens},

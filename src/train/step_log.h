@@ -23,7 +23,7 @@ struct StepRecord {
   double divergence = 0.0;           // nats per token from the teacher; 0 without distillation
   double extra_loss = 0.0;           // the stage's own (compression)
   double cr = 1.0, wanted_cr = 1.0;  // cr: of this step's batch, by decisions as they are served
-  double compression_weight = 0.0;
+  double compression_weight = 0.0, decision_offset = 0.0;
   double learning_rate = 0.0, gradient_norm = 0.0;
   int64_t tokens = 0;  // seen so far
   double tokens_per_second = 0.0;

@@ -112,6 +112,7 @@ class Trainer {
                 text::Split::kTrain),
         batches_(corpus_, tokenizer_, options.separator(model_.config()), options, group) {
     progress_.compression_weight = options.retrofit.compression_weight;
+    progress_.decision_offset = options.retrofit.offset;
     if (!options.retrofit.distill.empty()) {
       // A base that does not train is its own teacher.
       teacher_ = std::make_unique<Teacher>(options.adapter_alone()
@@ -156,10 +157,14 @@ class Trainer {
  private:
   StepRecord step(const StageRun& run, TrainAttention& attention, int64_t step_in_stage) {
     const Stopwatch watch;
-    StepInfo info{
-        step_in_stage, run.steps, progress_.step, options_.seed, progress_.compression_weight,
-        &group_};
-    info.parts = options_.accumulate;
+    StepInfo info{.step = step_in_stage,
+                  .steps = run.steps,
+                  .global_step = progress_.step,
+                  .seed = options_.seed,
+                  .compression_weight = progress_.compression_weight,
+                  .decision_offset = progress_.decision_offset,
+                  .group = &group_,
+                  .parts = options_.accumulate};
     const at::Tensor batch = nn::copied_to(device_of(options_), batches_.next());
     const StepMeans means = backward_in_parts(batch, info, attention);
     StepRecord record;
@@ -183,10 +188,7 @@ class Trainer {
                            "; resume from the last checkpoint with a lower --lr");
     }
     record.wanted_cr = attention.wanted_cr();
-    record.compression_weight = progress_.compression_weight;
-    progress_.compression_weight =
-        policy::adapted_weight(progress_.compression_weight, options_.retrofit.weight_gain,
-                               record.wanted_cr, 1.0 / (1.0 - numbers[4]));
+    adapt(attention, 1.0 / (1.0 - numbers[4]), &record);
 
     progress_.step += 1;
     progress_.tokens += options_.batch * options_.length;
@@ -195,6 +197,19 @@ class Trainer {
     record.tokens_per_second =
         static_cast<double>(options_.batch * options_.length) / watch.seconds();
     return record;
+  }
+
+  // What the next step's compression loss weighs, and in the end what decides, by what came out of
+  // this one.
+  void adapt(const TrainAttention& attention, double decided_cr, StepRecord* record) {
+    const RetrofitOptions& retrofit = options_.retrofit;
+    record->compression_weight = progress_.compression_weight;
+    record->decision_offset = progress_.decision_offset;
+    progress_.compression_weight = policy::adapted_weight(
+        progress_.compression_weight, retrofit.weight_gain, record->wanted_cr, decided_cr);
+    if (!attention.adapts_offset()) return;
+    progress_.decision_offset = policy::adapted_offset(
+        progress_.decision_offset, retrofit.offset_gain, record->wanted_cr, record->cr);
   }
 
   // Of a step, each [] or undefined: none.
@@ -268,10 +283,15 @@ class Trainer {
       record->saved = ratio_folder(ratios[next]);
       progress_.ratios_saved = next + 1;
       if (!group_.is_first()) continue;
-      write_retrofitted(
-          model_, options_,
-          {record->stage, ratios[next], record->tokens, *record, attention.cr_by_head(), {}},
-          options_.out_dir / record->saved);
+      write_retrofitted(model_, options_,
+                        {record->stage,
+                         ratios[next],
+                         record->tokens,
+                         progress_.decision_offset,
+                         *record,
+                         attention.cr_by_head(),
+                         {}},
+                        options_.out_dir / record->saved);
     }
   }
 
@@ -288,7 +308,13 @@ class Trainer {
   void write_served(const std::string& stage, const StepRecord& record, const fs::path& folder) {
     if (is_retrofit(options_)) {
       write_retrofitted(model_, options_,
-                        {stage, options_.retrofit.target_cr, progress_.tokens, record, {}, {}},
+                        {stage,
+                         options_.retrofit.target_cr,
+                         progress_.tokens,
+                         progress_.decision_offset,
+                         record,
+                         {},
+                         {}},
                         folder);
       return;
     }
@@ -312,6 +338,7 @@ class Trainer {
     RetrofitState state{std::string(options_.stages.back().stage->name),
                         options_.retrofit.target_cr,
                         progress_.tokens,
+                        progress_.decision_offset,
                         last_,
                         cr_by_head_,
                         {}};

@@ -365,7 +365,7 @@ def test_a_retrofit_says_which_model_to_use(dmc, tmp_path, text):
 
 
 def test_a_ratio_that_was_missed_is_said(tmp_path, text):
-    done = subprocess.run(retrofit(tmp_path / "out", text) + ["--save-at-cr", "1.9"],
+    done = subprocess.run(retrofit(tmp_path / "out", text) + ["--save-at-cr", "1.9", "--decision-scale", "1"],
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "1.90 was not reached" in done.stderr

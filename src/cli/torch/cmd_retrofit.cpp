@@ -24,10 +24,12 @@ constexpr int64_t kMostSteps = 1 << 30;
 
 struct RetrofitCommand {
   TrainCommand train;
-  int64_t zero_out = 50, ramp = 400, finetune = 200;  // steps
+  int64_t ramp = 200;  // steps
+  std::optional<int64_t> zero_out, finetune;
   // If not given, what the method is used with.
   std::optional<int64_t> window, delay;
-  CLI::Option *zero_out_flag = nullptr, *distill_weight_flag = nullptr;
+  std::optional<std::string> decisions;
+  CLI::Option* distill_weight_flag = nullptr;
 
   train::RetrofitOptions& options() { return train.options.retrofit; }
 };
@@ -86,6 +88,12 @@ void add_ratio_options(CLI::App& app, RetrofitCommand& command) {
                  "a head's compression counts towards --cr up to this ratio")
       ->check(CLI::Range(1.0, 1e6))
       ->capture_default_str();
+  app.add_option(
+         "--offset-gain", r.offset_gain,
+         "how fast the decisions' offset follows the served ratio in the finetune steps, so "
+         "that it ends at --cr; 0: not at all")
+      ->check(not_negative())
+      ->capture_default_str();
 }
 
 void add_decision_options(CLI::App& app, RetrofitCommand& command) {
@@ -102,11 +110,11 @@ void add_decision_options(CLI::App& app, RetrofitCommand& command) {
                      usual_sizes(&train::Method::delay) +
                      "; at most half of the slots that --cr leaves)")
       ->check(not_negative());
-  app.add_option("--decisions", r.decisions,
+  app.add_option("--decisions", command.decisions,
                  "who takes them: neuron, a channel that each head gives up, or adapter, a small "
-                 "projection beside each layer, which alone is trained")
-      ->check(CLI::IsMember({"neuron", "adapter"}))
-      ->capture_default_str();
+                 "projection beside each layer, which alone is trained (default: an adapter, "
+                 "trained together with the model)")
+      ->check(CLI::IsMember({"neuron", "adapter"}));
   app.add_flag("--train-base", r.train_base,
                "with --decisions adapter: train the model's own weights, too");
   app.add_option("--offset", r.offset, "c of the decision and importance logits")
@@ -115,23 +123,27 @@ void add_decision_options(CLI::App& app, RetrofitCommand& command) {
   app.add_option("--importance-offset", r.importance_offset,
                  "c of the importance logits alone (default: --offset; -4 for dmc-delayed, whose "
                  "merged tokens thus start at a weight of 0.02, beside 1 for a slot's newest)");
-  app.add_option("--decision-scale", r.decision_scale,
-                 "factor on decision logits while training; larger ones learn faster")
-      ->check(positive())
-      ->capture_default_str();
+  app.add_option(
+         "--decision-scale", command.train.given.decision_scale,
+         "factor on decision logits while training; larger ones learn faster (default: from "
+         "the learning rate, the model's size and --steps)")
+      ->check(positive());
 }
 
 void add_stage_options(CLI::App& app, RetrofitCommand& command) {
-  const auto add = [&](const char* flag, int64_t& steps, const char* help) {
-    return app.add_option(flag, steps, help)
-        ->check(CLI::Range(int64_t{1}, kMostSteps))
-        ->capture_default_str();
-  };
-  command.zero_out_flag =
-      add("--zero-out-steps", command.zero_out, "steps in which the decision channel fades");
-  add("--steps", command.ramp, "steps in which the ratio rises to --cr");
-  add("--finetune-steps", command.finetune,
-      "steps at the full ratio, while the learning rate decays");
+  const auto steps = CLI::Range(int64_t{1}, kMostSteps);
+  app.add_option(
+         "--zero-out-steps", command.zero_out,
+         "steps in which the decision channel of --decisions neuron fades (default: a sixth "
+         "of --steps)")
+      ->check(steps);
+  app.add_option("--steps", command.ramp, "steps in which the ratio rises to --cr")
+      ->check(steps)
+      ->capture_default_str();
+  app.add_option("--finetune-steps", command.finetune,
+                 "steps at the full ratio, while the learning rate decays (default: as many as "
+                 "--steps)")
+      ->check(steps);
 }
 
 void add_distillation_options(CLI::App& app, RetrofitCommand& command) {
@@ -149,12 +161,24 @@ void add_distillation_options(CLI::App& app, RetrofitCommand& command) {
 }
 
 std::vector<train::StageRun> choose_stages(RetrofitCommand& command) {
-  std::vector<train::StageRun> stages = {{train::find_stage("retrofit"), command.ramp},
-                                         {train::find_stage("finetune"), command.finetune}};
+  std::vector<train::StageRun> stages = {
+      {train::find_stage("retrofit"), command.ramp},
+      {train::find_stage("finetune"), command.finetune.value_or(command.ramp)}};
   if (command.options().decisions == "neuron") {  // attention must first learn to do without it
-    stages.insert(stages.begin(), {train::find_stage("zero-out"), command.zero_out});
+    const int64_t usual = std::max<int64_t>(command.ramp / 6, 1);
+    stages.insert(stages.begin(),
+                  {train::find_stage("zero-out"), command.zero_out.value_or(usual)});
   }
   return stages;
+}
+
+// A channel is dear where heads are small, and a frozen model learns little: unless the user says
+// who decides, or for how long a channel is to fade, it is an adapter, and everything trains.
+void choose_decisions(RetrofitCommand& command) {
+  train::RetrofitOptions& r = command.options();
+  const bool fades = command.zero_out.has_value();
+  r.decisions = command.decisions.value_or(fades ? "neuron" : "adapter");
+  if (!command.decisions && !fades) r.train_base = true;
 }
 
 void check_decisions(const train::RetrofitOptions& options, bool zero_out_given) {
@@ -195,9 +219,10 @@ int run_retrofit(RetrofitCommand& command) {
   set_windows(command);
   std::ranges::sort(r.save_at_cr);
   check_options(r, command.distill_weight_flag->count() > 0);
-  check_decisions(r, command.zero_out_flag->count() > 0);
+  choose_decisions(command);
+  check_decisions(r, command.zero_out.has_value());
   command.train.options.stages = choose_stages(command);
-  command.train.options.decay_steps = command.finetune;
+  command.train.options.decay_steps = command.train.options.stages.back().steps;
   return run_training_command(command.train, [&](train::TrainOptions& options) {
     options.retrofit.delay = command.delay.value_or(usual_delay(options));
   });
@@ -207,6 +232,7 @@ int run_retrofit(RetrofitCommand& command) {
 
 std::function<int()> setup_retrofit(CLI::App& app) {
   auto command = std::make_shared<RetrofitCommand>();
+  command->options().method = "dmc-delayed";
   add_training_options(app, command->train);
   add_ratio_options(app, *command);
   add_decision_options(app, *command);

@@ -196,6 +196,8 @@ train::RunFacts facts_of(const TrainCommand& command, const dist::Place& place) 
           .fresh = o.fresh,
           .adapter_alone = o.adapter_alone(),
           .text_tokens = text::estimated_tokens(corpus, text::Tokenizer(o.model_dir)),
+          .hidden = config.hidden_size,
+          .ramp_steps = o.ramp_steps(),
           .shares = place.size * o.accumulate};
 }
 
@@ -207,6 +209,7 @@ void choose_options(TrainCommand& command, const dist::Place& place) {
   o.batch = chosen.batch;
   o.learning_rate = chosen.learning_rate;
   o.final_learning_rate = chosen.final_learning_rate;
+  o.retrofit.decision_scale = chosen.decision_scale;
   o.evaluate_every = command.evaluate_every.value_or(std::max<int64_t>(o.total_steps() / 10, 1));
   if (place.rank == 0) say_choice(command, facts, chosen);
 }

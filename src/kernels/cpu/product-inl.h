@@ -2,6 +2,7 @@
 #include <hwy/highway.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/simd-inl.h"
 
@@ -54,6 +55,25 @@ HWY_INLINE void panel(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b_strid
   }
 }
 
+// The same for half a vector of columns: all there are in heads of 8 where vectors have 16 floats.
+template <int kRows, class C>
+HWY_INLINE void half_panel(const Left<C>& a, const C* HWY_RESTRICT b, int64_t b_stride,
+                           int64_t inner, C* HWY_RESTRICT c, int64_t c_stride, bool add) {
+  const hn::Half<hn::ScalableTag<C>> tag;
+  hn::Vec<decltype(tag)> sums[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    sums[r] = add ? hn::LoadU(tag, c + r * c_stride) : hn::Zero(tag);
+  }
+  for (int64_t i = 0; i < inner; ++i) {
+    const auto row = hn::LoadU(tag, b + i * b_stride);
+    for (int r = 0; r < kRows; ++r) {
+      const auto factor = hn::Set(tag, a.data[r * a.row_stride + i * a.inner_stride]);
+      sums[r] = hn::MulAdd(factor, row, sums[r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) hn::StoreU(sums[r], tag, c + r * c_stride);
+}
+
 // kRows rows of product().
 template <int kRows, class C, class T>
 HWY_INLINE void row_product(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b_stride,
@@ -67,6 +87,12 @@ HWY_INLINE void row_product(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b
   }
   for (; col + kStep <= cols; col += kStep) {
     panel<kRows, 1>(a, b + col, b_stride, inner, c + col, c_stride, add);
+  }
+  if constexpr (std::is_same_v<C, T>) {
+    if (col + kStep / 2 <= cols) {
+      half_panel<kRows>(a, b + col, b_stride, inner, c + col, c_stride, add);
+      col += kStep / 2;
+    }
   }
   for (; col < cols; ++col) {
     for (int r = 0; r < kRows; ++r) {
