@@ -29,21 +29,17 @@ constexpr uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
 // What an interpreter needs to start, read its modules and compute. A call not listed fails with
 // EPERM, so a new one in a later Python shows up as an exception and not as a hole.
 constexpr int kAllowedCalls[] = {
-    // files, which Landlock limits to reading
+    // files that are open
     SYS_read,
     SYS_write,
     SYS_close,
-    SYS_openat,
     SYS_lseek,
     SYS_pread64,
     SYS_fstat,
-    SYS_newfstatat,
-    SYS_statx,
     SYS_getdents64,
-    SYS_readlinkat,
-    SYS_faccessat,
     SYS_getcwd,
     SYS_dup,
+    SYS_sendmsg,  // hands over the listener below; afterwards there is no socket to call it with
     // memory
     SYS_brk,
     SYS_mmap,
@@ -52,7 +48,6 @@ constexpr int kAllowedCalls[] = {
     SYS_mprotect,
     SYS_madvise,
     // the process itself
-    SYS_execve,
     SYS_exit,
     SYS_exit_group,
     SYS_futex,
@@ -83,12 +78,17 @@ constexpr int kAllowedCalls[] = {
     SYS_restart_syscall,
 #if defined(__x86_64__)
     SYS_arch_prctl,
-    SYS_access,
-    SYS_readlink,
-    SYS_stat,
-    SYS_lstat,
-    SYS_open,
     SYS_time,
+#endif
+};
+
+// Calls that take a path: the parent decides (path_gate.h). Landlock alone would let them tell
+// which files there are.
+constexpr int kSupervisedCalls[] = {
+    SYS_execve,    SYS_openat,     SYS_newfstatat, SYS_statx, SYS_readlinkat,
+    SYS_faccessat, SYS_faccessat2,
+#if defined(__x86_64__)
+    SYS_access,    SYS_readlink,   SYS_stat,       SYS_lstat, SYS_open,
 #endif
 };
 
@@ -108,6 +108,7 @@ uint32_t low_word_of_argument(uint32_t index) {  // both architectures are littl
 
 std::vector<sock_filter> make_filter() {
   const sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  const sock_filter ask = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
   const sock_filter refuse = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
   const auto load = [](uint32_t offset) -> sock_filter {
     return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset);
@@ -115,10 +116,12 @@ std::vector<sock_filter> make_filter() {
   std::vector<sock_filter> filter = {
       load(offsetof(seccomp_data, arch)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kArchitecture, 1, 0),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), load(offsetof(seccomp_data, nr))};
-  for (int number : kAllowedCalls) {
+  const auto answer = [&](int number, const sock_filter& with) {
     filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(number), 0, 1));
-    filter.push_back(allow);
-  }
+    filter.push_back(with);
+  };
+  for (int number : kAllowedCalls) answer(number, allow);
+  for (int number : kSupervisedCalls) answer(number, ask);
   for (const LimitedCall& call : kLimitedCalls) {
     filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(call.number), 0, 4));
     filter.push_back(load(low_word_of_argument(call.index)));
@@ -187,12 +190,14 @@ Isolation::~Isolation() {
   if (ruleset_ >= 0) close(ruleset_);
 }
 
-bool Isolation::apply() const noexcept {
+int Isolation::apply() const noexcept {
   const sock_fprog program = {static_cast<unsigned short>(filter_.size()),
                               const_cast<sock_filter*>(filter_.data())};
-  return drop_capabilities() && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         syscall(SYS_landlock_restrict_self, ruleset_, 0) == 0 &&
-         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+  const bool ready = drop_capabilities() && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+                     syscall(SYS_landlock_restrict_self, ruleset_, 0) == 0;
+  if (!ready) return -1;
+  return static_cast<int>(
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
 }
 
 }  // namespace dmc::sandbox

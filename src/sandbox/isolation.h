@@ -1,4 +1,4 @@
-// What takes a process's rights away before it runs code nobody vouches for (eval/sandbox.h).
+// What takes a process's rights away before it runs code nobody vouches for (sandbox.h).
 #pragma once
 
 #include <linux/filter.h>
@@ -10,7 +10,7 @@
 namespace dmc::sandbox {
 
 // Descriptors below this are laid out anew between fork and exec; those to be kept lie above.
-constexpr int kReservedDescriptors = 5;
+constexpr int kReservedDescriptors = 7;
 
 // Everything is prepared where memory may be allocated; apply() is then called between fork and
 // exec, where it may not.
@@ -23,9 +23,10 @@ class Isolation {
   Isolation(const Isolation&) = delete;
   Isolation& operator=(const Isolation&) = delete;
 
-  // Gives up capabilities, files and system calls for good. False, with errno set, if that failed;
-  // then the process must end. Allowed in a signal handler.
-  bool apply() const noexcept;
+  // Gives up capabilities, files and system calls for good. The result is a descriptor, closed by
+  // exec, at which calls that take a path wait for who answers them (seccomp_unotify(2)); -1, with
+  // errno set, if that failed: then the process must end. Allowed in a signal handler.
+  int apply() const noexcept;
 
  private:
   int ruleset_ = -1;

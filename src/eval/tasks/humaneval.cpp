@@ -16,15 +16,16 @@ constexpr std::string_view kStops[] = {"\nclass", "\ndef", "\n#", "\nif", "\npri
 constexpr int64_t kMostTokens = 1024;
 
 struct Problem {
-  std::string prompt, test;  // `test` is run behind the completed prompt
+  std::string prompt, function, tests;
 };
 
 std::vector<Problem> read_problems(const std::filesystem::path& file, int64_t limit) {
   std::vector<Problem> problems;
   for (const Record& record : read_json_lines(file)) {
     if (limit > 0 && static_cast<int64_t>(problems.size()) == limit) break;
-    problems.push_back({record.text("prompt"), "\n" + record.text("test") + "\ncheck(" +
-                                                   record.text("entry_point") + ")"});
+    const std::string function = record.text("entry_point");
+    problems.push_back(
+        {record.text("prompt"), function, record.text("test") + "\ncheck(" + function + ")\n"});
   }
   return problems;
 }
@@ -87,8 +88,10 @@ TaskScore run_humaneval(const TaskInput& input) {
       const std::string completion =
           complete(input, std::span(ids).last(kept), options, &cache_use);
       ++options.sampling.seed;
-      passed.back() +=
-          sandbox.run(problem.prompt + completion + problem.test) == sandbox::Verdict::kPassed;
+      passed.back() += sandbox.judge({.program = problem.prompt + completion,
+                                      .function = problem.function,
+                                      .helpers = problem.prompt,  // some tests use what it defines
+                                      .tests = problem.tests}) == sandbox::Verdict::kPassed;
     }
     input.progress(static_cast<int64_t>(passed.size()), static_cast<int64_t>(problems.size()));
   }

@@ -16,8 +16,9 @@ std::string_view cut_at_stop(std::string_view text, std::span<const std::string_
 double pass_at_k(int64_t n, int64_t c, int64_t k);
 
 // pass@1, and pass@10 and pass@100 where there are as many samples. One sample is decoded greedily,
-// more are drawn at CodeOptions::temperature with top-p 0.95. Prompt, stop words and test program
-// are lm-evaluation-harness's; a prompt that leaves no room for 1,024 tokens loses its beginning.
+// more are drawn at CodeOptions::temperature with top-p 0.95. Prompt, stop words and tests are
+// lm-evaluation-harness's, but run apart from what the model wrote (sandbox.h); a prompt that
+// leaves no room for 1,024 tokens loses its beginning.
 TaskScore run_humaneval(const TaskInput& input);
 
 }  // namespace dmc::eval
