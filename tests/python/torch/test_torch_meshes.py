@@ -1,0 +1,80 @@
+"""However a run is shared out, it is the same run: FSDP, tensor parallelism and both, activation
+checkpointing, parts of a batch, and a resume on another mesh, on CPU processes with gloo."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from dmc.torch.data import tokenize
+from tiny import SEPARATOR, write_model, write_text
+
+HERE = pathlib.Path(__file__).resolve().parent
+SAME = ("loss", "divergence", "extra_loss", "cr", "compression_weight", "gradient_norm")
+BASE = dict(length=32, batch=8, lr=3e-3, warmup=2, zero_out_steps=4, steps=10, finetune_steps=6,
+            checkpoint_every=1000, seed=5)  # fmt: skip
+MODELS = {
+    "dmc": ("llama", {"offset": 0.5, "decision_scale": 4.0, "cr": 3.0, "window": 6}),
+    "delayed": ("qwen3", {"method": "dmc-delayed", "decisions": "adapter", "train_base": True,
+                          "offset": 0.5, "cr": 2.0, "delay": 4, "distill": "forward"}),
+}  # fmt: skip
+
+
+def torchrun(processes, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+         str(processes), *map(str, arguments)], capture_output=True, text=True, **options)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All runs, by (model, name): lists of records."""
+    folder = tmp_path_factory.mktemp("meshes")
+    text = write_text(folder / "text.jsonl")
+    by_processes = {1: [], 2: [], 4: []}
+    for model, (family, retrofit) in MODELS.items():
+        path = write_model(folder / model, family)
+        tokenize(str(path), SEPARATOR, [str(text)], str(folder / "shard"))
+
+        def add(processes, name, stop=None, resume=False, out=None, model=model, path=path,
+                retrofit=retrofit, **more):  # fmt: skip
+            options = BASE | dict(model=str(path), train=[str(folder / "shard")],
+                                  retrofit=retrofit, out=str(folder / model / (out or name)))
+            by_processes[processes].append([f"{model}-{name}", options | more, stop, resume])
+
+        add(1, "alone")
+        add(2, "fsdp", stop=9, out="shared")  # the zero-out stage is over
+        add(2, "fsdp-parts", activation_checkpointing=True, accumulate=2)
+        add(2, "heads", tensor_parallel=2, activation_checkpointing=True)
+        add(4, "both", tensor_parallel=2, accumulate=2)
+        add(4, "resumed", resume=True, out="shared", tensor_parallel=2)
+    for processes, list_ in by_processes.items():
+        (folder / "runs.json").write_text(json.dumps(list_))
+        done = torchrun(processes, HERE / "mesh_runs.py", folder / "runs.json")
+        assert done.returncode == 0, done.stderr[-3000:]
+    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+            for path in folder.glob("*.jsonl") if path.stem != "text"}  # fmt: skip
+
+
+def assert_same_run(records, of):
+    for mine, theirs in zip(records, of, strict=True):
+        for key in SAME:
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=2e-6), (mine["step"], key)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["fsdp-parts", "heads", "both"])
+def test_every_mesh_runs_the_same(runs, model, name):
+    alone = runs[f"{model}-alone"]
+    assert len(alone) == sum(BASE[k] for k in ("steps", "finetune_steps")) + (
+        BASE["zero_out_steps"] if model == "dmc" else 0)  # fmt: skip
+    assert max(r["cr"] for r in alone) > 1.05
+    assert_same_run(runs[f"{model}-{name}"], alone)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_goes_on_on_another_mesh(runs, model):
+    alone, before, after = (runs[f"{model}-{name}"] for name in ("alone", "fsdp", "resumed"))
+    assert len(before) == 10 and after[0]["step"] == 11
+    assert_same_run(before + after, alone)
