@@ -92,10 +92,10 @@ class Decisions:
             logit = torch.where(bare > 0, _HARD, -_HARD)
         else:
             logit = (bare + self.noise * self._noise(layer, bare)) / self.options.temperature
-        # By layer: under activation checkpointing the backward pass comes here again.
-        if layer not in self._counts:
-            self._counts[layer] = (self._fraction(_rounded(logit.sigmoid())),
-                                   self._fraction((bare.detach() > 0).to(bare.dtype)))
+        # Under activation checkpointing the backward pass comes here again: what it computes must be
+        # the same, and what was counted must stay.
+        self._counts.setdefault(layer, (self._fraction(_rounded(logit.sigmoid())),
+                                        self._fraction((bare.detach() > 0).to(bare.dtype))))
         return logit
 
     def _noise(self, layer: int, like: Tensor) -> Tensor:
@@ -180,10 +180,12 @@ def _add_adapter(layer: nn.Module, config, decisions: Decisions) -> None:
     layer.self_attn.decision_proj = nn.Linear(config.hidden_size, outputs, bias=False, **like)
     nn.init.zeros_(layer.self_attn.decision_proj.weight)
 
-    def remember(module, arguments, keywords):
-        module.self_attn._entering = arguments[0] if arguments else keywords["hidden_states"]
+    # Not a hook on the layer: under transformers' activation checkpointing only what lies within a
+    # layer runs again. The norm's input is the layer's.
+    def remember(_, arguments):
+        layer.self_attn.__dict__["_entering"] = arguments[0]
 
-    layer.register_forward_pre_hook(remember, with_kwargs=True)
+    layer.input_layernorm.register_forward_pre_hook(remember)
 
 
 def _attention(self, hidden_states, position_embeddings=None, attention_mask=None,
@@ -206,9 +208,26 @@ def _attention(self, hidden_states, position_embeddings=None, attention_mask=Non
     said = None
     if hasattr(self, "decision_proj"):
         entering = self.__dict__.pop("_entering").to(self.decision_proj.weight.dtype)
+        if decisions.head_group is not None:
+            entering = _SharedByHeads.apply(entering, decisions.head_group)
         said = decisions.own_heads(self.decision_proj(self.decision_norm(entering)), k.shape[2])
     out = decisions.attend(self.layer_idx, q, k, v, said, rotate)
     return self.o_proj(out.flatten(2)), None
+
+
+class _SharedByHeads(torch.autograd.Function):
+    """What all ranks of a group have alike and use for their own heads: its gradient is their sum."""
+
+    @staticmethod
+    def forward(ctx, x, group):
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.clone()
+        dist.all_reduce(gradient, group=ctx.group)
+        return gradient, None
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -77,6 +77,8 @@ def build(path: str) -> nn.Module:
     """The model of a Hugging Face directory on the meta device, without numbers, in f32."""
     import transformers
 
+    if not (pathlib.Path(path) / "config.json").is_file():
+        raise OptionError(f"model: {path} has no config.json; give a Hugging Face directory")
     config = transformers.AutoConfig.from_pretrained(path)
     if getattr(config, "dmc_config", None) is not None or str(config.model_type).startswith("dmc_"):
         raise OptionError(f"model: {path} is retrofitted already; give the dense model, or what "

@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
@@ -33,6 +33,8 @@ from .options import OptionError, TrainOptions
 from .schedules import learning_rate
 
 _LOGITS_AT_ONCE = 1 << 24
+# Parameter groups differ from mesh to mesh.
+_BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 class Student(nn.Module):
@@ -315,12 +317,12 @@ class Trainer:
         model, optimizer = self._state()
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=place)
         set_state_dict(self.student, self.optimizer, model_state_dict=model,
-                       optim_state_dict=optimizer)  # fmt: skip
+                       optim_state_dict=optimizer, options=_BY_NAME)  # fmt: skip
         self.step, self.data.read = progress["step"], list(progress["read"])
         self.decisions.weight = progress["weight"]
 
     def _state(self):
-        return get_state_dict(self.student, self.optimizer)
+        return get_state_dict(self.student, self.optimizer, options=_BY_NAME)
 
     def export(self, out: pathlib.Path | None = None) -> None:
         stage = [name for name, _ in self.o.stages()][-1]
