@@ -6,7 +6,9 @@ import pathlib
 import subprocess
 import sys
 
+import mesh_runs
 import pytest
+import torch.distributed as dist
 from dmc.torch.data import tokenize
 from tiny import SEPARATOR, write_model, write_text
 
@@ -14,10 +16,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 SAME = ("loss", "divergence", "extra_loss", "cr", "compression_weight", "gradient_norm")
 BASE = dict(length=32, batch=8, lr=3e-3, warmup=2, zero_out_steps=4, steps=10, finetune_steps=6,
             checkpoint_every=1000, seed=5)  # fmt: skip
+# Ratios and caps that stay out of reach: at the edge of either the last digit decides.
 MODELS = {
     "dmc": ("llama", {"offset": 0.5, "decision_scale": 4.0, "cr": 3.0, "window": 6}),
     "delayed": ("qwen3", {"method": "dmc-delayed", "decisions": "adapter", "train_base": True,
-                          "offset": 0.5, "cr": 2.0, "delay": 4, "distill": "forward"}),
+                          "offset": 2.0, "cr": 6.0, "delay": 4, "distill": "forward",
+                          "head_cap": 1e3}),
 }  # fmt: skip
 
 
@@ -47,8 +51,13 @@ def runs(tmp_path_factory):
         add(2, "fsdp", stop=9, out="shared")  # the zero-out stage is over
         add(2, "fsdp-parts", activation_checkpointing=True, accumulate=2)
         add(2, "heads", tensor_parallel=2, activation_checkpointing=True)
-        add(4, "both", tensor_parallel=2, accumulate=2)
+        if model == "dmc":
+            add(4, "both", tensor_parallel=2, accumulate=2)
         add(4, "resumed", resume=True, out="shared", tensor_parallel=2)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    for run in by_processes.pop(1):
+        mesh_runs.train(*run, folder)
+    dist.destroy_process_group()
     for processes, list_ in by_processes.items():
         (folder / "runs.json").write_text(json.dumps(list_))
         done = torchrun(processes, HERE / "mesh_runs.py", folder / "runs.json")
@@ -63,13 +72,13 @@ def assert_same_run(records, of):
             assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=2e-6), (mine["step"], key)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", ["fsdp-parts", "heads", "both"])
+@pytest.mark.parametrize("model,name", [(m, n) for m in MODELS for n in ("fsdp-parts", "heads")]
+                         + [("dmc", "both")])  # fmt: skip
 def test_every_mesh_runs_the_same(runs, model, name):
     alone = runs[f"{model}-alone"]
     assert len(alone) == sum(BASE[k] for k in ("steps", "finetune_steps")) + (
         BASE["zero_out_steps"] if model == "dmc" else 0)  # fmt: skip
-    assert max(r["cr"] for r in alone) > 1.05
+    assert min(r["extra_loss"] for r in alone[-10:]) > 0.01
     assert_same_run(runs[f"{model}-{name}"], alone)
 
 
