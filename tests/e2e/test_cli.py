@@ -462,7 +462,7 @@ def test_a_demo_of_a_model_of_ones_own_compares_all_policies(dmc, tmp_path):
     done = dmc("demo", "-m", ROOT / "models" / "builtin-dms", "--quick", "-o", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "demo/report.html").read_text()
-    for policy in ["dense", "dms", "window", "tova", "h2o", "snapkv"]:
+    for policy in ["dense", "dms", "window", "tova", "h2o"]:
         assert f"\n{policy} " in done.stdout and policy in report
     ratios = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()
               if line.split()[:1] and line.split()[0] in ["dense", "dms", "window"]}  # fmt: skip

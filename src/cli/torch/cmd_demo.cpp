@@ -130,6 +130,7 @@ int run(const DemoCommand& command) {
   say("3. Speed");
   add_speed(contenders, size.shown, &variants);
   print_summary(variants, kContext);
+  print_map(variants.back());
   const fs::path report = command.out / "report.html";
   write_file_atomically(report, report::render_report(report_data(records, variants, dense)));
   std::cout << "\nreport: " << report.string() << "\ntalk to it: dmc run -m "

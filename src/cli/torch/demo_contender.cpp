@@ -125,10 +125,12 @@ void print_summary(const std::vector<report::Variant>& variants, int64_t cache_c
   const report::SpeedPoint& speed = variants.front().decode.back();
   std::cout << "cache: one sequence of " << cache_context << " tokens; decode: " << speed.batch
             << " sequences of " << speed.context << " tokens\n\n";
-  const report::Variant& last = variants.back();
+}
+
+void print_map(const report::Variant& variant) {
   print_heat_map(std::cout,
-                 {"compression ratio of " + last.name + " by layer and KV head", "layer", "head",
-                  last.cr_by_head, 1.0, 2 * last.cr},
+                 {"compression ratio of " + variant.name + " by layer and KV head", "layer", "head",
+                  variant.cr_by_head, 1.0, 2 * variant.cr},
                  color_enabled(std::cout));
 }
 

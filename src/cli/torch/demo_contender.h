@@ -40,6 +40,7 @@ void add_speed(const std::vector<Contender>& contenders, const DemoSize& size,
                std::vector<report::Variant>* variants);
 
 void print_summary(const std::vector<report::Variant>& variants, int64_t cache_context);
+void print_map(const report::Variant& variant);  // of its ratios, by layer and head
 
 // Rows of the report about a model.
 std::vector<std::pair<std::string, std::string>> model_facts(const runtime::Model& model);

@@ -83,15 +83,18 @@ int demonstrate_model(const ModelDemo& demo) {
   }
   const double cr = common_ratio(demo, variants);
   for (const policy::Policy& policy : policy::policies()) {
-    if (policy.least_budget == 0) continue;
+    // SnapKV compresses prompts as they end; text that is scored is none.
+    if (policy.least_budget == 0 || policy.keep_of_prompt != nullptr) continue;
     if (interrupted()) return kExitInterrupted;
     contenders.push_back(with_policy(contenders[0], policy, cr));
     show(contenders.back());
+    variants.back().cr_by_head.clear();  // the same everywhere
   }
 
   say("2. Speed");
   add_speed(contenders, size, &variants);
   print_summary(variants, size.length);
+  if (config.dmc) print_map(variants[1]);
   const std::filesystem::path report = demo.out / "report.html";
   std::filesystem::create_directories(demo.out);
   write_file_atomically(
