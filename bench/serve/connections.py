@@ -80,8 +80,10 @@ async def measure(server, arguments):
     print(milliseconds("gaps between a stream's events:", gaps))
     print(milliseconds("/health, nothing streams:", quiet))
     print(milliseconds("/health, all stream:", busy))
-    page = gauges(await kept[0].ask("GET", "/metrics"))
+    page = gauges(await Connection(server.url).ask("GET", "/metrics"))
     print(f"connections {page['dmc_connections']:.0f}, texts that run {page['dmc_requests_running']:.0f}")
+    for connection in kept:
+        connection.close()
 
 
 def main():

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -35,6 +36,7 @@ struct ServeCommand {
   std::filesystem::path key_file;
   std::vector<std::string> hosts;
   std::string name;
+  std::string elastic;  // "MIN..MAX"
   bool insecure = false, no_page = false;
 };
 
@@ -124,6 +126,7 @@ server::ServedModel served_model(const ServeCommand& command, const runtime::Run
   model.tokenizer_info = tokenizer_info(dir, model.tokenizer, model.eos_ids);
   model.policy = runner.policy().name;
   model.slot_type = command.model.kv;
+  model.holds_ratio = static_cast<bool>(command.engine.scheduler.hold_ratio);
   model.layers = config.num_layers;
   model.kv_heads = config.num_kv_heads;
   model.slot_bytes = static_cast<double>(page_format(config, command).bytes()) / kPageSlots;
@@ -144,6 +147,43 @@ double expected_ratio(const ServeCommand& command, const runtime::Runner& runner
   if (compression.forced_cr > 1.0) return compression.forced_cr;
   const auto& dmc = runner.model().config.dmc;
   return runner.policy().needs_dmc_config && dmc ? std::max(1.0, dmc->target_cr) : 1.0;
+}
+
+// --elastic: the ratio is held at the first while there is room, and rises to the second.
+void read_elastic(ServeCommand* command) {
+  if (command->elastic.empty()) return;
+  engine::SchedulerOptions& scheduler = command->engine.scheduler;
+  char end = 0;
+  const int found = std::sscanf(command->elastic.c_str(), "%lf..%lf%c", &scheduler.least_cr,
+                                &scheduler.most_cr, &end);
+  if (found != 2 || !(scheduler.least_cr >= 1.0 && scheduler.least_cr < scheduler.most_cr &&
+                      scheduler.most_cr <= 64.0)) {
+    throw invalid_argument(
+        "elastic", "\"" + command->elastic + "\" is no range of ratios from 1 to 64, such as 2..8");
+  }
+  if (command->model.compression.cr > 0.0) {
+    throw invalid_argument("elastic", "and --cr both say how far to compress; give one of them");
+  }
+  command->model.compression.cr = scheduler.least_cr;
+}
+
+// Lets the scheduler move the ratio, where one is held and can be moved.
+void hold_ratios(ServeCommand* command, runtime::Runner& runner) {
+  engine::SchedulerOptions& scheduler = command->engine.scheduler;
+  auto* const movable = dynamic_cast<runtime::DecoderRunner*>(&runner);
+  const bool moves =
+      movable != nullptr && runner.policy().needs_dmc_config && command->model.compression.cr > 0.0;
+  if (!moves && !command->elastic.empty()) {
+    throw invalid_argument("elastic",
+                           "needs a retrofitted model, whose decisions can be moved while it runs "
+                           "(on the CPU); policy " +
+                               std::string(runner.policy().name) + " has none of these");
+  }
+  if (!moves) return;
+  scheduler.least_cr = command->model.compression.cr;
+  scheduler.hold_ratio = [movable](engine::SequenceId sequence, double cr) {
+    movable->hold_ratio(sequence, cr);
+  };
 }
 
 // As many as their logits may take memory, should a prompt be rated; whole pages where there may be
@@ -199,6 +239,7 @@ int run(ServeCommand command) {
   allow_connections(command.http.connections);
   const std::vector<std::string> keys = read_keys(command.key_file);
   check(command, keys);
+  read_elastic(&command);
   const Stopwatch watch;
   std::cerr << "loading " << command.model.dir.string() << " ..." << std::flush;
   const runtime::PlacedModel placed = place_model(command.model);
@@ -214,6 +255,7 @@ int run(ServeCommand command) {
   const std::unique_ptr<runtime::Runner> runner = placed.make_runner(setup, room);
   std::cerr << " took " << human_duration(watch.seconds()) << "\n";
 
+  hold_ratios(&command, *runner);
   const server::ServedModel model = served_model(command, *runner);
   const double ratio = expected_ratio(command, *runner);
   scheduler.expected_cr = bound_is_taken(runner->policy()) ? 1.0 : ratio;
@@ -226,7 +268,7 @@ int run(ServeCommand command) {
   }
   scheduler.chunk_tokens = chunk_tokens(scheduler.step_tokens, model.vocab_size);
   scheduler.chunks_matter =
-      precision(command.model.kv) != DType::kF32 || command.model.compression.cr > 1.0;
+      precision(command.model.kv) != DType::kF32 || command.model.compression.cr > 0.0;
   scheduler.slots_of = [&](engine::SequenceId sequence) { return runner->slots(sequence); };
 
   std::unique_ptr<server::Api> api;
@@ -289,6 +331,11 @@ std::function<int()> setup_serve(CLI::App& app) {
   app.add_option("--max-sequences", scheduler.max_sequences, "texts that are written at once")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  app.add_option(
+      "--elastic", command->elastic,
+      "MIN..MAX: hold the ratio at MIN while the cache has room, and compress harder, up "
+      "to MAX, as its pages run out (retrofitted models; what is written then depends on "
+      "the load)");
   app.add_option("--step-tokens", scheduler.step_tokens,
                  "tokens of prompts in a step; fewer: others wait less, and prompts longer")
       ->check(CLI::Range(1, 1 << 20))
@@ -309,6 +356,7 @@ std::function<int()> setup_serve(CLI::App& app) {
              "Examples:\n"
              "  dmc serve -m models/builtin-dms\n"
              "  dmc serve -m ~/models/mine-4x --kv int8 --cache-memory 2GiB\n"
+             "  dmc serve -m ~/models/mine-4x --elastic 2..6 --cache-memory 512MiB\n"
              "  dmc serve -m DIR --host 0.0.0.0 --api-key-file keys.txt\n"
              "  curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
              "    -d '{\"prompt\": \"def read_file(path):\", \"max_tokens\": 40}'");

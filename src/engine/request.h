@@ -24,6 +24,7 @@ struct RequestOptions {
   // How many of the likeliest tokens are listed beside each token; nothing: no token is rated.
   std::optional<int64_t> logprobs, prompt_logprobs;
   bool report_cache = false;  // with each token
+  double held_cr = 0.0;       // ratio that the cache is held at; 0: the scheduler's
 };
 
 // What a text has in the cache.
@@ -31,6 +32,7 @@ struct CacheUse {
   int64_t tokens = 0;            // taken in
   double compression_ratio = 1;  // tokens by slots, the mean over layers and KV heads
   std::vector<int64_t> slots;    // [layers * kv_heads]; empty where the runner does not say
+  double held_cr = 0.0;          // that new tokens are compressed for; 0: the model decides
 };
 
 struct WrittenToken {

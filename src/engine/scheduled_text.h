@@ -41,6 +41,8 @@ struct ScheduledText {
   bool rates_prompt() const {
     return request().options.prompt_logprobs && job->rated < prompt_size();
   }
+  // Where every logit is wanted nothing can be skipped, and another ratio leaves another cache.
+  bool shares_prompt() const { return !rates_prompt() && request().options.held_cr == 0.0; }
   std::pair<int64_t, int64_t> place() const { return {job->number, choice}; }
 };
 

@@ -18,7 +18,8 @@ Scheduler::Scheduler(ModelRunner& runner, SchedulerOptions options)
       options_(std::move(options)),
       empty_(Sequence::add(runner)),
       prefixes_(options_.snapshots),
-      expected_cr_(options_.expected_cr) {}
+      expected_cr_(options_.expected_cr),
+      held_cr_(options_.least_cr) {}
 
 Scheduler::~Scheduler() = default;
 
@@ -126,9 +127,8 @@ int64_t Scheduler::pages_to_start(const Text& text, const Sequence* snapshot) co
                   runner_.pages_for(from.id(), std::min(prompt, options_.chunk_tokens)));
 }
 
-// Where every logit is wanted nothing can be skipped.
 const Sequence* Scheduler::snapshot_for(const Text& text) const {
-  return text.rates_prompt() ? nullptr : prefixes_.find(text.request().prompt);
+  return text.shares_prompt() ? prefixes_.find(text.request().prompt) : nullptr;
 }
 
 bool Scheduler::may_start(const Text& text, const Sequence* snapshot) const {
@@ -150,12 +150,12 @@ void Scheduler::make_room(const Text& text) {
 // Whether a prompt that is being taken in begins like `text`, further than any snapshot: that of
 // its chunks is worth waiting for.
 bool Scheduler::shares_soon(const Text& text) const {
-  if (!prefixes_.enabled() || text.rates_prompt()) return false;
+  if (!prefixes_.enabled() || !text.shares_prompt()) return false;
   const std::vector<int32_t>& prompt = text.request().prompt;
   const Sequence* snapshot = snapshot_for(text);
   const int64_t found = snapshot ? snapshot->length() : 0;
   return std::ranges::any_of(running_, [&](const TextPtr& other) {
-    if (other->taken >= other->prompt_size()) return false;
+    if (other->taken >= other->prompt_size() || other->request().options.held_cr > 0) return false;
     const auto alike = std::ranges::mismatch(prompt, other->request().prompt).in1 - prompt.begin();
     const int64_t most = std::min<int64_t>(alike, std::ssize(prompt) - 1);
     return most / options_.chunk_tokens * options_.chunk_tokens > std::max(found, other->taken);
@@ -163,13 +163,17 @@ bool Scheduler::shares_soon(const Text& text) const {
 }
 
 void Scheduler::admit() {
+  short_of_pages_ = false;
   for (auto at = waiting_.begin(); at != waiting_.end();) {
     if (shares_soon(**at)) {
       ++at;
       continue;
     }
     make_room(**at);
-    if (!may_start(**at, snapshot_for(**at))) return;
+    if (!may_start(**at, snapshot_for(**at))) {
+      short_of_pages_ = std::ssize(running_) < options_.max_sequences;
+      return;
+    }
     TextPtr text = std::move(*at);
     waiting_.erase(at);
     const auto job = text->job;
@@ -184,6 +188,32 @@ void Scheduler::admit() {
     }
     at = waiting_.begin();
   }
+}
+
+// The higher, the more of the pages are taken.
+double Scheduler::ratio_now() const {
+  constexpr double kEase = 0.5, kFull = 0.9;  // parts of all pages
+  const double least = options_.least_cr, most = std::max(least, options_.most_cr);
+  if (most == least || runner_.total_pages() == ModelRunner::kNoLimit) return least;
+  if (short_of_pages_) return most;
+  double taken = 0.0;
+  for (const TextPtr& text : running_) {
+    taken += static_cast<double>(runner_.pages_of(text->sequence->id()));
+  }
+  const double part =
+      (taken / static_cast<double>(runner_.total_pages()) - kEase) / (kFull - kEase);
+  return least + std::clamp(part, 0.0, 1.0) * (most - least);
+}
+
+double Scheduler::ratio_of(const Text& text) const {
+  const double asked = text.request().options.held_cr;
+  return asked > 0.0 ? asked : held_cr_;
+}
+
+void Scheduler::hold_ratios() {
+  if (!options_.hold_ratio) return;
+  held_cr_ = ratio_now();
+  for (const TextPtr& text : running_) options_.hold_ratio(text->sequence->id(), ratio_of(*text));
 }
 
 void Scheduler::start(TextPtr text) {
@@ -212,7 +242,7 @@ void Scheduler::run_text(TextPtr text) {
 
 CacheUse Scheduler::cache_use(const Text& text) const {
   const SequenceId sequence = text.sequence->id();
-  CacheUse use{text.taken, runner_.compression_ratio(sequence)};
+  CacheUse use{text.taken, runner_.compression_ratio(sequence), {}, ratio_of(text)};
   if (options_.slots_of) use.slots = options_.slots_of(sequence);
   return use;
 }
@@ -229,6 +259,7 @@ void Scheduler::end(Text& text, FinishReason reason, std::optional<int32_t> stop
   text.ended = true;
   text.job->request->listener->ended(text.choice, ending);
   if (!text.sequence || options_.chunks_matter || text.taken < options_.chunk_tokens) return;
+  if (text.request().options.held_cr > 0.0) return;
   std::vector<int32_t> tokens = text.request().prompt;  // the next turn of a chat goes on from here
   tokens.insert(tokens.end(), text.written.begin(), text.written.end());
   tokens.resize(static_cast<size_t>(text.taken));
@@ -252,6 +283,7 @@ void Scheduler::fail_all(const Error& error) {
 
 void Scheduler::snapshot(const Text& text) {
   if (!prefixes_.enabled() || text.taken % options_.chunk_tokens != 0) return;
+  if (text.request().options.held_cr > 0.0) return;
   const auto tokens = std::span(text.request().prompt).first(static_cast<size_t>(text.taken));
   if (prefixes_.contains(tokens)) return;
   try {
@@ -276,6 +308,7 @@ SchedulerLoad Scheduler::load() const {
         static_cast<double>(text->taken) / runner_.compression_ratio(text->sequence->id());
   }
   load.expected_cr = expected_cr_;
+  load.held_cr = held_cr_;
   load.snapshots = prefixes_.size();
   return load;
 }

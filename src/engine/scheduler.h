@@ -37,6 +37,10 @@ struct SchedulerOptions {
   double cr_margin = 0.85;
   int64_t growth_tokens = 256;  // that each running text is kept room for
   size_t snapshots = 0;         // of prompts that are kept, one behind each chunk; 0: none
+  // Says at which ratio a sequence is held from now on; empty where the model decides.
+  std::function<void(SequenceId, double)> hold_ratio;
+  // Of requests that name no ratio: while there is room, and while requests wait for pages.
+  double least_cr = 0.0, most_cr = 0.0;
   // What a sequence keeps by layer and KV head; empty where nobody asks.
   std::function<std::vector<int64_t>(SequenceId)> slots_of;
 };
@@ -59,6 +63,7 @@ struct SchedulerLoad {
   double slots = 0.0;                 // that they keep (mean over layers and KV heads)
   int64_t running_pages = 0;          // that running texts hold, shared ones for each of them
   double expected_cr = 1.0;           // the mean seen, new texts counting more
+  double held_cr = 0.0;               // of requests that name no ratio; 0: the model decides
   size_t snapshots = 0;
 };
 
@@ -98,6 +103,9 @@ class Scheduler {
   int64_t pages_to_start(const Text& text, const Sequence* snapshot) const;
   const Sequence* snapshot_for(const Text& text) const;
   bool shares_soon(const Text& text) const;
+  double ratio_now() const;
+  double ratio_of(const Text& text) const;
+  void hold_ratios();
   void start(TextPtr text);
   void run_text(TextPtr text);
   void wait(TextPtr text);
@@ -130,7 +138,8 @@ class Scheduler {
   std::deque<TextPtr> waiting_;  // both in the order of arrival
   std::vector<TextPtr> running_;
   SchedulerCounts counts_;
-  double expected_cr_;
+  double expected_cr_, held_cr_;
+  bool short_of_pages_ = false;  // somebody waits for them
   int64_t arrivals_ = 0;
 };
 

@@ -11,6 +11,7 @@ namespace dmc::engine {
 bool Scheduler::step() {
   drop_cancelled();
   admit();
+  hold_ratios();
   std::vector<Item> items = plan();
   fit(&items);
   remove_ended();

@@ -335,6 +335,43 @@ TEST(Scheduler, TextsThatBeginAlikeShareTheirRoomUnderPressureToo) {
   EXPECT_GE(runner.most_items, 4u) << "one at a time without sharing";
 }
 
+// One text has the least ratio for itself, a crowd goes to the most, and a request's own stays.
+TEST(Scheduler, TheRatioRisesWithThePagesThatAreTaken) {
+  FakeRunner runner(80, 200);
+  std::map<SequenceId, std::vector<double>> held;
+  Scheduler scheduler(runner,
+                      {.chunk_tokens = kChunk,
+                       .growth_tokens = 8,
+                       .hold_ratio = [&](SequenceId id, double cr) { held[id].push_back(cr); },
+                       .least_cr = 2.0,
+                       .most_cr = 6.0});
+  const Asked first = ask({1, 2, 3}, {.max_tokens = 10, .held_cr = 5.0});
+  scheduler.submit(first.request);
+  run_all(scheduler);
+  EXPECT_EQ(first.heard->use.held_cr, 5.0);
+  for (const auto& [id, ratios] : held) {
+    EXPECT_EQ(std::ranges::count(ratios, 5.0), std::ssize(ratios)) << "its own, whatever the load";
+  }
+  held.clear();
+  std::vector<Asked> crowd;
+  for (int i = 0; i < 12; ++i) {
+    crowd.push_back(ask(std::vector<int32_t>(30, i), {.max_tokens = 60}));
+    scheduler.submit(crowd.back().request);
+    if (i == 0) {
+      scheduler.step();
+      EXPECT_EQ(scheduler.load().held_cr, 2.0);
+    }
+  }
+  double most = 0.0;
+  while (scheduler.step()) most = std::max(most, scheduler.load().held_cr);
+  EXPECT_EQ(most, 6.0);
+  EXPECT_EQ(scheduler.load().held_cr, 2.0) << "the last text has the cache to itself";
+  for (const auto& [id, ratios] : held) {
+    for (const double cr : ratios) EXPECT_TRUE(cr >= 2.0 && cr <= 6.0) << cr;
+  }
+  for (const Asked& asked : crowd) expect_as_alone(asked);
+}
+
 TEST(Scheduler, AListenerThatHasEnoughEndsItsText) {
   FakeRunner runner;
   Scheduler scheduler(runner, {});

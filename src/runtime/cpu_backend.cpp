@@ -69,12 +69,14 @@ void clear_last(float* heads, int64_t count, int64_t stride, int64_t dim) {
 
 float CpuBackend::bias_of(cache::SequenceId sequence) const {
   const auto bias = static_cast<float>(knobs_.bias);
-  if (knobs_.held_cr == 0.0) return bias;
+  const auto own = held_.find(sequence);
+  const double held_cr = own != held_.end() ? own->second : knobs_.held_cr;
+  if (held_cr == 0.0) return bias;
   const auto streams = static_cast<double>(config_.num_layers * config_.num_kv_heads);
   // Slots that are marked count as gone: their delay must not make the control swing.
   const auto slots = static_cast<double>(cache_.slots(sequence) - cache_.marked(sequence));
   return bias + static_cast<float>(
-                    policy::holding_bias(cache_.length(sequence), slots / streams, knobs_.held_cr));
+                    policy::holding_bias(cache_.length(sequence), slots / streams, held_cr));
 }
 
 void CpuBackend::place_rows(const Pass& pass) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -25,6 +26,10 @@ class CpuBackend final : private Backend {
         policy_(policy),
         knobs_(knobs),
         cache_(cache) {}
+
+  // The ratio that a sequence's cache goes to from now on, instead of the one of the start.
+  void hold_ratio(cache::SequenceId sequence, double cr) { held_[sequence] = cr; }
+  void forget(cache::SequenceId sequence) { held_.erase(sequence); }
 
   // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
   // [tokens][hidden]. Valid until the next call.
@@ -54,6 +59,7 @@ class CpuBackend final : private Backend {
   const DecoderWeights& weights_;
   const policy::Policy& policy_;
   DecisionKnobs knobs_;
+  std::map<cache::SequenceId, double> held_;
   cache::KvCache& cache_;
 
   // Of the rows of the pass in hand.

@@ -30,7 +30,13 @@ class DecoderRunner : public Runner {
   int64_t max_positions() const override { return max_positions_; }
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
   engine::SequenceId fork(engine::SequenceId parent) override { return cache_.fork(parent); }
-  void release(engine::SequenceId sequence) override { cache_.release(sequence); }
+  void release(engine::SequenceId sequence) override {
+    cache_.release(sequence);
+    decoder_.forget(sequence);
+  }
+  // With a learned policy and a ratio that is held from the start: another one for this sequence,
+  // from the next step on. A fork begins at the first.
+  void hold_ratio(engine::SequenceId sequence, double cr) { decoder_.hold_ratio(sequence, cr); }
   int64_t free_pages() const override { return cache_.free_pages(); }
   int64_t total_pages() const override { return cache_.total_pages(); }
   int64_t most_pages(engine::SequenceId sequence, int64_t tokens, int64_t at_once) const override {

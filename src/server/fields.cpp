@@ -76,7 +76,10 @@ constexpr Field kFields[] = {
     {"continue_final_message", kBoolean, kChat,
      "go on with the last message, which is the assistant's", 0, 0, false, "false"},
     {"chat_template_kwargs", kObject, kChat, "variables of the chat template; plain values only"},
-    {"dmc", kObject, kBoth, "{\"slots\": true}: usage tells what each layer and head keeps"},
+    {"dmc", kObject, kBoth,
+     "{\"slots\": true}: usage tells what each layer and head keeps; {\"cr\": N}: the ratio that "
+     "the cache "
+     "is held at, where the server holds one"},
     {"suffix", kAny, kCompletions, "not supported", 0, 0, false, "", kNoText},
     {"use_beam_search", kAny, kBoth, "not supported", 0, 0, false, "", kFalse},
     {"response_format", kAny, kBoth, "not supported but as {\"type\": \"text\"}", 0, 0, false, "",

@@ -116,6 +116,10 @@ void append_cache(const engine::EngineLoop::State& state, const Metrics::About& 
   const double slots = state.counts.cache_slots;
   page->gauge("dmc_kv_compression_ratio", "Tokens by slots of all texts that have ended",
               slots > 0.0 ? state.counts.cache_tokens / slots : 1.0);
+  if (load.held_cr > 0.0) {
+    page->gauge("dmc_kv_compression_ratio_held", "That new tokens are compressed for now",
+                load.held_cr);
+  }
   page->gauge("dmc_kv_compression_ratio_expected",
               "Pages at most by pages taken, which admission counts on but for a margin",
               load.expected_cr);

@@ -26,6 +26,7 @@ struct ServedModel {
   // Of the cache.
   std::string policy;
   std::string slot_type;
+  bool holds_ratio = false;  // whether a request may say at which ratio its cache is held
   int64_t layers = 0, kv_heads = 0;
   double slot_bytes = 0.0;  // of one slot of one head: a key and a value
 };

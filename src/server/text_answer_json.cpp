@@ -52,13 +52,15 @@ std::string TextAnswer::usage() const {
 }
 
 // Of the texts of this request: tokens they have taken in, slots they keep for them (on average by
-// layer and head), and the bytes of these.
+// layer and head), the bytes of these, and the ratio they were held at in the end.
 std::string TextAnswer::cache_usage() const {
   int64_t tokens = 0;
+  double held = 0.0;
   std::vector<int64_t> slots(static_cast<size_t>(model_.layers * model_.kv_heads));
   for (const Prompt& prompt : prompts_) {
     for (const Choice& choice : prompt.choices) {
       tokens += choice.cache.tokens;
+      held = std::max(held, choice.cache.held_cr);
       if (choice.cache.slots.size() != slots.size()) continue;
       for (size_t i = 0; i < slots.size(); ++i) slots[i] += choice.cache.slots[i];
     }
@@ -73,6 +75,7 @@ std::string TextAnswer::cache_usage() const {
                     ",\"compression_ratio\":" + json_number(kept > 0 ? dense / kept : 1.0) +
                     ",\"cache_bytes\":" + json_number(kept * model_.slot_bytes) +
                     ",\"dense_bytes\":" + json_number(dense * model_.slot_bytes);
+  if (held > 0.0) out += ",\"held_ratio\":" + json_number(held);
   if (request_.slots) {
     out += ",\"slots\":[";
     for (int64_t layer = 0; layer < model_.layers; ++layer) {

@@ -31,6 +31,25 @@ std::vector<int32_t> token_ids(const json& ids, const ServedModel& model) {
   return result;
 }
 
+// The ratio that the request's cache is held at; 0: the server's.
+double read_ratio(const RequestFields& fields, const ServedModel& model) {
+  constexpr double kMost = 64.0;
+  if (!fields.has("dmc")) return 0.0;
+  const json cr = fields.at("dmc").value("cr", json());
+  if (cr.is_null()) return 0.0;
+  const double ratio = cr.is_number() ? cr.get<double>() : 0.0;
+  if (!(ratio >= 1.0 && ratio <= kMost)) {
+    throw invalid_argument("dmc", "expected a cr from 1 to 64");
+  }
+  if (!model.holds_ratio) {
+    throw invalid_argument("dmc",
+                           "names a cr, but this server was not started to hold ratios; leave it "
+                           "out, and the policy " +
+                               model.policy + " compresses as it does");
+  }
+  return ratio;
+}
+
 std::vector<std::vector<int32_t>> read_prompts(const RequestFields& fields,
                                                const ServedModel& model) {
   if (!fields.has("prompt")) throw invalid_argument("prompt", "is missing");
@@ -287,6 +306,7 @@ TextRequest read_text_request(const json& body, Endpoint endpoint, const ServedM
   request.skip_special = fields.boolean("skip_special_tokens");
   request.token_ids = fields.boolean("return_token_ids");
   request.slots = fields.has("dmc") && fields.at("dmc").value("slots", json()) == true;
+  request.engine.held_cr = read_ratio(fields, model);
   return request;
 }
 

@@ -15,7 +15,8 @@ class Server:
     """`dmc serve` with its own port; ended with SIGTERM."""
 
     def __init__(self, *arguments, model="builtin-dms", environment=None):
-        command = [BIN / "dmc", "serve", "-m", ROOT / "models" / model, "--port", "0", *arguments]
+        command = [BIN / "dmc", "serve", "-m", ROOT / "models" / model, *arguments]
+        command += [] if "--port" in arguments else ["--port", "0"]
         self.process = subprocess.Popen(
             list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment
         )

@@ -187,6 +187,9 @@ def test_a_beginning_is_taken_in_once(server):
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "use_beam_search": True}, "use_beam_search"),
         ({"prompt": "a", "response_format": {"type": "json_object"}}, "response_format"),
+        ({"prompt": "a", "dmc": {"cr": 4}}, "dmc"),
+        ({"prompt": "a", "dmc": {"cr": "4"}}, "dmc"),
+        ({"prompt": "a", "dmc": []}, "dmc"),
     ],
 )
 def test_what_is_wrong_is_named(server, body, param):
