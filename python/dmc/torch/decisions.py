@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .options import RetrofitOptions
-from .schedules import adapted_weight, fade, logistic_noise, merge_fraction, ramped_cr
+from .schedules import adapted_offset, adapted_weight, fade, logistic_noise, merge_fraction, ramped_cr
 
 Rotation = Callable[[Tensor], Tensor]
 _HARD = 1e4  # a logit whose sigmoid is 1, and that of its negative 0
@@ -36,6 +36,7 @@ class Decisions:
     def __init__(self, options: RetrofitOptions, layers: int, kv_heads: int, seed: int = 1):
         self.options, self.layers, self.kv_heads, self.seed = options, layers, kv_heads, seed
         self.weight = options.compression_weight  # of the compression loss; it adapts
+        self.offset = options.offset  # of decisions; it adapts in the finetune stage
         self.first_head = 0  # of this rank's KV heads, with tensor parallelism
         self.data_group: dist.ProcessGroup | None = None  # of ranks that have other rows
         self.head_group: dist.ProcessGroup | None = None  # of ranks that have other heads
@@ -87,7 +88,7 @@ class Decisions:
 
     def _decide(self, layer: int, decision: Tensor) -> Tensor:
         """Logits [B, T, K] whose sigmoids are alpha, from what the source says; counts them."""
-        bare = decision * self.options.decision_scale - self.options.offset
+        bare = decision * self.options.decision_scale - self.offset
         if self.stage == "served":
             logit = torch.where(bare > 0, _HARD, -_HARD)
         else:
@@ -149,12 +150,16 @@ class Decisions:
         return F.relu(merge_fraction(self.wanted_cr) - counted) * self.weight
 
     def end_step(self) -> float:
-        """Adapts the loss's weight; returns the step's compression ratio as served."""
+        """Adapts the loss's weight and, in the end, the offset; returns the step's compression ratio
+        as served."""
         decided, served = torch.stack(self._means).mean(0).tolist() if self._means else (0.0, 0.0)
         self._means = []
         self.weight = adapted_weight(self.weight, self.options.weight_gain, self.wanted_cr,
                                      1.0 / (1.0 - decided))
-        return 1.0 / (1.0 - served)
+        cr = 1.0 / (1.0 - served)
+        if self.stage == "finetune":
+            self.offset = adapted_offset(self.offset, self.options.offset_gain, self.wanted_cr, cr)
+        return cr
 
     def end_of_measure(self) -> None:
         """What was counted since the last step was not for training."""

@@ -135,23 +135,27 @@ def export(model: nn.Module, decisions: Decisions, source: str | pathlib.Path,
                "tie_word_embeddings": bool(model.config.tie_word_embeddings)}  # fmt: skip
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = _LONG_NAMES[dtype]
     config.pop("quantization_config", None)
-    config["dmc_config"] = dmc_config(decisions.options, stage, tokens, length)
+    config["dmc_config"] = dmc_config(decisions, stage, tokens, length)
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in _TEXTS:
         if (pathlib.Path(source) / name).exists():
             shutil.copyfile(pathlib.Path(source) / name, out / name)
 
 
-def dmc_config(options: RetrofitOptions, stage: str, tokens: int, length: int) -> dict:
+def dmc_config(decisions: Decisions, stage: str, tokens: int, length: int) -> dict:
     """As src/model/config_file.cpp writes it: of methods that pool nothing the window is the delay."""
+    options = decisions.options
     config = {"format": 1, "method": options.method, "target_cr": options.cr,
-              "decision_offset": options.offset, "pool_before_rope": True, "stage": stage,
+              "decision_offset": decisions.offset, "pool_before_rope": True, "stage": stage,
               "trained_tokens": tokens, "max_trained_length": length,
               "window": options.window if options.table.pools else options.delay}  # fmt: skip
     if options.table.pools and options.delay:
         config["delay"] = options.delay
-    if options.importance_offset is not None:
-        config["importance_offset"] = options.importance_offset
+    importance = options.importance_offset
+    if options.table.pools and importance is None:
+        importance = options.offset
+    if importance is not None and not (options.table.pools and importance == decisions.offset):
+        config["importance_offset"] = importance
     source = {"decision_source": "adapter"} if options.decisions == "adapter" else {
         "decision_channel": -1}  # fmt: skip
     return config | source

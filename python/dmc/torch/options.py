@@ -36,18 +36,22 @@ METHODS = {
 class RetrofitOptions:
     """What the model is taught; None: as the method is used (resolved())."""
 
-    method: str = "dmc"
-    decisions: str = "neuron"  # a channel that each head gives up, or "adapter"
-    train_base: bool = False  # with an adapter: the model's own weights, too
+    method: str = "dmc-delayed"
+    # Who decides: "neuron", a channel that each head gives up, or "adapter", a projection beside each
+    # layer. None: an adapter, trained together with the model.
+    decisions: str | None = None
+    train_base: bool = False  # with an adapter that is asked for: the model's own weights, too
     cr: float = 4.0
     window: int | None = None
     delay: int | None = None
-    offset: float = 3.0  # c of the decision and importance logits
+    offset: float = 3.0  # c of the decision and importance logits; the former's adapts at the end
     importance_offset: float | None = None
     temperature: float = 0.1
-    decision_scale: float = 10.0  # folded into the weights at the end
-    compression_weight: float = 0.7  # at first; it adapts
-    weight_gain: float = 0.2
+    # Factor on decision logits, folded into the weights at the end; None: by the learning rate.
+    decision_scale: float | None = None
+    compression_weight: float = 1.0  # at first; it adapts
+    weight_gain: float = 0.4
+    offset_gain: float = 3.0  # how fast the offset follows the served ratio in the finetune stage
     head_cap: float = 16.0  # a head's compression counts up to this ratio
     distill: str = ""  # "forward": KL(teacher || student), "reverse"; empty: none
     distill_weight: float = 1.0
@@ -60,15 +64,20 @@ class RetrofitOptions:
     def adapter_alone(self) -> bool:
         return self.decisions == "adapter" and not self.train_base
 
-    def resolved(self, length: int) -> RetrofitOptions:
+    def resolved(self, length: int, usual_scale: float = 10.0) -> RetrofitOptions:
         """With nothing left open, checked, for sequences of so many tokens."""
+        if self.decisions is None:
+            self = dataclasses.replace(self, decisions="adapter", train_base=True)
+        if self.decision_scale is None:
+            self = dataclasses.replace(self, decision_scale=usual_scale)
         _one_of("method", self.method, METHODS)
         _one_of("decisions", self.decisions, ("neuron", "adapter"))
         _one_of("distill", self.distill, ("", "forward", "reverse"))
         _require(1.0 <= self.cr <= 64.0, "cr", self.cr, "a ratio from 1 to 64")
         for name in ("offset", "temperature", "decision_scale", "compression_weight"):
             _require(getattr(self, name) > 0.0, name, getattr(self, name), "more than 0")
-        _require(self.weight_gain >= 0.0, "weight_gain", self.weight_gain, "at least 0")
+        for name in ("weight_gain", "offset_gain"):
+            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "at least 0")
         _require(self.head_cap >= 1.0, "head_cap", self.head_cap, "a ratio of at least 1")
         _require(0.0 < self.distill_weight <= 1.0, "distill_weight", self.distill_weight,
                  "more than 0 and at most 1")  # fmt: skip
@@ -102,9 +111,9 @@ class TrainOptions:
     length: int | None = None
     batch: int | None = None
     accumulate: int = 1
-    zero_out_steps: int = 50
-    steps: int = 400
-    finetune_steps: int = 200
+    zero_out_steps: int | None = None  # in which a channel fades; None: a sixth of `steps`
+    steps: int = 200  # in which the ratio rises
+    finetune_steps: int | None = None  # at the full ratio, the rate decaying; None: as many
     lr: float | None = None
     final_lr: float | None = None
     warmup: int = 20
@@ -132,6 +141,7 @@ class TrainOptions:
                   "valid")  # fmt: skip
 
     def stages(self) -> list[tuple[str, int]]:
+        """Of resolved() options: each with its steps."""
         zero_out = [("zero-out", self.zero_out_steps)] if self.retrofit.decisions == "neuron" else []
         return [*zero_out, ("retrofit", self.steps), ("finetune", self.finetune_steps)]
 
@@ -142,9 +152,10 @@ class TrainOptions:
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in self._ELSEWHERE}
 
-    def resolved(self, *, context: int, parameters: float, shares: int) -> TrainOptions:
+    def resolved(self, *, context: int, parameters: float, hidden: int,
+                 shares: int) -> TrainOptions:  # fmt: skip
         """With what was left open chosen from the model, as src/train/defaults.cpp chooses.
-        shares: processes times parts that a batch is divided into."""
+        hidden: channels of the residual stream; shares: processes times parts of a batch."""
         length = self.length or min(2048, context)
         _require(2 <= length <= context, "length", length, f"2 to the model's context, {context}")
         rows = max(1, round(8192 / length))
@@ -152,13 +163,18 @@ class TrainOptions:
         _require(batch > 0 and batch % shares == 0, "batch", batch,
                  f"a multiple of {shares}, the processes times the parts of accumulate")
         for name in ("zero_out_steps", "steps", "finetune_steps", "accumulate", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            given = getattr(self, name)
+            _require(given is None or given >= 1, name, given, "at least 1")
         _one_of("dtype", self.dtype, ("f32", "bf16", "f16"))
         _one_of("precision", self.precision, ("", "f32", "bf16"))
         lr = self.lr or _usual_rate(parameters, batch * length, self.retrofit.adapter_alone)
+        # Decisions' logits move by at most 0.75 a step, more where there are few steps.
+        scale = _two_digits(0.75 * max(1.0, 140.0 / self.steps) / (lr * hidden))
         return dataclasses.replace(
-            self, length=length, batch=batch, lr=lr, retrofit=self.retrofit.resolved(length),
-            final_lr=0.1 * lr if self.final_lr is None else self.final_lr)  # fmt: skip
+            self, length=length, batch=batch, lr=lr, retrofit=self.retrofit.resolved(length, scale),
+            final_lr=0.1 * lr if self.final_lr is None else self.final_lr,
+            zero_out_steps=self.zero_out_steps or max(1, self.steps // 6),
+            finetune_steps=self.finetune_steps or self.steps)  # fmt: skip
 
 
 def read_config(path: str | pathlib.Path, changes: list[str] | None = None) -> TrainOptions:
@@ -211,8 +227,12 @@ def _usual_rate(parameters: float, tokens_of_step: float, adapter_alone: bool) -
     rate = 1e-3 if adapter_alone else 1e-4
     size = (3e6 / max(parameters, 1.0)) ** 0.2
     rate *= min(max(size, 0.1), 2.0) * math.sqrt(min(tokens_of_step / 8192, 4.0))
-    unit = 10.0 ** (math.floor(math.log10(rate)) - 1)
-    return round(rate / unit) * unit
+    return _two_digits(rate)
+
+
+def _two_digits(x: float) -> float:
+    unit = 10.0 ** (math.floor(math.log10(x)) - 1)
+    return round(x / unit) * unit
 
 
 def _require(holds: bool, name: str, given: Any, expected: str) -> None:

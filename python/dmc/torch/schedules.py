@@ -33,6 +33,12 @@ def adapted_weight(weight: float, gain: float, wanted_cr: float, measured_cr: fl
     return max(0.0, weight + gain * (merge_fraction(wanted_cr) - merge_fraction(measured_cr)))
 
 
+def adapted_offset(offset: float, gain: float, wanted_cr: float, served_cr: float) -> float:
+    """The decisions' next offset in the finetune stage: up while too many tokens merge or go as the
+    model is served, down while too few do; it stays above 0."""
+    return max(0.01, offset + gain * (merge_fraction(served_cr) - merge_fraction(wanted_cr)))
+
+
 def learning_rate(step: int, total: int, warmup: int, decay: int, peak: float, floor: float):
     """Linear warm-up to the peak, then a cosine over the last `decay` steps down to the floor."""
     if step < warmup:

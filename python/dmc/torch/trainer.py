@@ -106,7 +106,8 @@ class Trainer:
         base = models.build(options.model)
         self._check_heads(base.config, heads)
         self.o = options = options.resolved(
-            context=_context(base.config), shares=ranks * options.accumulate,
+            context=_context(base.config), hidden=base.config.hidden_size,
+            shares=ranks * options.accumulate,
             parameters=sum(p.numel() for p in base.parameters()))  # fmt: skip
         self.decisions = models.retrofit(base, options.retrofit, length=options.length,
                                          seed=options.seed)  # fmt: skip
@@ -216,7 +217,8 @@ class Trainer:
         if math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
-        weight, wanted = self.decisions.weight, self.decisions.wanted_cr
+        weight, offset = self.decisions.weight, self.decisions.offset
+        wanted = self.decisions.wanted_cr
         cr = self.decisions.end_step()
         numbers = torch.cat([sums, sums.new_tensor([float(self.stop)])])
         dist.all_reduce(numbers)
@@ -228,6 +230,7 @@ class Trainer:
         tokens = o.batch * o.length
         return {"step": self.step, "stage": stage, "loss": loss, "divergence": divergence,
                 "extra_loss": extra, "cr": cr, "wanted_cr": wanted, "compression_weight": weight,
+                "decision_offset": offset,
                 "learning_rate": rate, "gradient_norm": norm, "tokens": self.step * tokens,
                 "tokens_per_second": tokens / (time.monotonic() - began), "_stop": stop > 0}
 
@@ -296,6 +299,7 @@ class Trainer:
         dist.barrier()
         model, optimizer = self._state()
         progress = {"step": self.step, "read": self.data.read, "weight": self.decisions.weight,
+                    "offset": self.decisions.offset,
                     "identity": self.o.identity()}  # fmt: skip
         dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=new)
         if dist.get_rank() == 0:
@@ -319,7 +323,7 @@ class Trainer:
         set_state_dict(self.student, self.optimizer, model_state_dict=model,
                        optim_state_dict=optimizer, options=_BY_NAME)  # fmt: skip
         self.step, self.data.read = progress["step"], list(progress["read"])
-        self.decisions.weight = progress["weight"]
+        self.decisions.weight, self.decisions.offset = progress["weight"], progress["offset"]
 
     def _state(self):
         return get_state_dict(self.student, self.optimizer, options=_BY_NAME)

@@ -4,17 +4,21 @@ import os
 import pathlib
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BIN = pathlib.Path(os.environ.get("DMC_BIN", ROOT / "build" / "bin"))
 
-# Tensors are tiny; threads would only wait for one another.
-os.environ["OMP_NUM_THREADS"] = "1"
-
-sys.path.insert(0, str(ROOT / "python"))
+sys.path.append(str(ROOT / "python"))
 os.environ.setdefault("DMC_TORCH_OPS", str(BIN / "dmc_torch_ops.so"))
-# For the processes that tests start:
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
 
-import torch  # noqa: E402
 
-torch.set_num_threads(1)
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """Tensors are tiny; threads would only wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

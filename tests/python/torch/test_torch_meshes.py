@@ -10,7 +10,7 @@ import mesh_runs
 import pytest
 import torch.distributed as dist
 from dmc.torch.data import tokenize
-from tiny import SEPARATOR, write_model, write_text
+from tiny import ENVIRONMENT, SEPARATOR, write_model, write_text
 
 HERE = pathlib.Path(__file__).resolve().parent
 SAME = ("loss", "divergence", "extra_loss", "cr", "compression_weight", "gradient_norm")
@@ -18,17 +18,18 @@ BASE = dict(length=32, batch=8, lr=3e-3, warmup=2, zero_out_steps=4, steps=10, f
             checkpoint_every=1000, seed=5)  # fmt: skip
 # Ratios and caps that stay out of reach: at the edge of either the last digit decides.
 MODELS = {
-    "dmc": ("llama", {"offset": 0.5, "decision_scale": 4.0, "cr": 3.0, "window": 6}),
-    "delayed": ("qwen3", {"method": "dmc-delayed", "decisions": "adapter", "train_base": True,
+    "dmc": ("llama", {"method": "dmc", "decisions": "neuron", "offset": 0.5, "decision_scale": 4.0, "cr": 3.0, "window": 6}),
+    "delayed": ("qwen3", {"decision_scale": 10.0, "method": "dmc-delayed", "decisions": "adapter", "train_base": True,
                           "offset": 2.0, "cr": 6.0, "delay": 4, "distill": "forward",
                           "head_cap": 1e3}),
 }  # fmt: skip
 
 
-def torchrun(processes, *arguments, **options):
+def torchrun(processes, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-         str(processes), *map(str, arguments)], capture_output=True, text=True, **options)  # fmt: skip
+         str(processes), *map(str, arguments)], capture_output=True, text=True,
+        env=ENVIRONMENT)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

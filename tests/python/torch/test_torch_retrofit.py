@@ -15,7 +15,7 @@ import transformers
 from dmc.torch import OptionError, RetrofitOptions, data, retrofit
 from dmc.torch.__main__ import main
 from dmc.torch.options import read_config
-from tiny import VOCABULARY, write_model, write_text
+from tiny import ENVIRONMENT, VOCABULARY, write_model, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 CONFIG = """
@@ -66,7 +66,8 @@ def workers_of(process):
 def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
     launched = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "dmc.torch", "retrofit", str(config)], stderr=subprocess.PIPE, text=True)  # fmt: skip
+         "-m", "dmc.torch", "retrofit", str(config)], stderr=subprocess.PIPE, text=True,
+        env=ENVIRONMENT)  # fmt: skip
     while len(records(config)) < 8 and launched.poll() is None:
         time.sleep(0.05)
     os.kill(workers_of(launched)[1], signal.SIGKILL)
@@ -78,7 +79,7 @@ def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
 
     done = len(records(config))
     alone = subprocess.run([sys.executable, "-m", "dmc.torch", "retrofit", str(config), "--resume"],
-                           capture_output=True, text=True)  # fmt: skip
+                           capture_output=True, text=True, env=ENVIRONMENT)  # fmt: skip
     assert alone.returncode == 0, alone.stderr
     steps = [record["step"] for record in records(config)]
     assert steps == list(range(1, 51)) and done < 50
@@ -102,7 +103,7 @@ def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
 def test_a_loop_of_ones_own(tmp_path):
     write_model(tmp_path, "qwen2")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).train()
-    decisions = retrofit(model, RetrofitOptions(cr=2.0, offset=0.5), length=32)
+    decisions = retrofit(model, RetrofitOptions(method="dmc", decisions="neuron", cr=2.0, offset=0.5), length=32)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     tokens = torch.randint(0, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(1))
     ratios = []
@@ -113,7 +114,7 @@ def test_a_loop_of_ones_own(tmp_path):
         optimizer.step()
         optimizer.zero_grad()
         ratios.append(decisions.end_step())
-    assert decisions.weight != 0.7 and all(ratio >= 1.0 for ratio in ratios)
+    assert decisions.weight != 1.0 and all(ratio >= 1.0 for ratio in ratios)
     with pytest.raises(ValueError, match="without padding"):
         model(input_ids=tokens, attention_mask=torch.zeros_like(tokens))
     with pytest.raises(OptionError, match="in retrofit already"):
@@ -188,5 +189,5 @@ def test_mistakes_are_said_in_a_sentence(tmp_path, change, message):
     path = tmp_path / "config.toml"
     path.write_text(CONFIG.format(tmp_path))
     with pytest.raises(OptionError) as caught:
-        read_config(path, [change]).resolved(context=256, parameters=1e6, shares=2)
+        read_config(path, [change]).resolved(context=256, parameters=1e6, hidden=32, shares=2)
     assert message in str(caught.value)

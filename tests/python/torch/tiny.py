@@ -1,6 +1,7 @@
 """Small models of each family in Hugging Face directories, and text for them."""
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -9,6 +10,10 @@ import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 VOCABULARY, SEPARATOR = 2048, 0
+
+# For processes that tests start.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
+    [str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
 
 
 def write_model(folder, family="llama", seed=1, **changes):
