@@ -18,6 +18,7 @@ bool Scheduler::step() {
   if (items.empty()) return !running_.empty() || !waiting_.empty();
   run(std::move(items));
   remove_ended();
+  admit();  // so that load() tells of those that the next step has
   return true;
 }
 
