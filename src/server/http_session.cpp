@@ -86,7 +86,20 @@ class Session {
       co_await send(refusal(431, "too many header fields"), false);
       co_return false;
     }
+    if (ambiguous(fields)) {
+      co_await refuse(http::error::bad_field);
+      co_return false;
+    }
     co_return true;
+  }
+
+  // What Beast lets pass, and a proxy before us may read in another way (RFC 9112, 3.2 and 6.1).
+  static bool ambiguous(const Parser::value_type& request) {
+    const auto codings = request.count(http::field::transfer_encoding);
+    const bool chunked =
+        codings == 1 && beast::iequals(request[http::field::transfer_encoding], "chunked");
+    const auto hosts = request.count(http::field::host);
+    return (codings > 0 && !chunked) || hosts > 1 || (hosts == 0 && request.version() >= 11);
   }
 
   awaitable<bool> read_body(Parser& parser) {

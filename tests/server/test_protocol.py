@@ -267,6 +267,9 @@ def test_models_and_tokens(server):
     assert json.loads(server.ask("/tokenizer_info")[2])["eos_token"] == "<|endoftext|>"
 
 
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
 def raw_exchange(server, data, timeout=5):
     with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as connection:
         connection.sendall(data)
@@ -289,6 +292,23 @@ def raw_exchange(server, data, timeout=5):
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"GET /\n\n", 400),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: b\0c\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+        (b"GET /livez HTTP/3.0\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"BREW /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\nGET /livez HTTP/1.1\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nabcde\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", 413),
+        (POST + b"Content-Length: 18446744073709551615\r\n\r\n", 413),
+        (POST + b"Content-Length: 99999999999999999999999\r\n\r\n", 400),
+        (POST + b"Content-Length: +5\r\n\r\nabcde", 400),
     ],
 )
 def test_http_that_is_none(server, data, status):
