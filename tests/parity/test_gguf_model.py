@@ -83,8 +83,11 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 
 
 def test_greedy_chat(model, dmc):
-    """In f32, as transformers computes: the same tokens to the end."""
-    tokenizer = Tokenizer.from_file(str(PUBLISHED / "smollm2-hf" / "tokenizer.json"))
+    """In f32, as transformers computes: the same text to the end."""
+    published = PUBLISHED / "smollm2-hf" / "tokenizer.json"
+    if not published.exists():
+        pytest.skip(f"{published} is not at hand (DMC_SHARED: a folder with data/tokenizers)")
+    tokenizer = Tokenizer.from_file(str(published))
     for prompt in PROMPTS:
         done = dmc("run", "-m", FOLDER / FILE, "--chat", "-p", prompt, "-n", NEW_TOKENS,
                    "--temperature", 0, "--weights", "f32", "--json")  # fmt: skip
