@@ -17,12 +17,18 @@ from torch import Tensor
 _CHUNK = 64  # tokens whose means are one matrix product
 
 
-def pool(k: Tensor, v: Tensor, merge_logit: Tensor, importance_logit: Tensor, window: int,
-         newest_weighs_one: bool) -> tuple[Tensor, Tensor]:
+def pool(
+    k: Tensor,
+    v: Tensor,
+    merge_logit: Tensor,
+    importance_logit: Tensor,
+    window: int,
+    newest_weighs_one: bool,
+) -> tuple[Tensor, Tensor]:
     """Pooled k and v [B, T, K, d] as ops.pool has them, from k, v and logits [B, T, K].
 
-    A chunk of tokens reaches back to itself and the window before it, so memory is O(T (d + window))
-    for a window above 0."""
+    A chunk of tokens reaches back to itself and the window before it, so memory is O(T (d +
+    window)) for a window above 0."""
     T = k.shape[1]
     chunk = min(T, _CHUNK) if window else T
     back = min(window, T) - 1 if window else 0  # tokens before a chunk that its means reach
@@ -35,8 +41,10 @@ def pool(k: Tensor, v: Tensor, merge_logit: Tensor, importance_logit: Tensor, wi
     log_alpha = F.logsigmoid(merge_logit.double())
     log_weight = chunks(F.logsigmoid(importance_logit.double()))  # [B, n, K, back + chunk]
     joined = chunks(log_alpha).cumsum(-1)
-    to, of = torch.arange(chunk, device=k.device)[:, None] + back, torch.arange(
-        back + chunk, device=k.device)  # fmt: skip
+    to, of = (
+        torch.arange(chunk, device=k.device)[:, None] + back,
+        torch.arange(back + chunk, device=k.device),
+    )
     age = to - of
     logs = joined[..., back:, None] - joined[..., None, :] + log_weight[..., None, :]
     if newest_weighs_one:
@@ -52,8 +60,15 @@ def pool(k: Tensor, v: Tensor, merge_logit: Tensor, importance_logit: Tensor, wi
     return means(k), means(v)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, far_k: Tensor | None,
-           far_v: Tensor | None, delay: int) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    far_k: Tensor | None,
+    far_v: Tensor | None,
+    delay: int,
+) -> Tensor:
     """Attention [B, T, H, d] as ops.attend has it, on any device."""
     implementation = _flex if q.is_cuda else _matrices
     return implementation(q, k, v, bias, far_k, far_v, delay)
@@ -113,7 +128,11 @@ def _flex(q, k, v, bias, far_k, far_v, delay, attention=None):
         return s + torch.where(i - j % T > delay, by_head[b, h // group, j % T], 0.0)
 
     out = (attention or _compiled_flex())(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), enable_gqa=group > 1,
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        enable_gqa=group > 1,
         score_mod=None if bias is None else score,
-        block_mask=_block_mask(T, delay, turns, q.device))  # fmt: skip
+        block_mask=_block_mask(T, delay, turns, q.device),
+    )
     return out.transpose(1, 2)

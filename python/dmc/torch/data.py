@@ -1,7 +1,8 @@
 """Token shards in Megatron's format (NAME.bin: the tokens of all documents, NAME.idx: where each
 begins), memory-mapped and read in windows, in an order that depends on the seed alone.
 
-The place of a run is how many windows of each shard it has read: the same on any number of processes."""
+The place of a run is how many windows of each shard it has read: the same on any number of
+processes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import gzip
 import json
 import pathlib
 import struct
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -32,25 +33,36 @@ class Shard:
         try:
             header = index.open("rb").read(_HEADER.size)
             magic, version, code, sequences, documents = _HEADER.unpack(header)
-            size, bytes_of_tokens = index.stat().st_size, pathlib.Path(self.name + ".bin").stat().st_size
+            size, bytes_of_tokens = (
+                index.stat().st_size,
+                pathlib.Path(self.name + ".bin").stat().st_size,
+            )
         except OSError as error:
-            raise OptionError(f"train: {error.filename}: {error.strerror}; expected a token shard, a "
-                              ".bin and an .idx file, as `python -m dmc.torch tokenize` makes them"
-                              ) from None
+            raise OptionError(
+                f"train: {error.filename}: {error.strerror}; expected a token shard, a "
+                ".bin and an .idx file, as `python -m dmc.torch tokenize` makes them"
+            ) from None
         except struct.error:
             magic = b""
         if magic != _MAGIC or version != 1 or code not in _DTYPES:
             raise OptionError(f"train: {index} is no index of Megatron's format, version 1")
         if size != _HEADER.size + 12 * sequences + 8 * documents:
-            raise OptionError(f"train: {index} has {size} bytes, not those of {sequences} sequences")
+            raise OptionError(
+                f"train: {index} has {size} bytes, not those of {sequences} sequences"
+            )
         lengths = np.fromfile(index, "<i4", sequences, offset=_HEADER.size)
         starts = np.fromfile(index, "<i8", sequences, offset=_HEADER.size + 4 * sequences)
         ends = np.cumsum(lengths, dtype=np.int64)
         width = np.dtype(_DTYPES[code]).itemsize
-        if sequences == 0 or (lengths < 0).any() or ends[-1] * width > bytes_of_tokens or (
-                starts != (ends - lengths) * width).any():  # fmt: skip
-            raise OptionError(f"train: {index}: its sequences do not lie one after the other in the "
-                              ".bin file")  # fmt: skip
+        if (
+            sequences == 0
+            or (lengths < 0).any()
+            or ends[-1] * width > bytes_of_tokens
+            or (starts != (ends - lengths) * width).any()
+        ):
+            raise OptionError(
+                f"train: {index}: its sequences do not lie one after the other in the .bin file"
+            )
         self.tokens = np.memmap(self.name + ".bin", _DTYPES[code], "r", shape=(int(ends[-1]),))
 
     def windows(self, length: int) -> int:
@@ -62,8 +74,8 @@ class Shard:
 
 
 def permuted(index: int, count: int, seed: int, epoch: int) -> int:
-    """Where `index` of `count` stands in an epoch's order: a Feistel network over the next power of 4,
-    walked until it falls below `count`, so that an order takes no memory."""
+    """Where `index` of `count` stands in an epoch's order: a Feistel network over the next power
+    of 4, walked until it falls below `count`, so that an order takes no memory."""
     half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
     while True:
@@ -78,14 +90,24 @@ def permuted(index: int, count: int, seed: int, epoch: int) -> int:
 class Mixture:
     """Batches of windows of several shards, in shares by weight that hold at any time."""
 
-    def __init__(self, names: list[str], weights: list[float] | None, *, length: int, batch: int,
-                 vocab: int, seed: int):
+    def __init__(
+        self,
+        names: list[str],
+        weights: list[float] | None,
+        *,
+        length: int,
+        batch: int,
+        vocab: int,
+        seed: int,
+    ):
         self.shards, self.length, self.batch = [Shard(name) for name in names], length, batch
         self.vocab, self.seed = vocab, seed
         for shard in self.shards:
             if shard.windows(length) == 0:
-                raise OptionError(f"train: {shard.name} has {len(shard.tokens)} tokens, fewer than a "
-                                  f"sequence of {length} and one more")  # fmt: skip
+                raise OptionError(
+                    f"train: {shard.name} has {len(shard.tokens)} tokens, fewer than a "
+                    f"sequence of {length} and one more"
+                )
         weights = weights or [float(len(shard.tokens)) for shard in self.shards]
         if len(weights) != len(names) or min(weights) <= 0:
             raise OptionError(f"weights: expected a number above 0 for each of {len(names)} shards")
@@ -120,14 +142,18 @@ def held_out_windows(names: list[str], length: int, most: int, vocab: int) -> li
         for start in range(0, len(tokens) - 1, length):
             if most and len(windows) == most:
                 return windows
-            windows.append(_checked(np.asarray(tokens[start : start + length], np.int64), vocab, name))
+            windows.append(
+                _checked(np.asarray(tokens[start : start + length], np.int64), vocab, name)
+            )
     return windows
 
 
 def _checked(window: np.ndarray, vocab: int, name: str) -> np.ndarray:
     if window.min() < 0 or window.max() >= vocab:
-        raise OptionError(f"train: {name} has token {int(window.max())}, but the model knows {vocab}; "
-                          "make the shard with the model's own tokenizer")  # fmt: skip
+        raise OptionError(
+            f"train: {name} has token {int(window.max())}, but the model knows {vocab}; "
+            "make the shard with the model's own tokenizer"
+        )
     return window
 
 
@@ -167,7 +193,9 @@ def documents(sources: list[str]) -> Iterator[str]:
             if kind not in (".txt", ".md", ".py", ".jsonl"):
                 if source.is_dir():
                     continue
-                raise OptionError(f"{path}: expected .txt, .md, .py or .jsonl, or these as .gz or .bz2")
+                raise OptionError(
+                    f"{path}: expected .txt, .md, .py or .jsonl, or these as .gz or .bz2"
+                )
             try:
                 with opener(path, "rt", encoding="utf-8", newline="") as text:
                     if kind != ".jsonl":
@@ -176,12 +204,14 @@ def documents(sources: list[str]) -> Iterator[str]:
                     for line in filter(str.strip, text):
                         yield json.loads(line)["text"]
             except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-                raise OptionError(f"{path}: is not UTF-8 text, or a line is no object with a "
-                                  f'"text" ({error})') from None  # fmt: skip
+                raise OptionError(
+                    f'{path}: is not UTF-8 text, or a line is no object with a "text" ({error})'
+                ) from None
 
 
 def tokenize(tokenizer: str, separator: int, sources: list[str], out: str, one_in: int = 0) -> dict:
-    """Writes the shard OUT, and, of one in `one_in` documents, OUT-valid. Returns what was written."""
+    """Writes the shard OUT, and, of one in `one_in` documents, OUT-valid. Returns what was
+    written."""
     from tokenizers import Tokenizer
 
     encoder = Tokenizer.from_file(str(pathlib.Path(tokenizer) / "tokenizer.json"))
@@ -194,7 +224,9 @@ def tokenize(tokenizer: str, separator: int, sources: list[str], out: str, one_i
         counts["documents"] += 1
         counts["tokens"] += len(tokens)
     if counts["documents"] == 0:
-        raise OptionError(f"{', '.join(sources)}: no text found; expected .txt, .md, .py or .jsonl files")
+        raise OptionError(
+            f"{', '.join(sources)}: no text found; expected .txt, .md, .py or .jsonl files"
+        )
     for writer in writers:
         writer.close()
     return counts

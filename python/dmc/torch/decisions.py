@@ -6,7 +6,7 @@ Shapes: L layers, B sequences, T tokens, H query heads, K KV heads, d head size.
 from __future__ import annotations
 
 import types
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from . import ops
 from .options import RetrofitOptions
-from .schedules import adapted_offset, adapted_weight, fade, logistic_noise, merge_fraction, ramped_cr
+from .schedules import (
+    adapted_offset,
+    adapted_weight,
+    fade,
+    logistic_noise,
+    merge_fraction,
+    ramped_cr,
+)
 
 Rotation = Callable[[Tensor], Tensor]
 _HARD = 1e4  # a logit whose sigmoid is 1, and that of its negative 0
@@ -47,8 +54,16 @@ class Decisions:
         self._noises: dict[int, Tensor] = {}
         self._means: list[Tensor] = []  # of each part of the step: [decided, served]
 
-    def begin_step(self, stage: str, step: int, steps: int, *, global_step: int, row: int = 0,
-                   rows_of_batch: int | None = None) -> None:
+    def begin_step(
+        self,
+        stage: str,
+        step: int,
+        steps: int,
+        *,
+        global_step: int,
+        row: int = 0,
+        rows_of_batch: int | None = None,
+    ) -> None:
         """stage: "zero-out" (the channel fades), "retrofit" (the ratio rises) or "finetune" (it
         stays, and noise fades); "dense": no decisions, "served": those of a model in use.
         row: of the whole batch, the first that the next forward pass has."""
@@ -60,8 +75,9 @@ class Decisions:
         target = self.options.cr if stage in ("retrofit", "finetune") else 1.0
         self.wanted_cr = ramped_cr(step, steps, target) if ramp else target
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, said: Tensor | None,
-               rotate: Rotation) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, said: Tensor | None, rotate: Rotation
+    ) -> Tensor:
         """Attention [B, T, H, d] of q [B, T, H, d], k and v [B, T, K, d] before rotary embedding;
         said: what the layer's adapter says [B, T, R], None without one."""
         o, method = self.options, self.options.table
@@ -69,11 +85,16 @@ class Decisions:
             return ops.attend(rotate(q), rotate(k), v, None, None, None, 0)
         if self.stage == "zero-out":
             left = fade(self.step, self.steps)
-            return ops.attend(rotate(_faded(q, left)), rotate(_faded(k, left)), v, None, None, None, 0)
+            return ops.attend(
+                rotate(_faded(q, left)), rotate(_faded(k, left)), v, None, None, None, 0
+            )
         logit = self._decide(layer, _wide(k[..., -1]) if said is None else said[..., : k.shape[2]])
         if method.pools:
-            weighs = said[..., k.shape[2] :] if said is not None else _wide(q[..., -1]).unflatten(
-                -1, (k.shape[2], -1)).mean(-1)  # fmt: skip
+            weighs = (
+                said[..., k.shape[2] :]
+                if said is not None
+                else _wide(q[..., -1]).unflatten(-1, (k.shape[2], -1)).mean(-1)
+            )
             c = o.offset if o.importance_offset is None else o.importance_offset
             importance = weighs * o.decision_scale + c
         if said is None:
@@ -84,7 +105,8 @@ class Decisions:
         if o.delay == 0:
             return ops.decision_attention(rotate(q), rotate(pooled_k), pooled_v, logit)
         return ops.delayed_attention(
-            rotate(q), (rotate(k), v), (rotate(pooled_k), pooled_v), logit, o.delay)
+            rotate(q), (rotate(k), v), (rotate(pooled_k), pooled_v), logit, o.delay
+        )
 
     def _decide(self, layer: int, decision: Tensor) -> Tensor:
         """Logits [B, T, K] whose sigmoids are alpha, from what the source says; counts them."""
@@ -93,10 +115,15 @@ class Decisions:
             logit = torch.where(bare > 0, _HARD, -_HARD)
         else:
             logit = (bare + self.noise * self._noise(layer, bare)) / self.options.temperature
-        # Under activation checkpointing the backward pass comes here again: what it computes must be
-        # the same, and what was counted must stay.
-        self._counts.setdefault(layer, (self._fraction(_rounded(logit.sigmoid())),
-                                        self._fraction((bare.detach() > 0).to(bare.dtype))))
+        # Under activation checkpointing the backward pass comes here again: what it computes must
+        # be the same, and what was counted must stay.
+        self._counts.setdefault(
+            layer,
+            (
+                self._fraction(_rounded(logit.sigmoid())),
+                self._fraction((bare.detach() > 0).to(bare.dtype)),
+            ),
+        )
         return logit
 
     def _noise(self, layer: int, like: Tensor) -> Tensor:
@@ -104,10 +131,15 @@ class Decisions:
             return torch.zeros_like(like)
         if layer not in self._noises:
             rows, tokens, heads = like.shape
-            whole = logistic_noise(self.seed, self.global_step, layer,
-                                   (self.rows_of_batch or rows, tokens, self.kv_heads))
-            self._noises[layer] = whole[self.row : self.row + rows, :,
-                                        self.first_head : self.first_head + heads].to(like)
+            whole = logistic_noise(
+                self.seed,
+                self.global_step,
+                layer,
+                (self.rows_of_batch or rows, tokens, self.kv_heads),
+            )
+            self._noises[layer] = whole[
+                self.row : self.row + rows, :, self.first_head : self.first_head + heads
+            ].to(like)
         return self._noises[layer]
 
     def _fraction(self, x: Tensor) -> Tensor:
@@ -126,8 +158,8 @@ class Decisions:
 
     def extra_loss(self) -> Tensor:
         """[]: weight * max(0, wanted fraction - counted fraction), DMC equation 8, with each head
-        counted up to the cap. Its value is that of the whole batch, its gradient that of this rank's
-        rows and heads. A collective; 0 where nothing decides."""
+        counted up to the cap. Its value is that of the whole batch, its gradient that of this
+        rank's rows and heads. A collective; 0 where nothing decides."""
         if not self._counts:
             self.decided = self.served = None
             return torch.zeros(())
@@ -150,12 +182,13 @@ class Decisions:
         return F.relu(merge_fraction(self.wanted_cr) - counted) * self.weight
 
     def end_step(self) -> float:
-        """Adapts the loss's weight and, in the end, the offset; returns the step's compression ratio
-        as served."""
+        """Adapts the loss's weight and, in the end, the offset; returns the step's compression
+        ratio as served."""
         decided, served = torch.stack(self._means).mean(0).tolist() if self._means else (0.0, 0.0)
         self._means = []
-        self.weight = adapted_weight(self.weight, self.options.weight_gain, self.wanted_cr,
-                                     1.0 / (1.0 - decided))
+        self.weight = adapted_weight(
+            self.weight, self.options.weight_gain, self.wanted_cr, 1.0 / (1.0 - decided)
+        )
         cr = 1.0 / (1.0 - served)
         if self.stage == "finetune":
             self.offset = adapted_offset(self.offset, self.options.offset_gain, self.wanted_cr, cr)
@@ -193,15 +226,20 @@ def _add_adapter(layer: nn.Module, config, decisions: Decisions) -> None:
     layer.input_layernorm.register_forward_pre_hook(remember)
 
 
-def _attention(self, hidden_states, position_embeddings=None, attention_mask=None,
-               past_key_values=None, **_):
+def _attention(
+    self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **_
+):
     """In the place of Llama's, Mistral's, Qwen2's and Qwen3's attention."""
     if attention_mask is not None or past_key_values is not None:
-        raise ValueError("a model in retrofit takes full sequences, without padding and cache: pass "
-                         "use_cache=False and no attention mask")  # fmt: skip
+        raise ValueError(
+            "a model in retrofit takes full sequences, without padding and cache: pass "
+            "use_cache=False and no attention mask"
+        )
     decisions = self._decisions
-    q, k, v = (projection(hidden_states).unflatten(-1, (-1, self.head_dim))
-               for projection in (self.q_proj, self.k_proj, self.v_proj))
+    q, k, v = (
+        projection(hidden_states).unflatten(-1, (-1, self.head_dim))
+        for projection in (self.q_proj, self.k_proj, self.v_proj)
+    )
     if hasattr(self, "q_norm"):
         q, k = self.q_norm(q), self.k_norm(k)
     cos, sin = (x.unsqueeze(2) for x in position_embeddings)
@@ -221,7 +259,8 @@ def _attention(self, hidden_states, position_embeddings=None, attention_mask=Non
 
 
 class _SharedByHeads(torch.autograd.Function):
-    """What all ranks of a group have alike and use for their own heads: its gradient is their sum."""
+    """What all ranks of a group have alike and use for their own heads: its gradient is their
+    sum."""
 
     @staticmethod
     def forward(ctx, x, group):

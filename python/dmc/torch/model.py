@@ -1,12 +1,12 @@
-"""Hugging Face models in and out: retrofit() a model that is there, load one in shards, and export the
-directory that `dmc` runs, with the keys and names of `dmc retrofit` (docs/formats.md)."""
+"""Hugging Face models in and out: retrofit() a model that is there, load one in shards, and export
+the directory that `dmc` runs, with the keys and names of `dmc retrofit` (docs/formats.md)."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 import shutil
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
@@ -19,24 +19,37 @@ from .options import OptionError, RetrofitOptions
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LONG_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-_TEXTS = ("generation_config.json", "tokenizer.json", "tokenizer_config.json",
-          "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-          "tokenizer.model", "chat_template.jinja")  # fmt: skip
+_TEXTS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
 _FILE_BYTES = 5 << 30
 
 
-def retrofit(model: nn.Module, options: RetrofitOptions | None = None, *, length: int = 2048,
-             seed: int = 1) -> Decisions:
-    """Puts decisions into the attention of a LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or
-    Qwen3ForCausalLM, in place; what is returned steers them, and says what to add to the loss.
+def retrofit(
+    model: nn.Module, options: RetrofitOptions | None = None, *, length: int = 2048, seed: int = 1
+) -> Decisions:
+    """Puts decisions into the attention of a LlamaForCausalLM, MistralForCausalLM,
+    Qwen2ForCausalLM or Qwen3ForCausalLM, in place; what is returned steers them, and says what to
+    add to the loss.
 
-    length: tokens of the sequences that will be trained on. With decisions = "adapter" the model's own
-    parameters are frozen, unless train_base. Call it before the model is sharded or compiled."""
+    length: tokens of the sequences that will be trained on. With decisions = "adapter" the model's
+    own parameters are frozen, unless train_base. Call it before the model is sharded or
+    compiled."""
     options = (options or RetrofitOptions()).resolved(length)
     config = model.config
     if getattr(config, "model_type", None) not in FAMILIES or not hasattr(model, "model"):
-        raise OptionError(f"model: {type(model).__name__} was given, expected the ForCausalLM of one "
-                          f"of {', '.join(FAMILIES)}")  # fmt: skip
+        raise OptionError(
+            f"model: {type(model).__name__} was given, expected the ForCausalLM of one "
+            f"of {', '.join(FAMILIES)}"
+        )
     if hasattr(model.model.layers[0].self_attn, "_decisions"):
         raise OptionError("model: it is in retrofit already")
     if options.adapter_alone:
@@ -50,8 +63,8 @@ def retrofit(model: nn.Module, options: RetrofitOptions | None = None, *, length
 
 @torch.no_grad()
 def clear_decision_channel(model: nn.Module) -> None:
-    """The end of the zero-out stage (src/nn/decision_channel.cpp): rows of Wq and Wk become 0; where
-    q and k are normed, the norm's weight becomes 1, or neither would get a gradient."""
+    """The end of the zero-out stage (src/nn/decision_channel.cpp): rows of Wq and Wk become 0;
+    where q and k are normed, the norm's weight becomes 1, or neither would get a gradient."""
     for layer in model.model.layers:
         attention = layer.self_attn
         for module in (attention.q_proj, attention.k_proj):
@@ -69,8 +82,9 @@ def _factors(x: Tensor, head_dim: int, factor: float) -> Tensor:
     factors = factors.view(-1, *[1] * (x.dim() - 1))
     if not isinstance(x, DTensor):
         return factors
-    return DTensor.from_local(factors, x.device_mesh, [Replicate()] * x.device_mesh.ndim,
-                              run_check=False)  # fmt: skip
+    return DTensor.from_local(
+        factors, x.device_mesh, [Replicate()] * x.device_mesh.ndim, run_check=False
+    )
 
 
 def build(path: str) -> nn.Module:
@@ -81,15 +95,17 @@ def build(path: str) -> nn.Module:
         raise OptionError(f"model: {path} has no config.json; give a Hugging Face directory")
     config = transformers.AutoConfig.from_pretrained(path)
     if getattr(config, "dmc_config", None) is not None or str(config.model_type).startswith("dmc_"):
-        raise OptionError(f"model: {path} is retrofitted already; give the dense model, or what "
-                          "`dmc convert --plain` makes of it")  # fmt: skip
+        raise OptionError(
+            f"model: {path} is retrofitted already; give the dense model, or what "
+            "`dmc convert --plain` makes of it"
+        )
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def load_weights(model: nn.Module, path: str, device: torch.device) -> None:
-    """Gives a sharded model of build() its memory on `device` and its numbers: each process reads the
-    slices that it has. Adapters start as nothing."""
+    """Gives a sharded model of build() its memory on `device` and its numbers: each process reads
+    the slices that it has. Adapters start as nothing."""
     from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
     model.to_empty(device=device)
@@ -112,9 +128,17 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield name, parameter.detach()
 
 
-def export(model: nn.Module, decisions: Decisions, source: str | pathlib.Path,
-           out: str | pathlib.Path, *, stage: str = "finetune", tokens: int = 0, length: int = 2048,
-           dtype: str = "f32") -> None:
+def export(
+    model: nn.Module,
+    decisions: Decisions,
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    stage: str = "finetune",
+    tokens: int = 0,
+    length: int = 2048,
+    dtype: str = "f32",
+) -> None:
     """Writes the directory that `dmc` runs: the model as it is served, its decisions' factor folded
     in. `source`: where its config.json and tokenizer are. Called by all ranks; the first writes, a
     weight at a time."""
@@ -131,8 +155,11 @@ def export(model: nn.Module, decisions: Decisions, source: str | pathlib.Path,
     files.finish()
     config = json.loads((pathlib.Path(source) / "config.json").read_text(encoding="utf-8"))
     architecture = type(model).__name__.removeprefix("FSDP")
-    config |= {"architectures": ["Dmc" + architecture], "model_type": "dmc_" + model.config.model_type,
-               "tie_word_embeddings": bool(model.config.tie_word_embeddings)}  # fmt: skip
+    config |= {
+        "architectures": ["Dmc" + architecture],
+        "model_type": "dmc_" + model.config.model_type,
+        "tie_word_embeddings": bool(model.config.tie_word_embeddings),
+    }
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = _LONG_NAMES[dtype]
     config.pop("quantization_config", None)
     config["dmc_config"] = dmc_config(decisions, stage, tokens, length)
@@ -143,12 +170,20 @@ def export(model: nn.Module, decisions: Decisions, source: str | pathlib.Path,
 
 
 def dmc_config(decisions: Decisions, stage: str, tokens: int, length: int) -> dict:
-    """As src/model/config_file.cpp writes it: of methods that pool nothing the window is the delay."""
+    """As src/model/config_file.cpp writes it: of methods that pool nothing the window is the
+    delay."""
     options = decisions.options
-    config = {"format": 1, "method": options.method, "target_cr": options.cr,
-              "decision_offset": decisions.offset, "pool_before_rope": True, "stage": stage,
-              "trained_tokens": tokens, "max_trained_length": length,
-              "window": options.window if options.table.pools else options.delay}  # fmt: skip
+    config = {
+        "format": 1,
+        "method": options.method,
+        "target_cr": options.cr,
+        "decision_offset": decisions.offset,
+        "pool_before_rope": True,
+        "stage": stage,
+        "trained_tokens": tokens,
+        "max_trained_length": length,
+        "window": options.window if options.table.pools else options.delay,
+    }
     if options.table.pools and options.delay:
         config["delay"] = options.delay
     importance = options.importance_offset
@@ -156,14 +191,18 @@ def dmc_config(decisions: Decisions, stage: str, tokens: int, length: int) -> di
         importance = options.offset
     if importance is not None and not (options.table.pools and importance == decisions.offset):
         config["importance_offset"] = importance
-    source = {"decision_source": "adapter"} if options.decisions == "adapter" else {
-        "decision_channel": -1}  # fmt: skip
+    source = (
+        {"decision_source": "adapter"}
+        if options.decisions == "adapter"
+        else {"decision_channel": -1}
+    )
     return config | source
 
 
 def _served(name: str, x: Tensor, decisions: Decisions, config) -> Tensor:
-    """With the factor on decisions: in the adapter, or in the rows of the decision channel, or, where
-    q and k are normed, in the norm's weight, since larger rows would shrink the other channels."""
+    """With the factor on decisions: in the adapter, or in the rows of the decision channel, or,
+    where q and k are normed, in the norm's weight, since larger rows would shrink the other
+    channels."""
     factor = decisions.options.decision_scale
     if decisions.options.decisions == "adapter":
         return x * factor if name.endswith("decision_proj.weight") else x
@@ -200,8 +239,9 @@ class _Files:
         self._write()
         count, index = len(self.parts), {}
         for i, (path, names, _) in enumerate(self.parts):
-            name = (f"model-{i + 1:05}-of-{count:05}.safetensors" if count > 1
-                    else "model.safetensors")  # fmt: skip
+            name = (
+                f"model-{i + 1:05}-of-{count:05}.safetensors" if count > 1 else "model.safetensors"
+            )
             path.replace(self.folder / name)
             index |= dict.fromkeys(names, name)
         if count > 1:

@@ -23,7 +23,8 @@ _LOWEST_BIAS = -1e4
 
 def _load() -> bool:
     path = pathlib.Path(
-        os.environ.get("DMC_TORCH_OPS") or pathlib.Path(__file__).with_name("dmc_torch_ops.so"))
+        os.environ.get("DMC_TORCH_OPS") or pathlib.Path(__file__).with_name("dmc_torch_ops.so")
+    )
     if not path.exists():
         if "DMC_TORCH_OPS" in os.environ:
             raise FileNotFoundError(f"DMC_TORCH_OPS: {path} does not exist; name dmc_torch_ops.so")
@@ -35,8 +36,14 @@ def _load() -> bool:
 HAS_KERNELS = _load()
 
 
-def pool(k: Tensor, v: Tensor, merge_logit: Tensor, importance_logit: Tensor, window: int,
-         newest_weighs_one: bool = False) -> tuple[Tensor, Tensor]:
+def pool(
+    k: Tensor,
+    v: Tensor,
+    merge_logit: Tensor,
+    importance_logit: Tensor,
+    window: int,
+    newest_weighs_one: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Means of k and v [B, T, K, d]: at token t over t - window < j <= t (window 0: all j <= t),
     weighted by omega_j * prod_{j < m <= t} alpha_m, alpha and omega the sigmoids of the logits
     [B, T, K] (DMC, arXiv 2403.09636, equation 7). With newest_weighs_one token t weighs 1 at t."""
@@ -44,8 +51,13 @@ def pool(k: Tensor, v: Tensor, merge_logit: Tensor, importance_logit: Tensor, wi
         return compose.pool(k, v, merge_logit, importance_logit, window, newest_weighs_one)
     wide = _wide(k.dtype)
     k_out, v_out, _ = torch.ops.dmc.pool(
-        k.to(wide), v.to(wide), merge_logit.to(wide), importance_logit.to(wide), window,
-        newest_weighs_one)  # fmt: skip
+        k.to(wide),
+        v.to(wide),
+        merge_logit.to(wide),
+        importance_logit.to(wide),
+        window,
+        newest_weighs_one,
+    )
     return k_out.to(k.dtype), v_out.to(v.dtype)
 
 
@@ -56,8 +68,9 @@ def decision_attention(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, delay: in
     return attend(q, k, v, bias_of(logit), None, None, delay)
 
 
-def delayed_attention(q: Tensor, near: tuple[Tensor, Tensor], far: tuple[Tensor, Tensor],
-                      logit: Tensor, delay: int) -> Tensor:
+def delayed_attention(
+    q: Tensor, near: tuple[Tensor, Tensor], far: tuple[Tensor, Tensor], logit: Tensor, delay: int
+) -> Tensor:
     """The same with (k, v) that turn into others: query i sees token j's near ones if i - j < delay
     and its far (pooled) ones from then on, with the bias if i - j > delay."""
     return attend(q, *near, bias_of(logit), *far, delay)
@@ -68,8 +81,15 @@ def bias_of(logit: Tensor) -> Tensor:
     return F.pad(F.logsigmoid(-logit)[:, 1:], (0, 0, 0, 1)).clamp_min(_LOWEST_BIAS)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, far_k: Tensor | None,
-           far_v: Tensor | None, delay: int) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    far_k: Tensor | None,
+    far_v: Tensor | None,
+    delay: int,
+) -> Tensor:
     """Causal attention with a bias [B, T, K] for keys more than `delay` back, scale d^-0.5."""
     if not _has_kernel(q):
         return compose.attend(q, k, v, bias, far_k, far_v, delay)
@@ -131,7 +151,9 @@ def _register() -> None:
     def attend_backward(ctx, grad, _):
         saved = ctx.saved_tensors
         gradients = torch.ops.dmc.attend_backward(grad, *saved, ctx.delay)
-        return *(g if x is not None else None for g, x in zip(gradients, saved[:6])), None
+        return *(
+            g if x is not None else None for g, x in zip(gradients, saved[:6], strict=True)
+        ), None
 
     torch.library.register_autograd("dmc::pool", pool_backward, setup_context=save_pool)
     torch.library.register_autograd("dmc::attend", attend_backward, setup_context=save_attend)

@@ -27,9 +27,10 @@ class Method:
 METHODS = {
     "dmc": Method(window=(12, 1024), delay=(0, 0)),
     "dms": Method(window=(1, 1), delay=(64, 1 << 20), pools=False),
-    "dmc-delayed": Method(window=(12, 1024), delay=(64, 1 << 20), newest_weighs_one=True,
-                          importance_offset=-4.0),
-}  # fmt: skip
+    "dmc-delayed": Method(
+        window=(12, 1024), delay=(64, 1 << 20), newest_weighs_one=True, importance_offset=-4.0
+    ),
+}
 
 
 @dataclass
@@ -37,8 +38,8 @@ class RetrofitOptions:
     """What the model is taught; None: as the method is used (resolved())."""
 
     method: str = "dmc-delayed"
-    # Who decides: "neuron", a channel that each head gives up, or "adapter", a projection beside each
-    # layer. None: an adapter, trained together with the model.
+    # Who decides: "neuron", a channel that each head gives up, or "adapter", a projection beside
+    # each layer. None: an adapter, trained together with the model.
     decisions: str | None = None
     train_base: bool = False  # with an adapter that is asked for: the model's own weights, too
     cr: float = 4.0
@@ -79,23 +80,34 @@ class RetrofitOptions:
         for name in ("weight_gain", "offset_gain"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "at least 0")
         _require(self.head_cap >= 1.0, "head_cap", self.head_cap, "a ratio of at least 1")
-        _require(0.0 < self.distill_weight <= 1.0, "distill_weight", self.distill_weight,
-                 "more than 0 and at most 1")  # fmt: skip
+        _require(
+            0.0 < self.distill_weight <= 1.0,
+            "distill_weight",
+            self.distill_weight,
+            "more than 0 and at most 1",
+        )
         if self.decisions != "adapter" and self.train_base:
-            raise OptionError("train_base: decisions = \"neuron\" always trains the model's own "
-                              "weights; leave it out")  # fmt: skip
+            raise OptionError(
+                'train_base: decisions = "neuron" always trains the model\'s own '
+                "weights; leave it out"
+            )
         method = self.table
         usual = max(1, min(int(length / (2 * self.cr)), method.delay[0])) if method.delay[0] else 0
         full = dataclasses.replace(
-            self, window=method.window[0] if self.window is None else self.window,
+            self,
+            window=method.window[0] if self.window is None else self.window,
             delay=usual if self.delay is None else self.delay,
-            importance_offset=method.importance_offset if self.importance_offset is None
-            else self.importance_offset)  # fmt: skip
+            importance_offset=method.importance_offset
+            if self.importance_offset is None
+            else self.importance_offset,
+        )
         _check_size(self.method, "window", method.window, full.window)
         _check_size(self.method, "delay", method.delay, full.delay)
         if full.delay > 0 and (full.delay >= length - 1 or (full.delay + 1) * self.cr > length):
-            raise OptionError(f"delay: {full.delay} keeps so many of {length} tokens that a ratio of "
-                              f"{self.cr:g} cannot be reached; give a smaller one or a larger length")
+            raise OptionError(
+                f"delay: {full.delay} keeps so many of {length} tokens that a ratio of "
+                f"{self.cr:g} cannot be reached; give a smaller one or a larger length"
+            )
         return full
 
 
@@ -136,13 +148,25 @@ class TrainOptions:
     valid_windows: int = 0  # at most so many; 0: all
     timeout: float = 600.0  # seconds that a process waits for the others
 
-    _ELSEWHERE = ("precision", "tensor_parallel", "activation_checkpointing", "cpu_offload",
-                  "compile", "checkpoint_every", "eval_every", "valid_windows", "timeout", "out",
-                  "valid")  # fmt: skip
+    _ELSEWHERE = (
+        "precision",
+        "tensor_parallel",
+        "activation_checkpointing",
+        "cpu_offload",
+        "compile",
+        "checkpoint_every",
+        "eval_every",
+        "valid_windows",
+        "timeout",
+        "out",
+        "valid",
+    )
 
     def stages(self) -> list[tuple[str, int]]:
         """Of resolved() options: each with its steps."""
-        zero_out = [("zero-out", self.zero_out_steps)] if self.retrofit.decisions == "neuron" else []
+        zero_out = (
+            [("zero-out", self.zero_out_steps)] if self.retrofit.decisions == "neuron" else []
+        )
         return [*zero_out, ("retrofit", self.steps), ("finetune", self.finetune_steps)]
 
     def total_steps(self) -> int:
@@ -152,16 +176,21 @@ class TrainOptions:
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in self._ELSEWHERE}
 
-    def resolved(self, *, context: int, parameters: float, hidden: int,
-                 shares: int) -> TrainOptions:  # fmt: skip
+    def resolved(
+        self, *, context: int, parameters: float, hidden: int, shares: int
+    ) -> TrainOptions:
         """With what was left open chosen from the model, as src/train/defaults.cpp chooses.
         hidden: channels of the residual stream; shares: processes times parts of a batch."""
         length = self.length or min(2048, context)
         _require(2 <= length <= context, "length", length, f"2 to the model's context, {context}")
         rows = max(1, round(8192 / length))
         batch = self.batch or -(-rows // shares) * shares
-        _require(batch > 0 and batch % shares == 0, "batch", batch,
-                 f"a multiple of {shares}, the processes times the parts of accumulate")
+        _require(
+            batch > 0 and batch % shares == 0,
+            "batch",
+            batch,
+            f"a multiple of {shares}, the processes times the parts of accumulate",
+        )
         for name in ("zero_out_steps", "steps", "finetune_steps", "accumulate", "checkpoint_every"):
             given = getattr(self, name)
             _require(given is None or given >= 1, name, given, "at least 1")
@@ -171,10 +200,15 @@ class TrainOptions:
         # Decisions' logits move by at most 0.75 a step, more where there are few steps.
         scale = _two_digits(0.75 * max(1.0, 140.0 / self.steps) / (lr * hidden))
         return dataclasses.replace(
-            self, length=length, batch=batch, lr=lr, retrofit=self.retrofit.resolved(length, scale),
+            self,
+            length=length,
+            batch=batch,
+            lr=lr,
+            retrofit=self.retrofit.resolved(length, scale),
             final_lr=0.1 * lr if self.final_lr is None else self.final_lr,
             zero_out_steps=self.zero_out_steps or max(1, self.steps // 6),
-            finetune_steps=self.finetune_steps or self.steps)  # fmt: skip
+            finetune_steps=self.finetune_steps or self.steps,
+        )
 
 
 def read_config(path: str | pathlib.Path, changes: list[str] | None = None) -> TrainOptions:
@@ -213,11 +247,15 @@ def _build(kind, values: dict[str, Any], origin: str):
             raise OptionError(f"{origin}: {name} is none of {', '.join(sorted(known))}")
         kinds = known[name].type
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fits = {"str": isinstance(value, str), "bool": isinstance(value, bool),
-                "int": isinstance(value, int) and number, "float": number,
-                "list[str]": isinstance(value, list) and all(isinstance(x, str) for x in value),
-                "list[float]": isinstance(value, list)
-                and all(isinstance(x, (int, float)) for x in value)}  # fmt: skip
+        fits = {
+            "str": isinstance(value, str),
+            "bool": isinstance(value, bool),
+            "int": isinstance(value, int) and number,
+            "float": number,
+            "list[str]": isinstance(value, list) and all(isinstance(x, str) for x in value),
+            "list[float]": isinstance(value, list)
+            and all(isinstance(x, (int, float)) for x in value),
+        }
         if not fits[kinds.split(" |")[0]] or (number and not math.isfinite(value)):
             raise OptionError(f"{origin}: {name} is {value!r}, expected {kinds.split(' |')[0]}")
     return kind(**values)

@@ -29,7 +29,8 @@ def merge_fraction(cr: float) -> float:
 
 
 def adapted_weight(weight: float, gain: float, wanted_cr: float, measured_cr: float) -> float:
-    """The compression loss's next weight: it rises while the model lags behind, as in dual ascent."""
+    """The compression loss's next weight: it rises while the model lags behind, as in dual
+    ascent."""
     return max(0.0, weight + gain * (merge_fraction(wanted_cr) - merge_fraction(measured_cr)))
 
 

@@ -10,10 +10,9 @@ import json
 import math
 import pathlib
 import shutil
-import signal
-import sys
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,7 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils.checkpoint import checkpoint
 
@@ -38,8 +42,8 @@ _BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 class Student(nn.Module):
-    """A model and its loss, so that all of its weights are used within one forward pass. Logits exist
-    for a chunk of tokens at a time, forward and backward."""
+    """A model and its loss, so that all of its weights are used within one forward pass. Logits
+    exist for a chunk of tokens at a time, forward and backward."""
 
     def __init__(self, model: nn.Module, decisions: Decisions | None = None):
         super().__init__()
@@ -59,24 +63,31 @@ class Student(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         return self.model.lm_head(hidden).float().log_softmax(-1)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None,
-                teacher: Student | None = None) -> Any:
-        """tokens [B, T], targets [B, T] or -100. Returns the sums over tokens of the language model's
-        loss and of the divergence from the teacher, nats; without targets hidden states."""
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, teacher: Student | None = None
+    ) -> Any:
+        """tokens [B, T], targets [B, T] or -100. Returns the sums over tokens of the language
+        model's loss and of the divergence from the teacher, nats; without targets hidden states."""
         if targets is None:
             return self.hidden(tokens).flatten(0, 1)
         o = self.decisions.options
         wise = None
-        if o.distill:
-            wise = (self.dense_hidden(tokens).flatten(0, 1) if teacher is None else teacher(tokens))
+        if o.distill and torch.is_grad_enabled():
+            wise = self.dense_hidden(tokens).flatten(0, 1) if teacher is None else teacher(tokens)
         hidden, targets = self.hidden(tokens).flatten(0, 1), targets.flatten()
         chunk = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
         sums = hidden.new_zeros(2, dtype=torch.float32)
         for first in range(0, len(targets), chunk):
             part = slice(first, first + chunk)
             taught = None if wise is None else wise[part]
-            sums = sums + checkpoint(self._chunk, hidden[part], targets[part], taught, teacher or self,
-                                     use_reentrant=False)  # fmt: skip
+            sums = sums + checkpoint(
+                self._chunk,
+                hidden[part],
+                targets[part],
+                taught,
+                teacher or self,
+                use_reentrant=False,
+            )
         return sums
 
     def _chunk(self, hidden, targets, taught, teacher):
@@ -100,32 +111,44 @@ class Trainer:
         heads = options.tensor_parallel
         if heads < 1 or world % heads:
             raise OptionError(f"tensor_parallel: {heads} does not divide {world} processes")
-        self.mesh = init_device_mesh(self.device.type, (world // heads, heads),
-                                     mesh_dim_names=("data", "heads"))  # fmt: skip
+        self.mesh = init_device_mesh(
+            self.device.type, (world // heads, heads), mesh_dim_names=("data", "heads")
+        )
         self.data_rank, ranks = self.mesh["data"].get_local_rank(), world // heads
         base = models.build(options.model)
         self._check_heads(base.config, heads)
         self.o = options = options.resolved(
-            context=_context(base.config), hidden=base.config.hidden_size,
+            context=_context(base.config),
+            hidden=base.config.hidden_size,
             shares=ranks * options.accumulate,
-            parameters=sum(p.numel() for p in base.parameters()))  # fmt: skip
-        self.decisions = models.retrofit(base, options.retrofit, length=options.length,
-                                         seed=options.seed)  # fmt: skip
+            parameters=sum(p.numel() for p in base.parameters()),
+        )
+        self.decisions = models.retrofit(
+            base, options.retrofit, length=options.length, seed=options.seed
+        )
         self.decisions.data_group = self.mesh["data"].get_group() if ranks > 1 else None
         if heads > 1:
             self.decisions.head_group = self.mesh["heads"].get_group()
-            self.decisions.first_head = (self.mesh["heads"].get_local_rank()
-                                         * base.config.num_key_value_heads // heads)  # fmt: skip
+            self.decisions.first_head = (
+                self.mesh["heads"].get_local_rank() * base.config.num_key_value_heads // heads
+            )
         if options.activation_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         self.student = self._sharded(Student(base, self.decisions))
         self.teacher = self._sharded_teacher() if _needs_teacher(options) else None
         self.optimizer = self._optimizer()
         self.rows = options.batch // ranks // options.accumulate  # of a part of a step
-        self.data = Mixture(options.train, options.weights, length=options.length,
-                            batch=options.batch, vocab=base.config.vocab_size, seed=options.seed)
-        self.valid = held_out_windows(options.valid, options.length, options.valid_windows,
-                                      base.config.vocab_size)  # fmt: skip
+        self.data = Mixture(
+            options.train,
+            options.weights,
+            length=options.length,
+            batch=options.batch,
+            vocab=base.config.vocab_size,
+            seed=options.seed,
+        )
+        self.valid = held_out_windows(
+            options.valid, options.length, options.valid_windows, base.config.vocab_size
+        )
         self.step = 0
         self.out = pathlib.Path(options.out)
         self.stop = False  # asked to end after this step
@@ -138,22 +161,32 @@ class Trainer:
 
     def _check_heads(self, config, heads: int) -> None:
         if config.num_key_value_heads % heads or config.intermediate_size % heads:
-            raise OptionError(f"tensor_parallel: {heads} does not divide the model's "
-                              f"{config.num_key_value_heads} KV heads")  # fmt: skip
+            raise OptionError(
+                f"tensor_parallel: {heads} does not divide the model's "
+                f"{config.num_key_value_heads} KV heads"
+            )
 
     def _sharded(self, student: Student) -> Student:
         if self.mesh["heads"].size() > 1:
             for layer in student.model.model.layers:
                 _split_heads(layer, self.mesh["heads"])
         narrow = (self.o.precision or ("bf16" if self.device.type == "cuda" else "f32")) == "bf16"
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if narrow else MixedPrecisionPolicy()
-        keywords = {"mesh": self.mesh["data"], "mp_policy": policy, "offload_policy":
-                    CPUOffloadPolicy() if self.o.cpu_offload else OffloadPolicy()}  # fmt: skip
+        policy = (
+            MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+            if narrow
+            else MixedPrecisionPolicy()
+        )
+        keywords = {
+            "mesh": self.mesh["data"],
+            "mp_policy": policy,
+            "offload_policy": CPUOffloadPolicy() if self.o.cpu_offload else OffloadPolicy(),
+        }
         for layer in student.model.model.layers:
             fully_shard(layer, **keywords)
         fully_shard(student, **keywords, reshard_after_forward=False)
-        models.load_weights(student.model, self.o.model,
-                            torch.device("cpu") if self.o.cpu_offload else self.device)  # fmt: skip
+        models.load_weights(
+            student.model, self.o.model, torch.device("cpu") if self.o.cpu_offload else self.device
+        )
         if self.o.compile:
             for layer in student.model.model.layers:
                 layer.compile()
@@ -165,22 +198,29 @@ class Trainer:
         return self._sharded(teacher).eval()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """AdamW as src/train/optimizer.cpp has it: matrices decay, vectors do not. A fused step takes
-        parameters of one mesh."""
+        """AdamW as src/train/optimizer.cpp has it: matrices decay, vectors do not. A fused step
+        takes parameters of one mesh."""
         groups: dict[Any, list[Tensor]] = {}
         for p in self.student.parameters():
             if p.requires_grad:
                 groups.setdefault((p.dim() > 1, p.device_mesh), []).append(p)
         o = self.o
         return torch.optim.AdamW(
-            [{"params": params, "weight_decay": o.weight_decay if decays else 0.0}
-             for (decays, _), params in groups.items()],
-            lr=o.lr, betas=(o.beta1, o.beta2), eps=o.epsilon, fused=True)  # fmt: skip
+            [
+                {"params": params, "weight_decay": o.weight_decay if decays else 0.0}
+                for (decays, _), params in groups.items()
+            ],
+            lr=o.lr,
+            betas=(o.beta1, o.beta2),
+            eps=o.epsilon,
+            fused=True,
+        )
 
     # Running
 
     def run(self, on_step: Callable[[dict], None] = lambda record: None) -> bool:
-        """All steps from where it stands; False if it was asked to stop, with a checkpoint written."""
+        """All steps from where it stands; False if it was asked to stop, with a checkpoint
+        written."""
         start = 0
         for stage, steps in self.o.stages():
             while self.step < start + steps:
@@ -207,11 +247,14 @@ class Trainer:
         self.student.train()
         for part in range(o.accumulate):
             row = part * self.rows
-            self.decisions.begin_step(stage, step, steps, global_step=self.step, row=first + row,
-                                      rows_of_batch=o.batch)  # fmt: skip
+            self.decisions.begin_step(
+                stage, step, steps, global_step=self.step, row=first + row, rows_of_batch=o.batch
+            )
             sums += self._backward(batch[row : row + self.rows]) / o.accumulate
         norm = self._clip()
-        rate = learning_rate(self.step, o.total_steps(), o.warmup, o.finetune_steps, o.lr, o.final_lr)
+        rate = learning_rate(
+            self.step, o.total_steps(), o.warmup, o.finetune_steps, o.lr, o.final_lr
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if math.isfinite(norm):
@@ -224,20 +267,36 @@ class Trainer:
         dist.all_reduce(numbers)
         loss, divergence, extra, stop = (numbers / dist.get_world_size()).tolist()
         if not math.isfinite(loss + divergence):
-            raise OptionError(f"lr: the loss is not finite at step {self.step + 1}; go on from the last "
-                              "checkpoint with a lower one")  # fmt: skip
+            raise OptionError(
+                f"lr: the loss is not finite at step {self.step + 1}; go on from the last "
+                "checkpoint with a lower one"
+            )
         self.step += 1
         tokens = o.batch * o.length
-        return {"step": self.step, "stage": stage, "loss": loss, "divergence": divergence,
-                "extra_loss": extra, "cr": cr, "wanted_cr": wanted, "compression_weight": weight,
-                "decision_offset": offset,
-                "learning_rate": rate, "gradient_norm": norm, "tokens": self.step * tokens,
-                "tokens_per_second": tokens / (time.monotonic() - began), "_stop": stop > 0}
+        return {
+            "step": self.step,
+            "stage": stage,
+            "loss": loss,
+            "divergence": divergence,
+            "extra_loss": extra,
+            "cr": cr,
+            "wanted_cr": wanted,
+            "compression_weight": weight,
+            "decision_offset": offset,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens": self.step * tokens,
+            "tokens_per_second": tokens / (time.monotonic() - began),
+            "_stop": stop > 0,
+        }
 
     def _backward(self, batch: Tensor) -> Tensor:
-        """Adds the gradients of a part; returns its language-model loss, divergence and extra loss."""
+        """Adds the gradients of a part; returns its language-model loss, divergence and extra
+        loss."""
         o = self.decisions.options
-        lm, divergence = self.student(batch[:, :-1], batch[:, 1:], self.teacher) / batch[:, 1:].numel()
+        lm, divergence = (
+            self.student(batch[:, :-1], batch[:, 1:], self.teacher) / batch[:, 1:].numel()
+        )
         extra = self.decisions.extra_loss().to(lm.device)
         share = o.distill_weight if o.distill else 0.0
         loss = share * divergence + (1.0 - share) * lm + extra
@@ -269,7 +328,8 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict:
-        """Loss in nats per token and ratio on held-out windows, with decisions as they are served."""
+        """Loss in nats per token and ratio on held-out windows, with decisions as they are
+        served."""
         self.student.eval()
         ranks, length = self.mesh["data"].size(), self.o.length
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)
@@ -277,13 +337,21 @@ class Trainer:
             at = first + self.data_rank
             window = torch.from_numpy(self.valid[min(at, len(self.valid) - 1)])
             known = F.pad(window, (0, length - len(window)))[None].to(self.device)
-            targets = F.pad(window[1:], (0, length - len(window) + 1), value=-100)[None].to(self.device)
+            targets = F.pad(window[1:], (0, length - len(window) + 1), value=-100)[None].to(
+                self.device
+            )
             self.decisions.begin_step("served", 0, 1, global_step=0)
             lm = self.student(known, targets)[0]
             self.decisions.extra_loss()
             if at < len(self.valid):
-                sums += torch.stack([lm.double(), lm.new_tensor(len(window) - 1.0).double(),
-                                     self.decisions.served.mean().double(), lm.new_ones(()).double()])
+                sums += torch.stack(
+                    [
+                        lm.double(),
+                        lm.new_tensor(len(window) - 1.0).double(),
+                        self.decisions.served.mean().double(),
+                        lm.new_ones(()).double(),
+                    ]
+                )
         self.decisions.end_of_measure()
         dist.all_reduce(sums, group=self.mesh["data"].get_group())
         loss, tokens, served, windows = sums.tolist()
@@ -298,9 +366,13 @@ class Trainer:
             shutil.rmtree(new, ignore_errors=True)
         dist.barrier()
         model, optimizer = self._state()
-        progress = {"step": self.step, "read": self.data.read, "weight": self.decisions.weight,
-                    "offset": self.decisions.offset,
-                    "identity": self.o.identity()}  # fmt: skip
+        progress = {
+            "step": self.step,
+            "read": self.data.read,
+            "weight": self.decisions.weight,
+            "offset": self.decisions.offset,
+            "identity": self.o.identity(),
+        }
         dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=new)
         if dist.get_rank() == 0:
             (new / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
@@ -320,8 +392,13 @@ class Trainer:
         _require_same(progress["identity"], json.loads(json.dumps(self.o.identity())))
         model, optimizer = self._state()
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=place)
-        set_state_dict(self.student, self.optimizer, model_state_dict=model,
-                       optim_state_dict=optimizer, options=_BY_NAME)  # fmt: skip
+        set_state_dict(
+            self.student,
+            self.optimizer,
+            model_state_dict=model,
+            optim_state_dict=optimizer,
+            options=_BY_NAME,
+        )
         self.step, self.data.read = progress["step"], list(progress["read"])
         self.decisions.weight, self.decisions.offset = progress["weight"], progress["offset"]
 
@@ -330,58 +407,25 @@ class Trainer:
 
     def export(self, out: pathlib.Path | None = None) -> None:
         stage = [name for name, _ in self.o.stages()][-1]
-        models.export(self.model, self.decisions, self.o.model, out or self.out, stage=stage,
-                      tokens=self.step * self.o.batch * self.o.length, length=self.o.length,
-                      dtype=self.o.dtype)  # fmt: skip
-
-
-def run(options: TrainOptions, *, resume: bool = False, overwrite: bool = False) -> int:
-    """`python -m dmc.torch retrofit`: trains, writes OUT/train.jsonl and the model; the exit status."""
-    out, first = pathlib.Path(options.out), dist.get_rank() == 0
-    if first:
-        _claim(out, resume, overwrite)
-    dist.barrier()
-    trainer = Trainer(options)
-    if resume:
-        trainer.resume()
-    log = _open_log(out / "train.jsonl", trainer.step) if first else None
-
-    def ask_to_stop(number, frame):
-        trainer.stop = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
-    if first:
-        _say(f"{dist.get_world_size()} processes as {tuple(trainer.mesh.mesh.shape)} (data, heads), "
-             f"batch {trainer.o.batch}, length {trainer.o.length}, lr {trainer.o.lr:.1e}")
-
-    def on_step(record: dict) -> None:
-        if log is None:
-            return
-        log.write(json.dumps({k: v for k, v in record.items() if k != "_stop"}) + "\n")
-        log.flush()
-        _show(record, trainer.o.total_steps())
-
-    finished = trainer.run(on_step)
-    if not finished:
-        if first:
-            _say(f"stopped after step {trainer.step}; go on with --resume")
-        return 130
-    trainer.save()  # should writing the model fail, nothing is lost
-    trainer.export()
-    result = trainer.validate() if trainer.valid else {}
-    if first:
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)
-        (out / "result.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
-        measured = "".join(f", {name.replace('_', ' ')} {x:.4f}" for name, x in result.items())
-        _say(f"wrote {out}{measured}")
-    return 0
+        models.export(
+            self.model,
+            self.decisions,
+            self.o.model,
+            out or self.out,
+            stage=stage,
+            tokens=self.step * self.o.batch * self.o.length,
+            length=self.o.length,
+            dtype=self.o.dtype,
+        )
 
 
 def _split_heads(layer: nn.Module, mesh: DeviceMesh) -> None:
     """Heads and columns of a layer by rank (Shoeybi et al. 2019, "Megatron-LM", section 3)."""
-    from torch.distributed.tensor.parallel import (ColwiseParallel, RowwiseParallel,
-                                                   parallelize_module)  # fmt: skip
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
 
     plan = {f"self_attn.{x}_proj": ColwiseParallel() for x in "qkv"}
     plan |= {"mlp.gate_proj": ColwiseParallel(), "mlp.up_proj": ColwiseParallel()}
@@ -392,8 +436,12 @@ def _split_heads(layer: nn.Module, mesh: DeviceMesh) -> None:
 def _parameters_split_by_hand(student: Student) -> list[Tensor]:
     """Whole on every rank, but used by it for its own heads alone."""
     names = ("q_norm", "k_norm", "decision_norm", "decision_proj")
-    return [p for layer in student.model.model.layers for name in names
-            for p in getattr(layer.self_attn, name, nn.Identity()).parameters()]  # fmt: skip
+    return [
+        p
+        for layer in student.model.model.layers
+        for name in names
+        for p in getattr(layer.self_attn, name, nn.Identity()).parameters()
+    ]
 
 
 def _local(x: Tensor) -> Tensor:
@@ -412,8 +460,11 @@ def _needs_teacher(options: TrainOptions) -> bool:
 def _context(config) -> int:
     window = getattr(config, "sliding_window", None)
     used = getattr(config, "use_sliding_window", True)
-    return min(config.max_position_embeddings, window) if window and used else (
-        config.max_position_embeddings)  # fmt: skip
+    return (
+        min(config.max_position_embeddings, window)
+        if window and used
+        else (config.max_position_embeddings)
+    )
 
 
 def _require_same(ran: dict, asked: dict, of: str = "") -> None:
@@ -421,37 +472,7 @@ def _require_same(ran: dict, asked: dict, of: str = "") -> None:
         if isinstance(ran.get(name), dict):
             _require_same(ran[name], asked[name], name + ".")
         elif ran.get(name) != asked.get(name):
-            raise OptionError(f"resume: {of}{name} is {asked.get(name)!r}, but the run began with "
-                              f"{ran.get(name)!r}; give that, or another out")  # fmt: skip
-
-
-def _claim(out: pathlib.Path, resume: bool, overwrite: bool) -> None:
-    if resume:
-        return
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise OptionError(f"out: {out} holds something; give --resume, --overwrite or another out")
-        for name in ("checkpoint", "checkpoint.new", "train.jsonl", "result.json"):
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _open_log(path: pathlib.Path, steps_done: int):
-    kept = path.read_text(encoding="utf-8").splitlines(True)[:steps_done] if path.exists() else []
-    log = path.open("w", encoding="utf-8")
-    log.writelines(kept)
-    return log
-
-
-def _say(text: str) -> None:
-    print(f"dmc.torch: {text}", file=sys.stderr, flush=True)
-
-
-def _show(record: dict, total: int) -> None:
-    line = (f"step {record['step']}/{total} {record['stage']}  loss {record['loss']:.3f}  "
-            f"CR {record['cr']:.2f} (want {record['wanted_cr']:.2f})  "
-            f"{record['tokens_per_second']:.0f} tok/s")  # fmt: skip
-    live = sys.stderr.isatty()
-    if live or record["step"] % max(1, total // 20) == 0 or record["step"] == total:
-        print(f"\r{line}\x1b[K" if live else line, file=sys.stderr, end="" if live else "\n", flush=True)
+            raise OptionError(
+                f"resume: {of}{name} is {asked.get(name)!r}, but the run began with "
+                f"{ran.get(name)!r}; give that, or another out"
+            )

@@ -1,5 +1,5 @@
-"""torchrun mesh_runs.py RUNS.json: trains each run of the list [[name, options, steps, resume]] after
-the other, on the processes that there are, and leaves FOLDER/NAME.jsonl."""
+"""torchrun mesh_runs.py RUNS.json: trains each run of the list [[name, options, steps, resume]]
+after the other, on the processes that there are, and leaves FOLDER/NAME.jsonl."""
 
 import json
 import pathlib

@@ -95,22 +95,28 @@ def test_attention_is_its_definition(delay, composed, turns, monkeypatch):
     else:
         out = ops.decision_attention(q, k, v, merge, delay)
     leaves = [q, k, v, far_k, far_v, merge]
-    assert_equal(with_gradients([out], leaves),
-                 with_gradients([literal_attention(q, near, far, merge, delay)], leaves))
+    assert_equal(
+        with_gradients([out], leaves),
+        with_gradients([literal_attention(q, near, far, merge, delay)], leaves),
+    )
 
 
 def test_gradients_are_the_numeric_ones():
     q, k, v, far_k, far_v, merge, importance = inputs(5, sharpness=1.0)
     for newest in (False, True):
         assert torch.autograd.gradcheck(
-            lambda *x, newest=newest: ops.pool(*x, 3, newest), (k, v, merge, importance))
+            lambda *x, newest=newest: ops.pool(*x, 3, newest), (k, v, merge, importance)
+        )
     for delay in (0, 2):
         assert torch.autograd.gradcheck(
-            lambda *x, delay=delay: ops.decision_attention(*x, delay), (q, k, v, merge))
+            lambda *x, delay=delay: ops.decision_attention(*x, delay), (q, k, v, merge)
+        )
         assert torch.autograd.gradcheck(
             lambda q, a, b, c, d, m, delay=delay: ops.delayed_attention(
-                q, (a, b), (c, d), m, delay),
-            (q, k, v, far_k, far_v, merge))  # fmt: skip
+                q, (a, b), (c, d), m, delay
+            ),
+            (q, k, v, far_k, far_v, merge),
+        )
 
 
 def test_opcheck():
@@ -131,8 +137,9 @@ def test_compiles_as_one_graph():
 
     leaves = [q, k, v, merge, importance]
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    assert_equal(with_gradients([compiled(*leaves)], leaves),
-                 with_gradients([layer(*leaves)], leaves), 1e-5)
+    assert_equal(
+        with_gradients([compiled(*leaves)], leaves), with_gradients([layer(*leaves)], leaves), 1e-5
+    )
 
 
 def test_bf16_is_computed_in_f32():
@@ -152,16 +159,20 @@ def test_flex_attention_gives_the_same(turns):
     far = (far_k, far_v) if turns else (None, None)
     for delay in (0, 5, 60):
         arguments = (q, k, v, ops.bias_of(merge), *far, delay)
-        torch.testing.assert_close(compose._flex(*arguments, attention=flex),
-                                   ops.attend(*arguments), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            compose._flex(*arguments, attention=flex), ops.attend(*arguments), rtol=1e-5, atol=1e-5
+        )
 
 
-@pytest.mark.parametrize("change,message", [
-    ({"v": lambda x: x[:, :-1]}, "k and v must be alike"),
-    ({"bias": lambda x: x[..., :1]}, "bias must be"),
-    ({"k": lambda x: x.float()}, "H a multiple of K"),
-    ({"far_k": lambda x: None}, "belong together"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"v": lambda x: x[:, :-1]}, "k and v must be alike"),
+        ({"bias": lambda x: x[..., :1]}, "bias must be"),
+        ({"k": lambda x: x.float()}, "H a multiple of K"),
+        ({"far_k": lambda x: None}, "belong together"),
+    ],
+)
 def test_refuses_what_does_not_fit(change, message):
     q, k, v, far_k, far_v, bias, _ = (x.detach() for x in inputs(6))
     given = {"q": q, "k": k, "v": v, "bias": bias, "far_k": far_k, "far_v": far_v, "delay": 1}

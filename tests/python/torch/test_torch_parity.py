@@ -1,5 +1,5 @@
-"""The C++ trainer and this one from the same weights, on the same text, with the same noise: the same
-losses, gradient norms and ratios, step by step, through all three stages."""
+"""The C++ trainer and this one from the same weights, on the same text, with the same noise: the
+same losses, gradient norms and ratios, step by step, through all three stages."""
 
 import json
 
@@ -15,8 +15,17 @@ from tokenizers import Tokenizer
 
 LENGTH, BATCH, SEED = 48, 4, 7
 STAGES = {"zero_out_steps": 3, "steps": 5, "finetune_steps": 3}
-SAME = ("loss", "divergence", "extra_loss", "cr", "wanted_cr", "compression_weight",
-        "decision_offset", "learning_rate", "gradient_norm")  # fmt: skip
+SAME = (
+    "loss",
+    "divergence",
+    "extra_loss",
+    "cr",
+    "wanted_cr",
+    "compression_weight",
+    "decision_offset",
+    "learning_rate",
+    "gradient_norm",
+)
 
 
 class CorpusFeed:
@@ -27,8 +36,11 @@ class CorpusFeed:
         texts = {json.loads(line)["text"] for line in path.read_text().splitlines()}
         hashed = sorted((self.fnv1a64(text.encode()), text) for text in texts)
         assert len(hashed) >= 100  # fewer are split in another way
-        self.documents = [tokenizer.encode(text, add_special_tokens=False).ids + [SEPARATOR]
-                          for hash_, text in hashed if hash_ % 50 != 0]  # fmt: skip
+        self.documents = [
+            tokenizer.encode(text, add_special_tokens=False).ids + [SEPARATOR]
+            for hash_, text in hashed
+            if hash_ % 50 != 0
+        ]
         self.rows = [self.stream(random_bits(SEED, 0, row)) for row in range(BATCH)]
         self.read = []
 
@@ -62,8 +74,8 @@ def one_process():
     dist.destroy_process_group()
 
 
-# What is asked of both: (family, options of [retrofit], more of the run). The channels of these models
-# are on both sides of such an offset.
+# What is asked of both: (family, options of [retrofit], more of the run). The channels of these
+# models are on both sides of such an offset.
 NEURON = {"decisions": "neuron", "offset": 0.5, "decision_scale": 4.0}
 ADAPTER = NEURON | {"decisions": "adapter"}
 RUN = {"batch": 4, "lr": 3e-3, "final_lr": 1e-3, "warmup": 2}
@@ -71,14 +83,23 @@ RUNS = {
     "dmc": ("llama", NEURON | {"method": "dmc", "cr": 3.0, "window": 6}, RUN),
     "dms": ("mistral", NEURON | {"method": "dms", "cr": 3.0, "delay": 5}, RUN | {"accumulate": 2}),
     "dmc-delayed": ("qwen2", NEURON | {"cr": 2.0, "delay": 6, "window": 4}, RUN),
-    "normed": ("qwen3", NEURON | {"method": "dmc", "cr": 2.0, "distill": "forward",
-                                  "distill_weight": 0.5}, RUN),
-    "adapter": ("llama", ADAPTER | {"method": "dms", "cr": 2.0, "distill": "forward", "delay": 8},
-                RUN | {"lr": 2e-2}),
-    "adapter-base": ("qwen3", ADAPTER | {"cr": 2.0, "train_base": True, "distill": "reverse",
-                                         "delay": 8}, RUN),
+    "normed": (
+        "qwen3",
+        NEURON | {"method": "dmc", "cr": 2.0, "distill": "forward", "distill_weight": 0.5},
+        RUN,
+    ),
+    "adapter": (
+        "llama",
+        ADAPTER | {"method": "dms", "cr": 2.0, "distill": "forward", "delay": 8},
+        RUN | {"lr": 2e-2},
+    ),
+    "adapter-base": (
+        "qwen3",
+        ADAPTER | {"cr": 2.0, "train_base": True, "distill": "reverse", "delay": 8},
+        RUN,
+    ),
     "defaults": ("llama", {}, {"batch": 4}),
-}  # fmt: skip
+}
 
 
 def flags(retrofit, run):
@@ -91,21 +112,47 @@ def flags(retrofit, run):
 @pytest.mark.parametrize("name", RUNS)
 def test_both_trainers_run_the_same(name, tmp_path, dmc):
     family, retrofit, run = RUNS[name]
-    stages = {k: v for k, v in STAGES.items()
-              if k != "zero_out_steps" or retrofit.get("decisions") == "neuron"}  # fmt: skip
+    stages = {
+        k: v
+        for k, v in STAGES.items()
+        if k != "zero_out_steps" or retrofit.get("decisions") == "neuron"
+    }
     model = write_model(tmp_path / "model", family)
     text = write_text(tmp_path / "text.jsonl")
-    done = dmc("retrofit", "-m", model, "-o", tmp_path / "cpp", "--data", text, "--length", LENGTH,
-               "--seed", SEED, "--eval-every", 0, "--threads", 1,
-               *flags(retrofit, run | stages))  # fmt: skip
+    done = dmc(
+        "retrofit",
+        "-m",
+        model,
+        "-o",
+        tmp_path / "cpp",
+        "--data",
+        text,
+        "--length",
+        LENGTH,
+        "--seed",
+        SEED,
+        "--eval-every",
+        0,
+        "--threads",
+        1,
+        *flags(retrofit, run | stages),
+    )
     assert done.returncode == 0, done.stderr
     wanted = [json.loads(line) for line in (tmp_path / "cpp/train.jsonl").read_text().splitlines()]
 
     tokenize(str(model), SEPARATOR, [str(text)], str(tmp_path / "shard"))
-    trainer = Trainer(TrainOptions(
-        model=str(model), out=str(tmp_path / "python"), train=[str(tmp_path / "shard")],
-        length=LENGTH, seed=SEED, retrofit=RetrofitOptions(**retrofit),
-        **run, **stages))  # fmt: skip
+    trainer = Trainer(
+        TrainOptions(
+            model=str(model),
+            out=str(tmp_path / "python"),
+            train=[str(tmp_path / "shard")],
+            length=LENGTH,
+            seed=SEED,
+            retrofit=RetrofitOptions(**retrofit),
+            **run,
+            **stages,
+        )
+    )
     trainer.data = CorpusFeed(text, Tokenizer.from_file(str(model / "tokenizer.json")))
     got = []
     assert trainer.run(got.append)
@@ -130,4 +177,6 @@ def assert_same_model(python, cpp):
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (python, cpp))
     assert mine.keys() == theirs.keys()
     for name, x in mine.items():
-        torch.testing.assert_close(x, theirs[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(
+            x, theirs[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m
+        )

@@ -1,5 +1,5 @@
-"""`torchrun -m dmc.torch retrofit` from text to a model that `dmc` runs, with a process killed on the
-way."""
+"""`torchrun -m dmc.torch retrofit` from text to a model that `dmc` runs, with a process killed on
+the way."""
 
 import json
 import os
@@ -48,7 +48,9 @@ def config(tmp_path):
     (tmp_path / "valid.txt").write_text((ROOT / "tools" / "lint_includes.py").read_text()[:6000])
     for name in ("text.jsonl", "valid.txt"):
         out = str(tmp_path / name.split(".")[0])
-        assert main(["tokenize", "-m", str(tmp_path / "model"), "-o", out, str(tmp_path / name)]) == 0
+        assert (
+            main(["tokenize", "-m", str(tmp_path / "model"), "-o", out, str(tmp_path / name)]) == 0
+        )
     (tmp_path / "config.toml").write_text(CONFIG.format(tmp_path))
     return tmp_path / "config.toml"
 
@@ -59,15 +61,32 @@ def records(config):
 
 
 def workers_of(process):
-    return [int(pid) for pid in
-            pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    return [
+        int(pid)
+        for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        .read_text()
+        .split()
+    ]
 
 
 def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
     launched = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "dmc.torch", "retrofit", str(config)], stderr=subprocess.PIPE, text=True,
-        env=ENVIRONMENT)  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "dmc.torch",
+            "retrofit",
+            str(config),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
     while len(records(config)) < 8 and launched.poll() is None:
         time.sleep(0.05)
     os.kill(workers_of(launched)[1], signal.SIGKILL)
@@ -78,8 +97,12 @@ def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
     assert errors.count("has lost another process") == 1, errors
 
     done = len(records(config))
-    alone = subprocess.run([sys.executable, "-m", "dmc.torch", "retrofit", str(config), "--resume"],
-                           capture_output=True, text=True, env=ENVIRONMENT)  # fmt: skip
+    alone = subprocess.run(
+        [sys.executable, "-m", "dmc.torch", "retrofit", str(config), "--resume"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
     assert alone.returncode == 0, alone.stderr
     steps = [record["step"] for record in records(config)]
     assert steps == list(range(1, 51)) and done < 50
@@ -87,23 +110,59 @@ def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
 
     out = config.parent / "out"
     measured = json.loads((out / "result.json").read_text())
-    evaluated = dmc("eval", "-m", out, "--data", config.parent / "valid.txt", "--length", "48",
-                    "--json", "--kv", "f32", "--weights", "f32")  # fmt: skip
+    evaluated = dmc(
+        "eval",
+        "-m",
+        out,
+        "--data",
+        config.parent / "valid.txt",
+        "--length",
+        "48",
+        "--json",
+        "--kv",
+        "f32",
+        "--weights",
+        "f32",
+    )
     assert evaluated.returncode == 0, evaluated.stderr
     served = json.loads(evaluated.stdout)
     assert measured["held_out_loss"] == pytest.approx(served["loss"], rel=2e-5)
     # The base is what it was.
-    dense = dmc("eval", "-m", out, "--policy", "dense", "--data", config.parent / "valid.txt",
-                "--length", "48", "--json", "--weights", "f32")  # fmt: skip
-    before = dmc("eval", "-m", config.parent / "model", "--data", config.parent / "valid.txt",
-                 "--length", "48", "--json", "--weights", "f32")  # fmt: skip
+    dense = dmc(
+        "eval",
+        "-m",
+        out,
+        "--policy",
+        "dense",
+        "--data",
+        config.parent / "valid.txt",
+        "--length",
+        "48",
+        "--json",
+        "--weights",
+        "f32",
+    )
+    before = dmc(
+        "eval",
+        "-m",
+        config.parent / "model",
+        "--data",
+        config.parent / "valid.txt",
+        "--length",
+        "48",
+        "--json",
+        "--weights",
+        "f32",
+    )
     assert json.loads(dense.stdout)["loss"] == json.loads(before.stdout)["loss"]
 
 
 def test_a_loop_of_ones_own(tmp_path):
     write_model(tmp_path, "qwen2")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).train()
-    decisions = retrofit(model, RetrofitOptions(method="dmc", decisions="neuron", cr=2.0, offset=0.5), length=32)
+    decisions = retrofit(
+        model, RetrofitOptions(method="dmc", decisions="neuron", cr=2.0, offset=0.5), length=32
+    )
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     tokens = torch.randint(0, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(1))
     ratios = []
@@ -131,8 +190,14 @@ def test_shards_are_read_in_an_order_of_their_own(tmp_path):
     other.close()
 
     def mixture():
-        return data.Mixture([str(tmp_path / "a"), str(tmp_path / "b.bin")], [3.0, 1.0], length=10,
-                            batch=4, vocab=2000, seed=3)  # fmt: skip
+        return data.Mixture(
+            [str(tmp_path / "a"), str(tmp_path / "b.bin")],
+            [3.0, 1.0],
+            length=10,
+            batch=4,
+            vocab=2000,
+            seed=3,
+        )
 
     whole, parts, later = mixture(), mixture(), mixture()
     batches = [whole.next(0, 4) for _ in range(20)]
@@ -163,7 +228,13 @@ def test_damaged_shards_are_refused(tmp_path):
     writer.add(list(range(100)))
     writer.close()
     whole = (tmp_path / "a.idx").read_bytes()
-    for damaged in (b"", whole[:20], whole[:-1], b"X" + whole[1:], whole[:34] + b"\xff" + whole[35:]):
+    for damaged in (
+        b"",
+        whole[:20],
+        whole[:-1],
+        b"X" + whole[1:],
+        whole[:34] + b"\xff" + whole[35:],
+    ):
         (tmp_path / "a.idx").write_bytes(damaged)
         with pytest.raises(OptionError):
             data.Shard(str(tmp_path / "a"))
@@ -174,20 +245,33 @@ def test_damaged_shards_are_refused(tmp_path):
         data.Mixture([str(tmp_path / "a")], None, length=100, batch=1, vocab=500, seed=1)
 
 
-@pytest.mark.parametrize("change,message", [
-    ("retrofit.method=\"h2o\"", 'method: "h2o" was given, expected one of "dmc"'),
-    ("retrofit.cr=0.5", "cr: 0.5 was given"),
-    ("retrofit.delay=30", "delay: 30 keeps so many of 48 tokens"),
-    ("retrofit.window=3", "window: method dms cannot be given any"),
-    ("stepz=3", "stepz is none of"),
-    ("steps=\"many\"", "steps is 'many', expected int"),
-    ("batch=", "Invalid"),
-    ("batch=3", "batch: 3 was given, expected a multiple of 2"),
-    ("length=4096", "length: 4096 was given, expected 2 to the model's context"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ('retrofit.method="h2o"', 'method: "h2o" was given, expected one of "dmc"'),
+        ("retrofit.cr=0.5", "cr: 0.5 was given"),
+        ("retrofit.delay=30", "delay: 30 keeps so many of 48 tokens"),
+        ("retrofit.window=3", "window: method dms cannot be given any"),
+        ("stepz=3", "stepz is none of"),
+        ('steps="many"', "steps is 'many', expected int"),
+        ("batch=", "Invalid"),
+        ("batch=3", "batch: 3 was given, expected a multiple of 2"),
+        ("length=4096", "length: 4096 was given, expected 2 to the model's context"),
+    ],
+)
 def test_mistakes_are_said_in_a_sentence(tmp_path, change, message):
     path = tmp_path / "config.toml"
     path.write_text(CONFIG.format(tmp_path))
     with pytest.raises(OptionError) as caught:
         read_config(path, [change]).resolved(context=256, parameters=1e6, hidden=32, shares=2)
     assert message in str(caught.value)
+
+
+def test_recipes_are_read():
+    recipes = sorted((ROOT / "recipes").glob("*.toml"))
+    assert len(recipes) >= 5
+    for path in recipes:
+        options = read_config(path)
+        shares = options.accumulate * 4
+        run = options.resolved(context=8192, parameters=7e9, hidden=4096, shares=shares)
+        assert run.retrofit.cr > 1.0 and run.total_steps() > 0 and run.batch % shares == 0
