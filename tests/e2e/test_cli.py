@@ -472,6 +472,6 @@ def test_a_demo_of_a_model_of_ones_own_compares_all_policies(dmc, tmp_path):
 def test_the_quick_demo_runs_to_its_report(dmc, tmp_path):
     done = dmc("demo", "--quick", "-o", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
-    for row in ("dense", "live 2x", "DMC 4x", "DMS 4x"):
+    for row in ("dense", "live 2x", "DMC 4x", "DMS 4x", "delayed 4x"):
         assert re.search(rf"^{row} +\d", done.stdout, re.M), done.stdout
     assert (tmp_path / "demo/report.html").read_text().startswith("<!DOCTYPE html>")
