@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/leftovers.h"
 
 namespace dmc {
 namespace fs = std::filesystem;
@@ -31,9 +33,11 @@ MappedFile::~MappedFile() {
 }
 
 AtomicFile::AtomicFile(const fs::path& path)
-    : path_(path), temporary_(path.string() + ".tmp-" + std::to_string(::getpid())) {
+    : path_(path),
+      temporary_(path.string() + std::string(kTemporaryMark) + std::to_string(::getpid())) {
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail("create");
+  ::flock(fd_, LOCK_EX | LOCK_NB);  // says that it is being written, where the system has locks
 }
 
 AtomicFile::~AtomicFile() {

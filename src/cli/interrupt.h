@@ -4,7 +4,15 @@
 
 namespace dmc::cli {
 
-void catch_interrupts();    // SIGINT and SIGTERM
+// What is said at once on stderr, each behind "dmc: ".
+struct InterruptSentences {
+  const char *first, *second;
+};
+
+// SIGINT, SIGTERM and SIGHUP. `sentences` must outlive the process; null: nothing is said. A
+// terminal that goes away may say so more than once, so SIGHUP never ends the process at once, and
+// where nohup has it ignored, it stays so.
+void catch_interrupts(const InterruptSentences* sentences = nullptr);
 void let_interrupts_end();  // while waiting for input, say: the first one ends the process
 bool interrupted();
 

@@ -2,6 +2,9 @@
 // bad model or data, 1 for our own or the machine's failure.
 #include <CLI/CLI.hpp>
 
+#include <cerrno>
+#include <csignal>
+#include <cstring>
 #include <exception>
 #include <iostream>
 #include <map>
@@ -78,9 +81,19 @@ std::string first_line(const char* text) {
   return std::string(text).substr(0, std::string(text).find('\n'));
 }
 
+// What was printed must be where it belongs: a report on a full disk is none.
+int flushed(int code) {
+  errno = 0;
+  std::cout.flush();
+  if (std::cout || code != 0) return code;
+  const std::string why = errno == 0 ? "" : std::string(": ") + std::strerror(errno);
+  throw dmc::internal_error("the output cannot be written" + why +
+                            "; make room where it goes to, or send it elsewhere");
+}
+
 int guarded(const std::function<int()>& run) {
   try {
-    return run();
+    return flushed(run());
   } catch (const dmc::Error& error) {
     std::cerr << "dmc: " << dmc::command_line_sentence(error) << "\n";
     return dmc::exit_code(error.code());
@@ -95,6 +108,7 @@ int guarded(const std::function<int()>& run) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit (ulimit -f) is an error of its writer
   CLI::App app("Dynamic Memory Compression for language models: a KV cache that learns to be small",
                "dmc");
   app.set_version_flag("--version", "dmc " DMC_VERSION);
@@ -111,7 +125,9 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    if (error.get_exit_code() == 0) {  // --help, --version
+      return guarded([&] { return app.exit(error); });
+    }
     return report_usage(app, error);
   }
   return guarded(runs.at(app.get_subcommands().front()));

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <thread>
 
 extern char** environ;
@@ -19,6 +20,10 @@ namespace dmc::dist {
 namespace {
 
 constexpr auto kToEnd = std::chrono::seconds(10);  // after SIGTERM
+
+// Who is stopped at so many looks in a row is told of.
+constexpr auto kBetweenLooks = std::chrono::seconds(1);
+constexpr int kLooks = 3;
 
 std::string why_not() { return std::strerror(errno); }
 
@@ -74,6 +79,16 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   _exit(1);
 }
 
+// Of "PID (NAME) STATE ..." the state; a name may hold anything.
+bool is_stopped(pid_t process) {
+  std::ifstream in("/proc/" + std::to_string(process) + "/stat");
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  const size_t name_end = text.rfind(") ");
+  if (name_end == std::string::npos || name_end + 2 >= text.size()) return false;
+  const char state = text[name_end + 2];
+  return state == 'T' || state == 't';
+}
+
 std::string text_of(int file) {
   std::string text;
   std::array<char, 4096> part;
@@ -102,7 +117,8 @@ ErrorCode code_of(int exit_code) {
 
 }  // namespace
 
-Processes::Processes(const Place& place) : children_(static_cast<size_t>(place.size - 1)) {
+Processes::Processes(const Place& place, Warn warn)
+    : children_(static_cast<size_t>(place.size - 1)) {
   std::vector<std::string> arguments = own_arguments();
   const pid_t parent = getpid();
   for (size_t i = 0; i < children_.size(); ++i) {
@@ -117,9 +133,33 @@ Processes::Processes(const Place& place) : children_(static_cast<size_t>(place.s
       throw internal_error("cannot start another process: " + reason);
     }
   }
+  if (!warn) return;
+  std::vector<pid_t> ids;
+  for (const Child& child : children_) ids.push_back(child.id);
+  watcher_ = std::thread([this, ids, warn] { watch(ids, warn); });
+}
+
+void Processes::watch(const std::vector<pid_t>& ids, const Warn& warn) {
+  std::vector<int> looks(ids.size(), 0);
+  std::unique_lock lock(mutex_);
+  while (!ending_.wait_for(lock, kBetweenLooks, [this] { return ends_; })) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      looks[i] = is_stopped(ids[i]) ? looks[i] + 1 : 0;
+      if (looks[i] != kLooks) continue;
+      warn(named(std::to_string(i + 1), static_cast<int>(ids.size()) + 1) +
+           " is stopped, and the others wait for it; kill -CONT " + std::to_string(ids[i]) +
+           " lets it go on");
+    }
+  }
 }
 
 Processes::~Processes() {
+  {
+    const std::lock_guard lock(mutex_);
+    ends_ = true;
+  }
+  ending_.notify_all();
+  if (watcher_.joinable()) watcher_.join();
   for (Child& child : children_) {
     if (child.id > 0 && !child.status) kill(child.id, SIGTERM);
   }

@@ -35,7 +35,8 @@ Place first_of(int processes) {
 
 }  // namespace
 
-Team::Team(int processes) : place_(of_launcher_or_alone(processes)) {
+Team::Team(int processes, Warn warn)
+    : warn_(std::move(warn)), place_(of_launcher_or_alone(processes)) {
   starts_others_ = processes > 1 && place_.size == 1;
   if (starts_others_) place_ = first_of(processes);
 }
@@ -43,7 +44,7 @@ Team::Team(int processes) : place_(of_launcher_or_alone(processes)) {
 void Team::meet(const at::Device& device) {
   if (place_.size == 1) return;
   const Store store = open_store(place_);
-  if (starts_others_) others_ = std::make_unique<Processes>(place_);
+  if (starts_others_) others_ = std::make_unique<Processes>(place_, warn_);
   wait_for_all(*store, place_, [&] {
     if (others_) others_->check();
   });

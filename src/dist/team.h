@@ -13,8 +13,8 @@ class Team {
  public:
   // With `processes` above 0 as many on this machine; else those that a launcher started, if the
   // environment tells of one; else this process alone. Error(kInvalidArgument) naming the flag or
-  // the variable that is wrong.
-  explicit Team(int processes);
+  // the variable that is wrong. `warn`: as Processes has it.
+  explicit Team(int processes, Warn warn = {});
 
   const Place& place() const { return place_; }
   // Starts the other processes, if they are not yet, and meets them: with NCCL if `device` is a
@@ -30,6 +30,7 @@ class Team {
  private:
   void explained(const std::function<void()>& work);
 
+  Warn warn_;
   Place place_;
   bool starts_others_ = false;
   std::unique_ptr<Processes> others_;  // null: started by a launcher, or none

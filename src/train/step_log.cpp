@@ -1,8 +1,15 @@
 #include "train/step_log.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace dmc::train {
 namespace {
@@ -29,27 +36,66 @@ std::string to_line(const StepRecord& r) {
   return line.dump();
 }
 
+// The step of a line; 0: it is torn.
+int64_t step_of(std::string_view line) {
+  const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("step")) return 0;
+  return json["step"].is_number_integer() ? json["step"].get<int64_t>() : 0;
+}
+
+// The bytes of `text` that are lines of steps up to `steps_done`, one after the other.
+size_t size_of_kept(const std::string& text, int64_t steps_done, const std::string& name) {
+  int64_t last = 0;
+  size_t kept = 0;
+  while (last < steps_done) {
+    const size_t end = text.find('\n', kept);
+    const int64_t step =
+        end == std::string::npos ? 0 : step_of(std::string_view(text).substr(kept, end - kept));
+    if (step == 0 || (last != 0 && step != last + 1) || step > steps_done) {
+      throw data_error(name + ": has no line of step " + std::to_string(last + 1) + ", and " +
+                       std::to_string(steps_done) +
+                       " are done; put the whole log back, or remove it to go on without");
+    }
+    last = step;
+    kept = end + 1;
+  }
+  return kept;
+}
+
 }  // namespace
 
 StepLog::StepLog(const std::filesystem::path& path, int64_t steps_done) : path_(path) {
-  std::string kept;
-  if (steps_done > 0) {
-    std::ifstream in(path);
-    std::string line;
-    for (int64_t i = 0; i < steps_done && std::getline(in, line); ++i) kept += line + "\n";
+  size_t kept = 0;
+  if (steps_done > 0 && std::filesystem::exists(path)) {
+    kept = size_of_kept(read_text_file(path), steps_done, path.string());
   }
-  out_.open(path, std::ios::trunc);
-  out_ << kept << std::flush;
-  check();
+  file_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (file_ < 0 || ::ftruncate(file_, static_cast<off_t>(kept)) != 0) fail();
+}
+
+StepLog::~StepLog() {
+  if (file_ >= 0) ::close(file_);
 }
 
 void StepLog::write(const StepRecord& record) {
-  out_ << to_line(record) << std::endl;
-  check();
+  const std::string line = to_line(record) + "\n";
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t count = ::write(file_, line.data() + done, line.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail();
+    done += static_cast<size_t>(count);
+  }
 }
 
-void StepLog::check() {
-  if (!out_) throw internal_error(path_.string() + ": cannot write the training log");
+void StepLog::sync() {
+  // A file system without it gives no way to do better.
+  if (::fsync(file_) != 0 && errno != EINVAL && errno != ENOTSUP) fail();
+}
+
+void StepLog::fail() const {
+  throw internal_error(path_.string() +
+                       ": the training log cannot be written: " + std::strerror(errno) +
+                       "; when that is mended, --resume goes on from the last checkpoint");
 }
 
 }  // namespace dmc::train

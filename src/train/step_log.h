@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string>
 
@@ -31,17 +30,27 @@ struct StepRecord {
   std::string saved;  // folder in OUT of the model that was written after this step; empty: none
 };
 
-// Appends a line a step; on resume, lines past the checkpoint are cut off, because those steps will
-// be run again.
+// Appends a line a step. On resume, after `steps_done`, lines past the checkpoint are cut off in
+// place, because those steps will be run again; what is before them is never written anew.
 class StepLog {
  public:
+  // Error(kData) if the lines do not end with that of step `steps_done` without a gap: some were
+  // lost. A file that is not there is begun. Error(kInternal) where it cannot be written.
   StepLog(const std::filesystem::path& path, int64_t steps_done);
+  ~StepLog();
+  StepLog(const StepLog&) = delete;
+  StepLog& operator=(const StepLog&) = delete;
+
+  // Error(kInternal) where the disk refuses; a torn line then lies past the checkpoint.
   void write(const StepRecord& record);
+  // Returns when all lines are on disk: before a checkpoint says that their steps are done.
+  void sync();
 
  private:
-  void check();
+  [[noreturn]] void fail() const;
+
   std::filesystem::path path_;
-  std::ofstream out_;
+  int file_ = -1;
 };
 
 }  // namespace dmc::train

@@ -141,15 +141,15 @@ class Trainer {
         if (log) log->write(record);
         last_ = record;
         if (on_step) on_step(record);
-        if (stop_) {
-          save();
-          return Outcome::kInterrupted;
-        }
-        if (progress_.step % options_.checkpoint_every == 0) save();
+        const bool due = progress_.step % options_.checkpoint_every == 0;
+        if (log && (stop_ || due)) log->sync();  // before a checkpoint says that they are done
+        if (stop_ || due) save();
+        if (stop_) return Outcome::kInterrupted;
       }
       stage_start = stage_end;
       cr_by_head_ = attention->cr_by_head();
     }
+    if (log) log->sync();
     write_model();
     return Outcome::kFinished;
   }
@@ -329,12 +329,12 @@ class Trainer {
   }
 
   void write_model() {
-    if (!is_retrofit(options_)) {
-      if (group_.is_first()) write_served("", {}, options_.out_dir);
-      return;
-    }
     save();  // should writing the model fail, nothing is lost
     if (!group_.is_first()) return;
+    if (!is_retrofit(options_)) {
+      write_served("", {}, options_.out_dir);
+      return;
+    }
     RetrofitState state{std::string(options_.stages.back().stage->name),
                         options_.retrofit.target_cr,
                         progress_.tokens,

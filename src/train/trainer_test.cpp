@@ -274,24 +274,6 @@ TEST_F(TrainerTest, AJudgeSeesServedModelsAndItsVerdictIsInTheCard) {
   EXPECT_NE(read_text_file(o.out_dir / "README.md").find("Use it."), std::string::npos);
 }
 
-TEST_F(TrainerTest, AFolderThatHoldsSomethingIsClaimedOnlyOnRequest) {
-  TrainOptions o = options("claimed");
-  claim_out_dir(o);  // there is none
-  fs::create_directories(o.out_dir / "cr-2");
-  claim_out_dir(options("claimed/cr-2"));  // it is empty
-  write_file_atomically(o.out_dir / "mine.txt", "mine");
-  write_file_atomically(o.out_dir / "config.json", "{}");
-  EXPECT_THROW(claim_out_dir(o), Error);
-  o.overwrite = true;
-  claim_out_dir(o);
-  EXPECT_TRUE(fs::exists(o.out_dir / "mine.txt"));
-  EXPECT_TRUE(fs::exists(o.out_dir / "cr-2")) << "no model is in it";
-  EXPECT_FALSE(fs::exists(o.out_dir / "config.json"));
-  o.out_dir = o.model_dir;
-  EXPECT_THROW(claim_out_dir(o), Error);
-  EXPECT_TRUE(fs::exists(o.model_dir / "config.json"));
-}
-
 TEST_F(TrainerTest, AWindowThatLeavesTooFewTokensForTheRatioIsRefused) {
   TrainOptions o = options("ratio");
   o.retrofit.method = "dms";

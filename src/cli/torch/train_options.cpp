@@ -39,6 +39,10 @@ namespace {
 // Measuring at the end may take so much of the training time.
 constexpr double kShareOfJudge = 0.1;
 
+constexpr InterruptSentences kSentences = {
+    "stopping after this step, with a checkpoint; once more ends at once",
+    "ended at once; --resume goes on from the last checkpoint"};
+
 // Activations are large and as large in every step: keep freed memory instead of returning it to
 // the system and paying the page faults again (up to half of a step's time otherwise).
 void keep_freed_memory() {
@@ -219,7 +223,7 @@ void choose_options(TrainCommand& command, const dist::Place& place) {
 train::Outcome train_with_progress(const TrainCommand& command,
                                    std::vector<train::StepRecord>* records, dist::Group& group,
                                    const train::Judge& judge) {
-  catch_interrupts();
+  catch_interrupts(group.is_first() ? &kSentences : nullptr);
   set_up_machine(command);
   std::optional<ProgressBar> bar;
   if (group.is_first()) bar.emplace("training", command.options.total_steps());
@@ -259,17 +263,27 @@ TrainingRun train_and_judge(const TrainCommand& command, dist::Group& group) {
   return run;
 }
 
+// The first process has the folder, the others look whether it may be had.
+std::unique_ptr<train::OutLock> claimed_by_first(const TrainCommand& command,
+                                                 const dist::Place& place) {
+  if (place.rank == 0) return train::claim_out_dir(command.options);
+  train::check_out_dir(command.options);
+  return nullptr;
+}
+
 }  // namespace
 
 int run_training_command(TrainCommand command,
                          const std::function<void(train::TrainOptions&)>& after_choice) {
-  dist::Team team(command.processes);
+  dist::Team team(command.processes, [](const std::string& sentence) {
+    std::cerr << "\nwarning: " + sentence + "\n";  // the bar stands in the line
+  });
   choose_options(command, team.place());
   if (after_choice) after_choice(command.options);
   const TrainCommand ours = share_of(command, team.place());
   train::require_device(ours.options);
   train::check_run(ours.options, team.place().size);
-  train::claim_out_dir(ours.options);
+  const std::unique_ptr<train::OutLock> lock = claimed_by_first(ours, team.place());
   team.meet(train::device_of(ours.options));
   TrainingRun run;
   team.run([&] {
