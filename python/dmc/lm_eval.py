@@ -125,6 +125,4 @@ class DmcLM(TemplateLM):
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
 
-    import dmc.lm_eval  # noqa: F401  (this file is __main__: its class is registered once, by its own name)
-
     cli_evaluate()
