@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
+
 namespace dmc {
 namespace {
 
@@ -51,9 +53,10 @@ class Pool {
  public:
   ~Pool() { resize(1); }
 
-  int size() const { return static_cast<int>(threads_.size()) + 1; }
+  int size() const { return size_; }
 
   void resize(int count) {
+    const std::lock_guard no_work(run_mutex_);
     {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
@@ -63,6 +66,7 @@ class Pool {
     threads_.clear();
     stopping_ = false;
     for (int i = 1; i < count; ++i) threads_.emplace_back([this] { serve(); });
+    size_ = count;
   }
 
   void run(Job& job) {
@@ -102,7 +106,8 @@ class Pool {
   }
 
   std::vector<std::thread> threads_;
-  std::mutex run_mutex_, mutex_;
+  std::atomic<int> size_ = 1;
+  std::mutex run_mutex_, mutex_;  // for all of a job or of a change of size; for what is below
   std::condition_variable wake_, done_;
   Job* job_ = nullptr;
   std::atomic<uint64_t> generation_ = 0;  // these two change under the mutex only
@@ -132,7 +137,11 @@ LentTeam& lent() {
 
 }  // namespace
 
-void set_num_threads(int count) { pool().resize(std::max(1, count)); }
+void set_num_threads(int count) {
+  DMC_CHECK(!inside_parallel_for);  // it would wait for itself
+  pool().resize(std::max(1, count));
+}
+
 int num_threads() { return lent().team ? lent().size : pool().size(); }
 
 void use_thread_team(ThreadTeam team, int size) { lent() = {std::move(team), size}; }

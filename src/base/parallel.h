@@ -7,7 +7,7 @@
 
 namespace dmc {
 
-// Threads that work, the caller included; default: the machine's. Not while work is running.
+// Threads that work, the caller included; default: the machine's. Waits for work that is running.
 void set_num_threads(int count);
 int num_threads();
 

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
+
 namespace dmc {
 namespace {
 
@@ -54,6 +56,36 @@ TEST_P(Parallel, AnExceptionReachesTheCallerAndThePoolWorksOn) {
     parallel_for(0, 50, 1, [&](int64_t, int64_t) { ++calls; });
     EXPECT_EQ(calls, 50);
   }
+}
+
+// Callers of several threads at once, while others change how many threads there are.
+TEST_P(Parallel, CallersAndChangesOfSizeDoNotDisturbOneAnother) {
+  std::atomic<bool> stop = false;
+  std::atomic<int> wrong = 0;
+  const auto call = [&] {
+    for (int round = 0; round < 300; ++round) {
+      std::atomic<int64_t> sum = 0;
+      parallel_for(0, 40, 3, [&](int64_t first, int64_t last) { sum += last - first; });
+      wrong += sum != 40;
+    }
+  };
+  std::thread resizer([&] {
+    for (int count = 1; !stop; count = count % 4 + 1) {
+      set_num_threads(count);
+      wrong += num_threads() < 1 || num_threads() > 4;
+    }
+  });
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 3; ++i) callers.emplace_back(call);
+  for (std::thread& caller : callers) caller.join();
+  stop = true;
+  resizer.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_P(Parallel, WorkCannotChangeTheNumberOfItsThreads) {
+  if (GetParam() == 1) GTEST_SKIP() << "there are none that could wait for it";
+  EXPECT_THROW(parallel_for(0, 8, 1, [](int64_t, int64_t) { set_num_threads(2); }), Error);
 }
 
 // Short jobs in a row: a thread that wakes late must not touch a job that has ended.

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -236,6 +237,7 @@ void allow_connections(size_t connections) {
 }
 
 int run(ServeCommand command) {
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the log or an answer may go
   allow_connections(command.http.connections);
   const std::vector<std::string> keys = read_keys(command.key_file);
   check(command, keys);
