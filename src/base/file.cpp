@@ -8,28 +8,74 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
 #include "base/error.h"
 #include "base/leftovers.h"
+#include "base/mapping_guard.h"
+#include "base/quoted.h"
 
 namespace dmc {
 namespace fs = std::filesystem;
 
-MappedFile::MappedFile(const fs::path& path) : data_(MAP_FAILED) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw data_error(path.string() + ": cannot open: " + std::strerror(errno));
+namespace {
+
+constexpr size_t kLongestPath = 300;  // characters in a sentence
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
+  return S_ISSOCK(mode) ? "a socket" : "no file";
+}
+
+Error unreadable(const fs::path& path, const std::string& why) {
+  return data_error(printable(path.string(), kLongestPath) + ": " + why);
+}
+
+}  // namespace
+
+bool is_there(const fs::path& path) noexcept {
   struct stat status {};
-  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) {
+  return ::lstat(path.c_str(), &status) == 0;
+}
+
+// Without O_NONBLOCK opening a FIFO waits for somebody who writes.
+RegularFile::RegularFile(const fs::path& path)
+    : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)) {
+  if (fd_ < 0) throw unreadable(path, std::string("cannot be opened: ") + std::strerror(errno));
+  struct stat status {};
+  const bool known = ::fstat(fd_, &status) == 0;
+  if (known && S_ISREG(status.st_mode)) {
     size_ = static_cast<size_t>(status.st_size);
-    data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    return;
   }
-  ::close(fd);
-  if (data_ == MAP_FAILED) throw data_error(path.string() + ": empty or not a regular file");
+  ::close(fd_);
+  throw unreadable(path, std::string("is ") + (known ? kind_of(status.st_mode) : "unknown") +
+                             ", expected a regular file");
+}
+
+RegularFile::~RegularFile() { ::close(fd_); }
+
+MappedFile::MappedFile(const fs::path& path) : path_(path), data_(MAP_FAILED) {
+  const RegularFile file(path);
+  size_ = file.size();
+  if (size_ == 0) throw unreadable(path, "is empty");
+  data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
+  if (data_ == MAP_FAILED) {
+    throw unreadable(path, std::string("cannot be mapped: ") + std::strerror(errno));
+  }
+  watch_mapping(data_, size_);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != MAP_FAILED) ::munmap(data_, size_);
+  if (data_ == MAP_FAILED) return;
+  forget_mapping(data_);
+  ::munmap(data_, size_);
+}
+
+void MappedFile::require_whole() const {
+  if (!mapping_was_cut(data_)) return;
+  throw unreadable(path_, "was cut short, or its disk failed, while it was read");
 }
 
 AtomicFile::AtomicFile(const fs::path& path)
@@ -84,17 +130,21 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
 }
 
 std::string read_text_file(const fs::path& path, size_t limit) {
-  std::ifstream in(path, std::ios::binary);
-  std::error_code error;
-  const uintmax_t size = fs::file_size(path, error);
-  if (!in || error) throw data_error(path.string() + ": cannot be read; is it there?");
-  if (size > limit) {
-    throw data_error(path.string() + ": has " + std::to_string(size) + " bytes, the limit is " +
-                     std::to_string(limit));
+  const RegularFile file(path);
+  if (file.size() > limit) {
+    throw unreadable(path, "has " + std::to_string(file.size()) + " bytes, the limit is " +
+                               std::to_string(limit));
   }
-  std::string text(size, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(size));
-  text.resize(static_cast<size_t>(in.gcount()));
+  std::string text(file.size(), '\0');
+  size_t filled = 0;
+  while (filled < text.size()) {
+    const ssize_t count = ::read(file.descriptor(), text.data() + filled, text.size() - filled);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw unreadable(path, std::string("cannot be read: ") + std::strerror(errno));
+    if (count == 0) break;  // somebody has made it shorter
+    filled += static_cast<size_t>(count);
+  }
+  text.resize(filled);
   return text;
 }
 

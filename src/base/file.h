@@ -10,7 +10,28 @@
 
 namespace dmc {
 
-// A whole file mapped read-only. Error(kData) naming it if it cannot be opened or is empty.
+// Whether something has this name, if only a link that leads nowhere or in a circle: then opening
+// it says so. Never throws.
+bool is_there(const std::filesystem::path& path) noexcept;
+
+// A file open for reading. Only regular ones are: a FIFO would wait for ever, a device may have no
+// end. Error(kData) naming the path and what was found there; links are followed.
+class RegularFile {
+ public:
+  explicit RegularFile(const std::filesystem::path& path);
+  ~RegularFile();
+  RegularFile(const RegularFile&) = delete;
+  RegularFile& operator=(const RegularFile&) = delete;
+
+  int descriptor() const { return fd_; }
+  size_t size() const { return size_; }  // when it was opened
+
+ private:
+  int fd_ = -1;
+  size_t size_ = 0;
+};
+
+// A whole file mapped read-only. Error(kData) naming it as RegularFile, and if it is empty.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -19,8 +40,12 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+  // Error(kData) if the file has been cut short, or its disk failed, since it was mapped: what was
+  // read from there were zeros, in place of the SIGBUS that ends the program.
+  void require_whole() const;
 
  private:
+  std::filesystem::path path_;
   void* data_;
   size_t size_ = 0;
 };
@@ -48,7 +73,7 @@ class AtomicFile {
 // AtomicFile's guarantee for bytes in memory.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
-// The whole file, or Error(kData) naming it when it is missing or longer than `limit` bytes.
+// The whole file; Error(kData) as RegularFile, and if it is longer than `limit` bytes.
 std::string read_text_file(const std::filesystem::path& path, size_t limit = size_t{1} << 30);
 
 }  // namespace dmc

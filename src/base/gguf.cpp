@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "base/quoted.h"
 #include "base/utf8.h"
 
 namespace dmc {
@@ -71,8 +72,6 @@ T read_as(const std::byte* from) {
   return value;
 }
 
-std::string name_of(std::string_view text) { return "\"" + utf8_repaired(text) + "\""; }
-
 // Takes the file apart from its beginning; nothing is taken that is not there.
 class Cursor {
  public:
@@ -134,7 +133,7 @@ Values read_metadata(Cursor& cursor, uint64_t count, const std::string& origin) 
   Values values;
   for (uint64_t i = 0; i < count; ++i) {
     const std::string key(cursor.name());
-    const std::string what = origin + ": key " + name_of(key);
+    const std::string what = origin + ": key " + in_quotes(key);
     GgufValue value{.type = cursor.take<uint32_t>()};
     if (value.type == kArray) {
       value.array = true;
@@ -198,7 +197,7 @@ uint64_t bytes_of(const Entry& entry, const std::string& what) {
 
 Entry read_entry(Cursor& cursor, uint64_t alignment, const std::string& origin) {
   Entry entry{std::string(cursor.name())};
-  const std::string what = origin + ": tensor " + name_of(entry.name);
+  const std::string what = origin + ": tensor " + in_quotes(entry.name);
   entry.shape = read_shape(cursor, what);
   entry.type = &tensor_type(cursor.take<uint32_t>(), what);
   entry.bytes = bytes_of(entry, what);
@@ -212,7 +211,7 @@ Entry read_entry(Cursor& cursor, uint64_t alignment, const std::string& origin) 
 
 void require_inside(const Entry& entry, uint64_t size, const std::string& origin) {
   if (entry.offset <= size && entry.bytes <= size - entry.offset) return;
-  throw data_error(origin + ": tensor " + name_of(entry.name) + " needs " +
+  throw data_error(origin + ": tensor " + in_quotes(entry.name) + " needs " +
                    std::to_string(entry.bytes) + " bytes from byte " +
                    std::to_string(entry.offset) + " on, the file's data has " +
                    std::to_string(size) + "; the file is truncated");
@@ -223,8 +222,8 @@ void require_apart(std::vector<Entry>& entries, const std::string& origin) {
   std::ranges::sort(entries, {}, &Entry::offset);
   for (size_t i = 1; i < entries.size(); ++i) {
     if (entries[i].offset >= entries[i - 1].offset + entries[i - 1].bytes) continue;
-    throw data_error(origin + ": tensors " + name_of(entries[i - 1].name) + " and " +
-                     name_of(entries[i].name) + " overlap");
+    throw data_error(origin + ": tensors " + in_quotes(entries[i - 1].name) + " and " +
+                     in_quotes(entries[i].name) + " overlap");
   }
 }
 
@@ -241,7 +240,7 @@ Tensors read_tensors(Cursor& cursor, uint64_t count, uint64_t alignment,
   for (const Entry& entry : entries) {
     const GgufTensor tensor{entry.type, entry.shape, data.subspan(entry.offset, entry.bytes)};
     if (!tensors.emplace(entry.name, tensor).second) {
-      throw data_error(origin + ": tensor " + name_of(entry.name) + " appears twice");
+      throw data_error(origin + ": tensor " + in_quotes(entry.name) + " appears twice");
     }
   }
   return tensors;
@@ -320,13 +319,13 @@ GgufFile::GgufFile(const std::filesystem::path& path)
 const GgufValue& GgufFile::at(std::string_view key) const {
   const auto found = values_.find(key);
   if (found == values_.end()) {
-    throw data_error(origin_ + ": key \"" + std::string(key) + "\" is missing");
+    throw data_error(origin_ + ": key " + in_quotes(key) + " is missing");
   }
   return found->second;
 }
 
 Error GgufFile::wrong(std::string_view key, const std::string& expected) const {
-  return data_error(origin_ + ": key \"" + std::string(key) + "\", expected " + expected);
+  return data_error(origin_ + ": key " + in_quotes(key) + ", expected " + expected);
 }
 
 bool GgufFile::is_array(std::string_view key) const { return at(key).array; }

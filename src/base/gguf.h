@@ -65,6 +65,7 @@ class GgufFile {
   std::vector<std::string_view> texts(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
   bool is_array(std::string_view key) const;
+  void require_whole() const { file_->require_whole(); }  // as MappedFile
 
   Error wrong(std::string_view key, const std::string& expected) const;
 

@@ -1,5 +1,7 @@
 #include "base/json_fields.h"
 
+#include "base/quoted.h"
+
 namespace dmc {
 
 using nlohmann::json;
@@ -14,7 +16,7 @@ bool JsonFields::has(const std::string& key) const {
 }
 
 const json& JsonFields::at(const std::string& key) const {
-  if (!has(key)) throw data_error(origin_ + ": key \"" + key + "\" is missing");
+  if (!has(key)) throw data_error(origin_ + ": key " + in_quotes(key) + " is missing");
   return object_.at(key);
 }
 
@@ -83,8 +85,8 @@ void JsonFields::refuse_unless(const std::string& key, const json& neutral) cons
 }
 
 Error JsonFields::wrong(const std::string& key, const std::string& expected) const {
-  return data_error(origin_ + ": key \"" + key + "\" is " + object_.at(key).dump() + ", expected " +
-                    expected);
+  return data_error(origin_ + ": key " + in_quotes(key) + " is " +
+                    printable(object_.at(key).dump()) + ", expected " + expected);
 }
 
 }  // namespace dmc

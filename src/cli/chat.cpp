@@ -12,6 +12,7 @@
 #include "base/table.h"
 #include "cli/interrupt.h"
 #include "cli/line_editor.h"
+#include "cli/prompts.h"
 #include "cli/run_statistics.h"
 #include "engine/conversation.h"
 #include "text/generation_config.h"
@@ -27,6 +28,20 @@ text::ChatTemplate require_template(const std::filesystem::path& dir) {
                          "tokenizer_config.json); leave --chat out to continue a text");
 }
 
+// No context takes more; a file without line ends must not fill memory.
+constexpr size_t kLongestLine = size_t{16} << 20;  // bytes
+
+// A line, or its first `most` bytes.
+bool get_line(size_t most, std::string* line) {
+  line->clear();
+  for (int c = std::cin.get(); c != EOF; c = std::cin.get()) {
+    if (c == '\n') return true;
+    line->push_back(static_cast<char>(c));
+    if (line->size() == most) return true;
+  }
+  return !line->empty();
+}
+
 // The next line that is not empty; nothing at the end of the input.
 std::optional<std::string> read_message(LineEditor* terminal) {
   let_interrupts_end();
@@ -36,7 +51,7 @@ std::optional<std::string> read_message(LineEditor* terminal) {
       const auto typed = terminal->read("> ");
       if (!typed) return std::nullopt;
       line = *typed;
-    } else if (!std::getline(std::cin, line)) {
+    } else if (!get_line(kLongestLine, &line)) {
       return std::nullopt;
     }
   }
@@ -172,7 +187,7 @@ std::optional<std::string> next_message(Talk& talk, LineEditor* terminal) {
 int chat(runtime::Runner& runner, const std::filesystem::path& model_dir,
          engine::GenerateOptions generate, const ChatOptions& options) {
   const text::ChatTemplate chat_template = require_template(model_dir);
-  const text::Tokenizer tokenizer(model_dir);
+  const text::Tokenizer tokenizer(model_dir, runner.vocab_size());
   for (int64_t id : text::reply_stop_ids(model_dir, tokenizer)) generate.stop_ids.push_back(id);
   Talk talk(runner, tokenizer, chat_template, options.system);
   std::optional<LineEditor> terminal;
@@ -186,6 +201,7 @@ int chat(runtime::Runner& runner, const std::filesystem::path& model_dir,
   };
   auto message = options.message ? options.message : next_message(talk, typing);
   while (message) {
+    require_prompt_fits(*message, runner);
     catch_interrupts();
     const engine::Turn turn = talk.conversation().reply(*message, generate, show, interrupted);
     talk.replied();

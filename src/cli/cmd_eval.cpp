@@ -205,7 +205,7 @@ int print_task_scores(const Subject& subject) {
 int run(const EvalCommand& command) {
   const runtime::PlacedModel model = place_model(command.model);
   const std::unique_ptr<runtime::Runner> runner = model.make_runner(runner_options(command.model));
-  const text::Tokenizer tokenizer(command.model.dir);
+  const text::Tokenizer tokenizer(command.model.dir, runner->vocab_size());
   const Subject subject{command, model, *runner, tokenizer};
   const bool only_text = command.tasks == std::vector<std::string>{kText};
   return only_text ? evaluate_text(subject) : print_task_scores(subject);

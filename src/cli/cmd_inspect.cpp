@@ -19,7 +19,7 @@ namespace {
 struct InspectCommand {
   ModelOptions model;
   TextOptions text;
-  bool check = false;
+  bool check = false, values = false;
   bool json = false;
 };
 
@@ -80,7 +80,8 @@ void print(const eval::Score& score) {
 int check_files(const InspectCommand& command) {
   require_model(command.model);
   const auto [config, checkpoint] = model::open_model(command.model.dir, command.model.adapter);
-  const model::CheckpointFacts facts = checkpoint.check();
+  const model::CheckpointFacts facts = checkpoint.facts();
+  if (command.values) checkpoint.require_finite();
   const double parameters = model::parameter_count(checkpoint.layout());
   if (command.json) {
     nlohmann::ordered_json json = to_json(config, parameters);
@@ -93,7 +94,7 @@ int check_files(const InspectCommand& command) {
   print(config, parameters);
   std::cout << "weights: all " << facts.tensors << " tensors that config.json implies are there, "
             << human_bytes(static_cast<double>(facts.bytes)) << " of " << join(facts.types, ", ")
-            << "\n";
+            << (command.values ? ", and all numbers are finite" : "") << "\n";
   return 0;
 }
 
@@ -128,9 +129,15 @@ std::function<int()> setup_inspect(CLI::App& app) {
   add_inference_options(app, command->model, /*with_policy=*/true);
   add_device_option(app, command->model);
   add_text_options(app, command->text);
-  app.add_flag("--check", command->check,
-               "only check that the weights are all there with the right shapes, without reading "
-               "them: takes no memory, however large the model");
+  CLI::Option* const check = app.add_flag(
+      "--check", command->check,
+      "only check that the weights are all there with the right shapes, without reading "
+      "them: takes no memory, however large the model");
+  app.add_flag(
+         "--values", command->values,
+         "with --check: read all weights, too, and name the first tensor in which a number is "
+         "not finite")
+      ->needs(check);
   app.add_flag("--json", command->json, "print one JSON object instead");
   app.footer(list_of_policies() +
              "Examples:\n"

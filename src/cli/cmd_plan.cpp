@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/human.h"
 #include "base/named.h"
 #include "base/table.h"
@@ -55,7 +56,7 @@ double bytes_of(const std::string& memory) {
 
 model::ModelConfig find_model(const std::string& model) {
   const std::filesystem::path path = model::find_model(model);
-  if (std::filesystem::exists(path)) {
+  if (is_there(path)) {
     model::require_model_path(path);
     return model::read_model_config(path);
   }

@@ -1,7 +1,7 @@
 // dmc run: continues a text, or answers as a chat model, and says what its cache took.
+#include <algorithm>
 #include <functional>
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -33,19 +33,22 @@ struct RunCommand {
   bool json = false;
 };
 
-std::string read_prompt(const RunCommand& command) {
-  if (!command.prompt_file.empty()) return read_text_file(command.prompt_file, 64 << 20);
-  if (command.prompt != "-") return command.prompt;
-  return {std::istreambuf_iterator<char>(std::cin), {}};
+// No more than the context may take is read, whatever stands there.
+std::string read_prompt(const RunCommand& command, const runtime::Runner& runner) {
+  const size_t most = most_prompt_bytes(runner);
+  if (!command.prompt_file.empty()) return read_text_file(command.prompt_file, most);
+  std::string prompt = command.prompt == "-" ? read_stream(std::cin, most + 1) : command.prompt;
+  require_prompt_fits(prompt, runner);
+  return prompt;
 }
 
 int continue_text(const RunCommand& command, runtime::Runner& runner,
                   const engine::GenerateOptions& options) {
-  const std::string prompt = read_prompt(command);
+  const std::string prompt = read_prompt(command, runner);
   if (!utf8_is_valid(prompt)) {
     std::cerr << "warning: the prompt is not valid UTF-8; what is not is read as U+FFFD\n";
   }
-  const text::Tokenizer tokenizer(command.model.dir);
+  const text::Tokenizer tokenizer(command.model.dir, runner.vocab_size());
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   engine::check_request(runner, ids, options);
   const auto sequence = engine::Sequence::add(runner);
@@ -79,8 +82,9 @@ int continue_texts(const RunCommand& command, runtime::Runner& runner,
                    const engine::GenerateOptions& options) {
   const bool many = !command.writing.prompts.empty();
   const std::vector<std::string> prompts =
-      many ? read_prompts(command.writing.prompts) : std::vector<std::string>{read_prompt(command)};
-  const text::Tokenizer tokenizer(command.model.dir);
+      many ? read_prompts(command.writing.prompts)
+           : std::vector<std::string>{read_prompt(command, runner)};
+  const text::Tokenizer tokenizer(command.model.dir, runner.vocab_size());
   const engine::RequestOptions asked{.sampling = options.sampling,
                                      .rules = command.writing.rules,
                                      .stop_ids = options.stop_ids,
@@ -119,7 +123,7 @@ int run(const RunCommand& command) {
   if (command.writing.needed()) return continue_texts(command, *runner, options);
   if (!command.chat) return continue_text(command, *runner, options);
   ChatOptions chat_options{command.system, std::nullopt, command.json};
-  if (command.has_text) chat_options.message = read_prompt(command);
+  if (command.has_text) chat_options.message = read_prompt(command, *runner);
   return chat(*runner, command.model.dir, options, chat_options);
 }
 
@@ -171,6 +175,9 @@ std::function<int()> setup_run(CLI::App& app) {
     if (command->chat && command->writing.needed()) {
       throw invalid_argument("chat",
                              "does not take --prompts, --stop or penalties yet; leave them out");
+    }
+    if (std::ranges::any_of(command->writing.stop, &std::string::empty)) {
+      throw invalid_argument("stop", "is empty, which every text begins with; give some text");
     }
     if (!command->writing.prompts.empty() && command->has_text) {
       throw invalid_argument("prompts", "is given beside -p or -f; give one of them");

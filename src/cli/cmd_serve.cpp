@@ -119,7 +119,7 @@ server::ServedModel served_model(const ServeCommand& command, const runtime::Run
                                 .count(),
                             runner.max_positions(),
                             runner.vocab_size(),
-                            text::Tokenizer(dir)};
+                            text::Tokenizer(dir, runner.vocab_size())};
   if (auto chat = text::ChatTemplate::find(dir)) model.chat.emplace(std::move(*chat));
   model.eos_ids = config.eos_token_ids;
   model.reply_ids = config.eos_token_ids;

@@ -79,7 +79,7 @@ struct Subject {
   Subject(const SweepCommand& command, const ModelOptions& options)
       : dir(options.dir),
         placed(place_model(options)),
-        tokenizer(dir),
+        tokenizer(dir, placed.model().config.vocab_size),
         windows(text_windows(command.text, placed.model(), dir)),
         speed_text(bench_text(command.text.data, placed.model(), dir, command.text.length)) {}
 };

@@ -13,11 +13,15 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "cli/commands.h"
 #include "cli/suggest.h"
 #include "cli/training_program.h"
 
 namespace {
+
+// Sentences quote what they are about (base/quoted.h); this is for what they forget.
+constexpr size_t kLongestSentence = 1000;
 
 const int kUsage = dmc::exit_code(dmc::ErrorCode::kInvalidArgument);
 
@@ -55,7 +59,7 @@ std::string about_unknown(const std::string& word, const CLI::App& at) {
   }
   const std::string meant = dmc::cli::nearest(name, known_words(at));
   const CLI::Option* const model = at.get_option_no_throw("--model");
-  std::string sentence = "there is no \"" + word + "\" here";
+  std::string sentence = "there is no " + dmc::in_quotes(word) + " here";
   if (!meant.empty()) {
     sentence += "; did you mean " + meant + "?";
   } else if (model != nullptr && model->count() == 0 && !word.starts_with("-")) {
@@ -69,9 +73,9 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
   const std::vector<std::string> unknown = at->remaining();
   if (unknown.empty()) {
-    std::cerr << "dmc: " << error.what();
+    std::cerr << "dmc: " << dmc::printable(error.what(), kLongestSentence);
   } else {  // the parser may have stumbled over what is missing because of it; name the cause
-    std::cerr << "dmc: " << about_unknown(unknown.front(), *at);
+    std::cerr << "dmc: " << dmc::printable(about_unknown(unknown.front(), *at), kLongestSentence);
   }
   std::cerr << "\nsee: " << (at == &app ? "dmc" : "dmc " + at->get_name()) << " --help\n";
   return kUsage;
@@ -95,12 +99,13 @@ int guarded(const std::function<int()>& run) {
   try {
     return flushed(run());
   } catch (const dmc::Error& error) {
-    std::cerr << "dmc: " << dmc::command_line_sentence(error) << "\n";
+    std::cerr << "dmc: " << dmc::printable(dmc::command_line_sentence(error), kLongestSentence)
+              << "\n";
     return dmc::exit_code(error.code());
   } catch (const std::bad_alloc&) {
     std::cerr << "dmc: out of memory; try a smaller --batch, --length or context\n";
   } catch (const std::exception& error) {  // LibTorch's carry a stack trace after the first line
-    std::cerr << "dmc: " << first_line(error.what()) << "\n";
+    std::cerr << "dmc: " << dmc::printable(first_line(error.what()), kLongestSentence) << "\n";
   }
   return dmc::exit_code(dmc::ErrorCode::kInternal);
 }

@@ -242,7 +242,12 @@ int64_t window_length(const TextOptions& options, const model::ModelConfig& conf
 text::EvalWindows text_windows(const TextOptions& options, const runtime::Model& model,
                                const fs::path& model_dir) {
   const int64_t length = window_length(options, model.config);
-  const text::Tokenizer tokenizer(model_dir);
+  if (options.eos_token_id.value_or(0) >= model.config.vocab_size) {
+    throw invalid_argument("eos_token_id", "the model has the tokens 0 to " +
+                                               std::to_string(model.config.vocab_size - 1) +
+                                               ", found " + std::to_string(*options.eos_token_id));
+  }
+  const text::Tokenizer tokenizer(model_dir, model.config.vocab_size);
   const text::Corpus corpus = scored_corpus(options.data, options.held_out);
   const int64_t windows =
       options.windows == 0 && options.data.empty() ? options.usual_windows : options.windows;

@@ -86,6 +86,29 @@ void add_prompt_options(CLI::App& app, PromptOptions& options) {
       ->capture_default_str();
 }
 
+size_t most_prompt_bytes(const engine::ModelRunner& runner) {
+  constexpr size_t kBytesPerToken = 16;
+  return kBytesPerToken * static_cast<size_t>(runner.max_positions());
+}
+
+void require_prompt_fits(std::string_view prompt, const engine::ModelRunner& runner) {
+  const size_t most = most_prompt_bytes(runner);
+  if (prompt.size() <= most) return;
+  throw invalid_argument("the prompt has more than " + std::to_string(most) +
+                         " bytes, 16 for each token of the model's context of " +
+                         std::to_string(runner.max_positions()) + "; shorten the prompt");
+}
+
+std::string read_stream(std::istream& in, size_t most) {
+  std::string text;
+  char buffer[4096];
+  while (text.size() < most && in) {
+    in.read(buffer, static_cast<std::streamsize>(std::min(sizeof buffer, most - text.size())));
+    text.append(buffer, static_cast<size_t>(in.gcount()));
+  }
+  return text;
+}
+
 std::vector<std::string> read_prompts(const std::filesystem::path& file) {
   const std::string content = text::read_unpacked(file, size_t{64} << 20);
   std::vector<std::string> prompts;
@@ -111,6 +134,7 @@ std::vector<Written> write_texts(runtime::Runner& runner, const text::Tokenizer&
     std::function<void(const std::string&)> show_this;
     if (show) show_this = [&show, i](const std::string& piece) { show(i, piece); };
     all.push_back(std::make_shared<Continuation>(tokenizer, stop, std::move(show_this)));
+    require_prompt_fits(prompts[i], runner);
     std::vector<int32_t> ids = tokenizer.encode_prompt(prompts[i]);
     all.back()->written.prompt_tokens = static_cast<int64_t>(ids.size());
     scheduler.submit(std::make_shared<engine::Request>(std::move(ids), options, all.back()));

@@ -6,7 +6,9 @@
 
 #include <filesystem>
 #include <functional>
+#include <istream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/request.h"
@@ -24,6 +26,14 @@ struct PromptOptions {
 };
 
 void add_prompt_options(CLI::App& app, PromptOptions& options);
+
+// Bytes that a prompt may have: 16 for each token of the context, several times what texts have.
+// What is longer is refused before it is cut into tokens, which takes many times its memory.
+size_t most_prompt_bytes(const engine::ModelRunner& runner);
+// Error(kInvalidArgument) for a longer one.
+void require_prompt_fits(std::string_view prompt, const engine::ModelRunner& runner);
+// At most `most` bytes of what comes.
+std::string read_stream(std::istream& in, size_t most);
 
 // The prompts of a .jsonl file: each line an object with a "prompt", or a string. Error(kData)
 // naming the line.

@@ -26,9 +26,26 @@ Conversation::Conversation(ModelRunner& runner, const text::Tokenizer& tokenizer
   if (!system.empty()) add_message(&messages_, "system", system);
 }
 
-std::vector<int32_t> Conversation::tokens_so_far(bool add_generation_prompt) const {
-  const text::ChatPrompt prompt = chat_.render(messages_, add_generation_prompt);
+std::vector<int32_t> Conversation::tokens_of(const text::ChatPrompt& prompt) const {
   return tokenizer_.encode_marked(prompt.text, prompt.untrusted);
+}
+
+// The template is asked once; later turns are rendered once, and end as the first one did.
+text::ChatPrompt Conversation::without_beginning(const text::ChatPrompt& prompt,
+                                                 const nlohmann::ordered_json& messages) {
+  if (!beginning_ || !prompt.text.ends_with(*beginning_)) {
+    text::ChatPrompt lasting = chat_.render(messages, /*add_generation_prompt=*/false);
+    if (prompt.text.starts_with(lasting.text)) {
+      beginning_ = prompt.text.substr(lasting.text.size());
+    }
+    return lasting;
+  }
+  text::ChatPrompt lasting{prompt.text.substr(0, prompt.text.size() - beginning_->size()), {}};
+  for (const ByteRange& range : prompt.untrusted) {
+    const ByteRange kept{range.begin, std::min(range.end, lasting.text.size())};
+    if (kept.begin < kept.end) lasting.untrusted.push_back(kept);
+  }
+  return lasting;
 }
 
 // after_reply_ becomes the state that has taken in most of `tokens`, but not all: the last one
@@ -60,9 +77,12 @@ void Conversation::take_in_message(std::span<const int32_t> tokens) {
 Turn Conversation::reply(const std::string& message, const GenerateOptions& options,
                          const std::function<void(const std::string&)>& on_text,
                          const std::function<bool()>& cancelled) {
-  add_message(&messages_, "user", message);
-  const std::vector<int32_t> tokens = tokens_so_far(true), lasting = tokens_so_far(false);
+  nlohmann::ordered_json messages = messages_;
+  add_message(&messages, "user", message);
+  const text::ChatPrompt prompt = chat_.render(messages, /*add_generation_prompt=*/true);
+  const std::vector<int32_t> tokens = tokens_of(prompt);
   check_request(runner_, tokens, options);
+  const std::vector<int32_t> lasting = tokens_of(without_beginning(prompt, messages));
   resume(tokens);
   Held& state = *after_reply_;
   const auto kept = state.tokens.size();
@@ -92,7 +112,8 @@ Turn Conversation::reply(const std::string& message, const GenerateOptions& opti
   state.tokens = tokens;
   state.tokens.insert(state.tokens.end(), written.begin(),
                       written.begin() + turn.generation.taken_in);
-  add_message(&messages_, "assistant", turn.text);
+  add_message(&messages, "assistant", turn.text);
+  messages_ = std::move(messages);
   return turn;
 }
 

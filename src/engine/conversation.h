@@ -31,7 +31,7 @@ class Conversation {
 
   // The model's reply to the next message; on_text is called with its text as it comes.
   // Error(kInvalidArgument) if the conversation does not fit the context or the template refuses
-  // it.
+  // it; the conversation is then as it was, and a shorter message may follow.
   Turn reply(const std::string& message, const GenerateOptions& options,
              const std::function<void(const std::string&)>& on_text,
              const std::function<bool()>& cancelled);
@@ -45,8 +45,10 @@ class Conversation {
     std::vector<int32_t> tokens;
   };
 
-  // The conversation so far, with or without the words that begin a reply.
-  std::vector<int32_t> tokens_so_far(bool add_generation_prompt) const;
+  std::vector<int32_t> tokens_of(const text::ChatPrompt& prompt) const;
+  // `prompt` without the words that begin a reply, which the template adds at its end.
+  text::ChatPrompt without_beginning(const text::ChatPrompt& prompt,
+                                     const nlohmann::ordered_json& messages);
   void resume(std::span<const int32_t> tokens);
   void take_in_message(std::span<const int32_t> tokens);
 
@@ -54,6 +56,7 @@ class Conversation {
   const text::Tokenizer& tokenizer_;
   const text::ChatTemplate& chat_;
   nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
+  std::optional<std::string> beginning_;  // of a reply, as the template writes it
   // The template may write a reply in another way than the model did (trimmed, without its
   // thoughts), and its text may have other tokens. A compressed cache cannot be rolled back to
   // where they part, so the state behind the message is kept as well; the two share their pages.

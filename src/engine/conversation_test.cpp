@@ -152,6 +152,23 @@ TEST(Conversation, SaysWhenTheContextIsFull) {
   };
   reply("one");
   EXPECT_THROW(reply(std::string(4000, '?')), Error);
+  EXPECT_GT(reply("two").kept_tokens, 0) << "what was refused is no part of the conversation";
+}
+
+// A template may be as costly as its limits allow.
+TEST(Conversation, RendersLaterTurnsOnce) {
+  const text::Tokenizer tokenizer(kModel);
+  const text::ChatTemplate chat(std::string("{% if messages | length > 1 and not "
+                                            "add_generation_prompt %}{{ raise_exception('twice') "
+                                            "}}{% endif %}") +
+                                    kTemplates[0].chat,
+                                "template");
+  HistoryRunner runner;
+  Conversation conversation(runner, tokenizer, chat, "");
+  for (const char* message : {"one", "two", "three"}) {
+    conversation.reply(
+        message, greedy(), [](const std::string&) {}, [] { return false; });
+  }
 }
 
 }  // namespace

@@ -14,8 +14,7 @@ namespace {
 void require_numbers(std::span<const float> logits, const std::string& where) {
   DMC_CHECK(!logits.empty());
   if (std::ranges::any_of(logits, [](float x) { return std::isnan(x); })) {
-    throw internal_error("the model's logits" + where +
-                         " are not numbers; its weights are damaged");
+    throw data_error("the model's logits" + where + " are not numbers; its weights are damaged");
   }
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "text/strings.h"
 
 namespace dmc::eval {
@@ -67,16 +68,17 @@ LogLikelihood ContinuationScorer::rate_branch(const Trunk& trunk, Tokens continu
 std::vector<LogLikelihood> ContinuationScorer::score(const std::string& context,
                                                      const std::vector<std::string>& continuations,
                                                      const std::string& beginning) {
+  constexpr size_t kShown = 40;  // characters of each text in a sentence
   const auto longest = static_cast<size_t>(runner_.max_positions());
   std::vector<int32_t> context_tokens;
   std::vector<std::vector<int32_t>> tokens;
   for (const std::string& continuation : continuations) {
     TokenPair pair = encode_pair(tokenizer_, context, continuation);
     if (pair.context.empty() || pair.continuation.empty() || pair.continuation.size() > longest) {
-      throw data_error(
-          "\"" + text::shortened(continuation) + "\" after \"" + text::shortened(context) +
-          "\" cannot be scored: both must have tokens, and the former at most " +
-          std::to_string(longest) + ", found " + std::to_string(pair.continuation.size()));
+      throw data_error(in_quotes(continuation, kShown) + " after " + in_quotes(context, kShown) +
+                       " cannot be scored: both must have tokens, and the former at most " +
+                       std::to_string(longest) + ", found " +
+                       std::to_string(pair.continuation.size()));
     }
     context_tokens = std::move(pair.context);  // the same for each
     tokens.push_back(std::move(pair.continuation));

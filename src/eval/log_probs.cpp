@@ -13,7 +13,7 @@ LogLikelihood rate(std::span<const float> logits, int32_t token) {
   double total = 0.0;
   for (float x : logits) total += std::exp(static_cast<double>(x - *best));
   if (!std::isfinite(total)) {
-    throw internal_error("the model gave logits that are not numbers; its weights may be damaged");
+    throw data_error("the model gave logits that are not numbers; its weights may be damaged");
   }
   return {logits[static_cast<size_t>(token)] - *best - std::log(total),
           best - logits.begin() == token};

@@ -37,6 +37,7 @@ class AdapterFile {
   model::ModelConfig applied_to(model::ModelConfig base) const;
   const model::TensorMap& tensors() const { return file_.tensors(); }
   const std::string& origin() const { return origin_; }  // for messages
+  void require_whole() const { file_.require_whole(); }
 
  private:
   std::string origin_;

@@ -1,7 +1,12 @@
 #include "model/checkpoint.h"
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
 #include "base/error.h"
 #include "base/gguf.h"
+#include "base/parallel.h"
 #include "model/config_file.h"
 #include "model/gguf/gguf_weights.h"
 #include "model/quantization.h"
@@ -9,6 +14,8 @@
 
 namespace dmc::model {
 namespace {
+
+constexpr int64_t kRowsAtOnce = 64;
 
 std::unique_ptr<const WeightStore> open_weights(const std::filesystem::path& model,
                                                 const DecoderLayout& layout) {
@@ -25,7 +32,9 @@ Checkpoint::Checkpoint(const std::filesystem::path& model, DecoderLayout layout,
       weights_(open_weights(model, layout_)),
       int8_matrices_(int8_matrices(layout_)),
       adapter_tensors_(adapter_tensors(layout_)),
-      adapter_(std::move(adapter)) {}
+      adapter_(std::move(adapter)) {
+  for (const auto& [name, shape] : layout_.shapes) matrix(name);
+}
 
 std::unique_ptr<const MatrixSource> Checkpoint::matrix(const std::string& name) const {
   const std::vector<int64_t>& shape = layout_.shapes.at(name);
@@ -47,7 +56,7 @@ std::string Checkpoint::stored_name(const std::string& name) const {
   return name;
 }
 
-CheckpointFacts Checkpoint::check() const {
+CheckpointFacts Checkpoint::facts() const {
   CheckpointFacts facts;
   for (const auto& [name, shape] : layout_.shapes) {
     const auto found = matrix(name);
@@ -56,6 +65,26 @@ CheckpointFacts Checkpoint::check() const {
     facts.types.insert(found->type_name());
   }
   return facts;
+}
+
+void Checkpoint::require_finite() const {
+  for (const auto& [name, shape] : layout_.shapes) {
+    const auto tensor = matrix(name);
+    std::atomic<bool> finite = true;
+    parallel_for(0, tensor->rows(), kRowsAtOnce, [&](int64_t begin, int64_t end) {
+      std::vector<float> rows(static_cast<size_t>((end - begin) * tensor->columns()));
+      tensor->read_rows(begin, end - begin, rows.data());
+      if (!std::ranges::all_of(rows, [](float x) { return std::isfinite(x); })) finite = false;
+    });
+    if (finite) continue;
+    throw data_error(origin_ + ": tensor " + name +
+                     " has numbers that are not finite; the file is damaged, fetch it again");
+  }
+}
+
+void Checkpoint::require_whole() const {
+  weights_->require_whole();
+  if (adapter_) adapter_->require_whole();
 }
 
 ModelFiles open_model(const std::filesystem::path& model,

@@ -25,7 +25,8 @@ class Checkpoint {
  public:
   // Maps the files of `model`, a Hugging Face directory or a GGUF file; Error(kData) if they are
   // damaged. If there is an `adapter`, the layout's adapter tensors are that file's, whatever
-  // `model` has of them.
+  // `model` has of them. Every tensor of the layout is there, with its shape and of a type that
+  // holds weights, or Error(kData): so nobody allocates for what a config.json claims alone.
   Checkpoint(const std::filesystem::path& model, DecoderLayout layout,
              std::optional<AdapterFile> adapter = {});
 
@@ -34,9 +35,12 @@ class Checkpoint {
   // is missing, has another shape or a type that holds no weights; whole numbers of safetensors
   // files are such, but for int8_matrices(). The layout's older names count too.
   std::unique_ptr<const MatrixSource> matrix(const std::string& name) const;
-  // Checks that every tensor of the layout is there, as matrix() does. Reads the files' headers
-  // alone, so it takes neither memory nor time, however large the model.
-  CheckpointFacts check() const;
+  // Reads the files' headers alone, so it takes neither memory nor time, however large the model.
+  CheckpointFacts facts() const;
+  // Error(kData) naming the first tensor in which a number is not finite. Reads all of them.
+  void require_finite() const;
+  // Error(kData) if a file has lost bytes since it was opened: to be asked after the last read.
+  void require_whole() const;
 
  private:
   std::string stored_name(const std::string& name) const;

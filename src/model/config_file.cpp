@@ -24,6 +24,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kLargestHead = 4096;
+constexpr double kLargestCr = 1e6;
+constexpr int64_t kLargestRope = int64_t{1} << 28;  // positions times channels
 constexpr int64_t kMostTokens = std::numeric_limits<int64_t>::max();
 
 // What stands before the family's own model_type in a retrofitted model. Readers choose their code
@@ -111,6 +113,12 @@ void require_consistent(const ModelConfig& config, const Family& family, const J
                      "from 2 to " +
                      std::to_string(kLargestHead));
   }
+  if (config.rope && config.max_positions * config.head_dim > kLargestRope) {
+    throw data_error(fields.origin() + ": max_position_embeddings " +
+                     std::to_string(config.max_positions) + " of heads of " +
+                     std::to_string(config.head_dim) +
+                     " make a rotary table of gigabytes, expected a product of 2^28 at most");
+  }
   if (config.dmc && config.dmc->flat_keys) return;
   if ((config.architecture == family.dmc_architecture) != config.dmc.has_value()) {
     throw data_error(fields.origin() + ": architecture " + config.architecture +
@@ -129,6 +137,9 @@ DmcConfig read_dmc_config(const JsonFields& dmc) {
   config.method = method.name;
   read_windows(dmc, method, &config);
   config.target_cr = dmc.positive("target_cr");
+  if (config.target_cr < 1.0 || config.target_cr > kLargestCr) {
+    throw dmc.wrong("target_cr", "a number from 1 to 1000000");
+  }
   config.decision_offset = dmc.positive("decision_offset");
   if (dmc.has("importance_offset")) config.importance_offset = dmc.number("importance_offset");
   config.stage = dmc.text("stage");

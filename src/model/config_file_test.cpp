@@ -52,6 +52,28 @@ json good() {
           {"some_future_key", {{"kept", true}}}};
 }
 
+// Each asked for gigabytes, or ended in a failed check, behind a file of some hundred bytes.
+TEST_F(ModelConfigTest, NoKeyAsksForWhatNobodyHas) {
+  json root = good();
+  root["num_hidden_layers"] = 1'000'000;
+  EXPECT_NE(complaint(root).find("num_hidden_layers"), std::string::npos);
+  root = good();
+  root["max_position_embeddings"] = 1 << 20;
+  root["head_dim"] = 4096;
+  EXPECT_NE(complaint(root).find("rotary"), std::string::npos);
+  root = good();
+  root["model_type"] = "dmc_llama";
+  root["architectures"] = {"DmcLlamaForCausalLM"};
+  root["dmc_config"] = {{"format", 1},         {"decision_channel", -1},
+                        {"method", "dmc"},     {"pool_before_rope", true},
+                        {"window", 12},        {"target_cr", 0.5},
+                        {"stage", "finetune"}, {"decision_offset", 5.0},
+                        {"trained_tokens", 0}, {"max_trained_length", 0}};
+  EXPECT_NE(complaint(root).find("target_cr"), std::string::npos);
+  root["dmc_config"]["target_cr"] = 1.0;
+  EXPECT_EQ(complaint(root), "");
+}
+
 TEST_F(ModelConfigTest, ReadsBothFormsOfRope) {
   model::ModelConfig config = read(good().dump());
   EXPECT_EQ(config.head_dim, 16);

@@ -77,6 +77,8 @@ class WeightStore {
   // if it is missing, has another shape or a type that holds no weights.
   virtual std::unique_ptr<const MatrixSource> open(const std::string& name,
                                                    const std::vector<int64_t>& shape) const = 0;
+  // Error(kData) if a file has lost bytes since it was opened, as MappedFile says.
+  virtual void require_whole() const = 0;
 };
 
 }  // namespace dmc::model

@@ -37,7 +37,11 @@ int32_t document_separator(const ModelConfig& config, const std::filesystem::pat
         ": eos_token_id is needed to separate documents, found none; write it there, or " +
         "name the token when you start");
   }
-  return static_cast<int32_t>(config.eos_token_ids.front());
+  const int64_t id = config.eos_token_ids.front();
+  if (id < config.vocab_size) return static_cast<int32_t>(id);
+  throw data_error("eos_token_id, which separates documents, is " + std::to_string(id) +
+                   ", the model of " + dir.string() + " has embeddings for 0 to " +
+                   std::to_string(config.vocab_size - 1));
 }
 
 }  // namespace dmc::model

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <fstream>
 #include <optional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/gguf.h"
 
 namespace dmc::model {
@@ -39,7 +39,7 @@ bool is_hub_name(const std::string& name) {
 
 // A folder of files that were downloaded one by one may hold a GGUF file alone.
 fs::path model_in(const fs::path& snapshot) {
-  if (fs::exists(snapshot / "config.json")) return snapshot;
+  if (is_there(snapshot / "config.json")) return snapshot;
   std::optional<fs::path> only;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(snapshot, ignored)) {
@@ -58,17 +58,20 @@ fs::path find_model(const std::string& name) {
   std::string folder = "models--" + name;
   folder.replace(folder.find('/'), 1, "--");
   const fs::path cached = hub_cache() / folder;
-  std::string revision;
-  std::ifstream(cached / "refs" / "main") >> revision;
+  const fs::path main = cached / "refs" / "main";
+  constexpr size_t kLongestRef = 1000;
+  std::string revision = is_there(main) ? read_text_file(main, kLongestRef) : "";
+  revision.resize(std::min(revision.find_first_of(" \n"), revision.size()));
   const fs::path snapshot = cached / "snapshots" / revision;
   const bool inside = !revision.empty() && revision.find_first_of("/.") == revision.npos;
   return inside && fs::is_directory(snapshot, ignored) ? model_in(snapshot) : fs::path(name);
 }
 
 void require_model_path(const fs::path& model) {
-  if (fs::is_directory(model) || is_gguf(model)) return;
+  std::error_code ignored;
+  if (fs::is_directory(model, ignored) || is_gguf(model)) return;
   const std::string name = model.string();
-  if (fs::exists(model)) {
+  if (is_there(model)) {
     throw invalid_argument("model", name + " is neither a model directory nor a GGUF file");
   }
   if (is_hub_name(name)) {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/quoted.h"
 
 namespace dmc::model {
 namespace fs = std::filesystem;
@@ -17,6 +18,7 @@ namespace {
 constexpr uint64_t kLargestHeader = 100'000'000;
 constexpr size_t kMostTensors = 100'000;
 constexpr size_t kMostDimensions = 8;
+constexpr size_t kMostHeaderValues = 32 * kMostTensors;  // a tensor of 8 dimensions has 14
 constexpr size_t kAlignment = 64;
 constexpr auto kMetadataKey = "__metadata__";
 
@@ -39,7 +41,7 @@ Header read_header(std::span<const std::byte> file, const std::string& origin) {
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + sizeof size, size);
   if (!text.starts_with('{')) throw data_error(origin + ": the header is not a JSON object");
-  return {parse_json(text, origin), file.subspan(sizeof size + size)};
+  return {parse_json(text, origin, kMostHeaderValues), file.subspan(sizeof size + size)};
 }
 
 // a * b, or Error: sizes come from the file.
@@ -55,7 +57,7 @@ TensorView read_entry(const nlohmann::json& entry, std::span<const std::byte> da
     TensorView view;
     const auto dtype_text = entry.at("dtype").get<std::string>();
     const std::optional<DType> dtype = dtype_from_name(dtype_text);
-    if (!dtype) throw data_error(what + ": dtype \"" + dtype_text + "\" is not supported");
+    if (!dtype) throw data_error(what + ": dtype " + in_quotes(dtype_text) + " is not supported");
     view.dtype = *dtype;
     uint64_t bytes = dtype_size(*dtype);
     if (entry.at("shape").size() > kMostDimensions) {
@@ -121,7 +123,7 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<
   if (header.json.size() > kMostTensors) throw data_error(origin + ": more than 100,000 tensors");
   for (const auto& [name, entry] : header.json.items()) {
     if (name != kMetadataKey) {
-      tensors_[name] = read_entry(entry, header.data, origin + ": tensor \"" + name + "\"");
+      tensors_[name] = read_entry(entry, header.data, origin + ": tensor " + in_quotes(name));
       continue;
     }
     for (const auto& [key, value] : entry.items()) {
@@ -136,8 +138,9 @@ namespace {
 
 // The file of each tensor that the index lists; nothing where there is no index.
 std::map<std::string, std::string> read_index(const fs::path& index) {
-  if (!fs::exists(index)) return {};
-  const nlohmann::json json = parse_json(read_text_file(index), index.string());
+  if (!is_there(index)) return {};
+  const nlohmann::json json =
+      parse_json(read_text_file(index, kLargestHeader), index.string(), kMostHeaderValues);
   if (!json.contains("weight_map") || !json["weight_map"].is_object() ||
       json["weight_map"].empty()) {
     throw data_error(index.string() + ": key weight_map is missing, empty or not an object");
@@ -146,8 +149,8 @@ std::map<std::string, std::string> read_index(const fs::path& index) {
   for (const auto& [tensor, file] : json["weight_map"].items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos || name.starts_with("..")) {
-      throw data_error(index.string() + ": weight_map names \"" + name + "\" for " + tensor +
-                       ", expected a file name in the same folder");
+      throw data_error(index.string() + ": weight_map names " + in_quotes(name) + " for " +
+                       in_quotes(tensor) + ", expected a file name in the same folder");
     }
     file_of[tensor] = name;
   }
@@ -162,11 +165,11 @@ std::string to_string(std::span<const int64_t> shape) {
 
 // PyTorch's own files are programs for its unpickler; they are named, not read.
 void require_safetensors(const fs::path& dir) {
-  if (fs::exists(dir / "model.safetensors") || fs::exists(dir / "model.safetensors.index.json")) {
+  if (is_there(dir / "model.safetensors") || is_there(dir / "model.safetensors.index.json")) {
     return;
   }
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
-    if (!fs::exists(dir / name)) continue;
+    if (!is_there(dir / name)) continue;
     throw data_error(dir.string() + " has its weights in " + name +
                      ", which may run code when it is read and is not supported; make safetensors "
                      "of it where transformers is installed: python -c \"from transformers import "
@@ -188,8 +191,8 @@ WeightsDirectory::WeightsDirectory(const fs::path& dir) : dir_(dir) {
     files_.emplace_back(dir / name);
     for (const auto& [tensor, view] : files_.back().tensors()) {
       if (!tensors_.emplace(tensor, view).second) {
-        throw data_error((dir / name).string() + ": tensor \"" + tensor +
-                         "\" is also in another shard");
+        throw data_error((dir / name).string() + ": tensor " + in_quotes(tensor) +
+                         " is also in another shard");
       }
       found_in[tensor] = name;
     }
@@ -197,8 +200,8 @@ WeightsDirectory::WeightsDirectory(const fs::path& dir) : dir_(dir) {
   for (const auto& [tensor, name] : file_of) {
     const auto found = found_in.find(tensor);
     if (found == found_in.end() || found->second != name) {
-      throw data_error((dir / name).string() + ": tensor \"" + tensor +
-                       "\" is not in this file, although the index says so");
+      throw data_error((dir / name).string() + ": tensor " + in_quotes(tensor) +
+                       " is not in this file, although the index says so");
     }
   }
 }
@@ -214,6 +217,10 @@ const TensorView& require_tensor(const TensorMap& tensors, const std::string& or
                      ", config.json implies " + to_string(shape));
   }
   return found->second;
+}
+
+void WeightsDirectory::require_whole() const {
+  for (const SafetensorsFile& file : files_) file.require_whole();
 }
 
 const TensorView& WeightsDirectory::require(const std::string& name,

@@ -39,6 +39,7 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::filesystem::path& path);
   const TensorMap& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  void require_whole() const { file_->require_whole(); }
 
  private:
   std::shared_ptr<MappedFile> file_;
@@ -53,6 +54,7 @@ class WeightsDirectory {
   explicit WeightsDirectory(const std::filesystem::path& dir);
   const TensorMap& tensors() const { return tensors_; }
   const TensorView& require(const std::string& name, std::span<const int64_t> shape) const;
+  void require_whole() const;  // as MappedFile
 
  private:
   std::filesystem::path dir_;

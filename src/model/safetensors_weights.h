@@ -24,6 +24,7 @@ class SafetensorsWeights : public WeightStore {
                                            const std::vector<int64_t>& shape) const override {
     return open_matrix(files_.tensors(), origin_, name, shape);
   }
+  void require_whole() const override { files_.require_whole(); }
 
  private:
   std::string origin_;

@@ -79,6 +79,7 @@ Decoder Decoder::load(const std::filesystem::path& dir, at::ScalarType dtype) {
   for (const auto& [name, shape] : checkpoint.layout().shapes) {
     parameters[name] = read_parameter(checkpoint, name, shape, dtype);
   }
+  checkpoint.require_whole();
   return {config, std::move(parameters)};
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -60,6 +61,9 @@ void add_stored(const std::string& name, const at::Tensor& tensor, const WeightF
     auto* const row = reinterpret_cast<std::byte*>(rounded.data_ptr<int8_t>() + r * columns);
     kernels::round_row(from.data_ptr<float>() + r * columns, columns, DType::kI8, row,
                        scales.data_ptr<float>() + r);
+    if (std::isfinite(scales.data_ptr<float>()[r])) continue;
+    throw data_error("tensor " + name + " has numbers in row " + std::to_string(r) +
+                     " that are not finite and have no form in 8 bits; the model is damaged");
   }
   (*to)[name] = rounded;
   (*to)[model::scale_name(name)] = scales;

@@ -196,6 +196,7 @@ std::shared_ptr<const Model> load_model(const std::filesystem::path& path,
                : std::make_shared<kernels::PackedWeights>(
                      std::move(reader.linear(layout.head, type).weights));
   w.head_bias = reader.vector(layout.head.bias);
+  checkpoint.require_whole();
   return model;
 }
 

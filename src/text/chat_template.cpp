@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/quoted.h"
 #include "base/utf8.h"
 #include "text/chat/builtins.h"
 #include "text/chat/parser.h"
@@ -18,6 +19,7 @@ using nlohmann::ordered_json;
 
 constexpr auto kOwnFile = "chat_template.jinja", kConfigFile = "tokenizer_config.json";
 constexpr size_t kLargestTemplate = size_t{1} << 20;
+constexpr size_t kLongestComplaint = 200;  // characters
 constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "pad_token",
                                           "sep_token", "cls_token", "mask_token"};
 
@@ -77,7 +79,7 @@ ChatTemplate::ChatTemplate(const std::string& source, std::string origin)
   try {
     impl_->block = chat::parse_template(utf8_repaired(source));
   } catch (const chat::SyntaxError& error) {
-    throw data_error(impl_->place(error.line) + error.message);
+    throw data_error(impl_->place(error.line) + printable(error.message, kLongestComplaint));
   }
 }
 
@@ -118,10 +120,11 @@ ChatPrompt ChatTemplate::render(const ordered_json& messages, bool add_generatio
     globals.set("add_generation_prompt", chat::Value(add_generation_prompt));
     chat::run_block(impl_->block, runtime, runtime.root);
   } catch (const chat::RuntimeError& error) {
-    const std::string message = impl_->place(error.line) + error.message;
+    const std::string message =
+        impl_->place(error.line) + printable(error.message, kLongestComplaint);
     throw error.raised ? invalid_argument(message) : data_error(message);
   } catch (const std::logic_error& error) {  // from values, which do not know their line
-    throw data_error(impl_->place(runtime.line()) + error.what());
+    throw data_error(impl_->place(runtime.line()) + printable(error.what(), kLongestComplaint));
   }
   const chat::Text text = runtime.take_output();
   return {text.bytes(), text.untrusted()};

@@ -78,6 +78,17 @@ TEST(ChatTemplate, RunawayTemplatesAreStopped) {
   EXPECT_THROW(ChatTemplate(std::string(2 << 20, 'x'), "t"), Error);
 }
 
+// What a template says of itself reaches a terminal as one short line.
+TEST(ChatTemplate, ComplaintsAreShortAndWithoutControls) {
+  for (const char* source :
+       {"{{ raise_exception('\x1b[2J\n' * 3000) }}", "{{ x | \x1b[31m }}",
+        "{% if a == '\x1b]0;t\x07' %}", "{{ '\xe2\x80\xae' | nothing_known }}"}) {
+    const std::string message = error_of(source);
+    EXPECT_LT(message.size(), 1500u);
+    for (const char c : message) EXPECT_GE(static_cast<unsigned char>(c), 0x20) << message;
+  }
+}
+
 TEST(ChatTemplate, WhoIsToBlameIsTheKindOfError) {
   ErrorCode kind{};
   EXPECT_EQ(error_of("a\n{{ raise_exception('roles must alternate') }}", &kind),

@@ -107,8 +107,9 @@ fs::path from_environment(const char* variable, const char* built_in) {
 
 Corpus::Corpus(const std::vector<fs::path>& sources, Split split) {
   for (const fs::path& source : sources) {
-    if (!fs::exists(source)) throw data_error(source.string() + ": no such file or folder");
-    if (!fs::is_directory(source)) {
+    if (!is_there(source)) throw data_error(source.string() + ": no such file or folder");
+    std::error_code ignored;
+    if (!fs::is_directory(source, ignored)) {
       add_file(source, /*named=*/true);
       continue;
     }

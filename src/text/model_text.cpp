@@ -29,7 +29,7 @@ constexpr const char* kNames[] = {
 std::optional<std::string> read_model_text(const fs::path& model, const std::string& name,
                                            size_t limit) {
   if (is_gguf(model)) return gguf_text(GgufFile(model), name);
-  if (!fs::exists(model / name)) return std::nullopt;
+  if (!is_there(model / name)) return std::nullopt;
   return read_text_file(model / name, limit);
 }
 

@@ -128,6 +128,7 @@ fs::path unpacked_name(const fs::path& path) {
 
 std::string read_unpacked(const fs::path& path, size_t limit) {
   const Packing* const packing = packing_of(path);
+  if (packing != nullptr) const RegularFile must_be_one(path);
   return packing == nullptr ? read_text_file(path, limit) : packing->read(path, limit);
 }
 

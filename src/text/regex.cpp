@@ -7,6 +7,7 @@
 #include <cctype>
 
 #include "base/error.h"
+#include "base/quoted.h"
 
 namespace dmc::text {
 namespace {
@@ -86,7 +87,7 @@ Regex::Regex(const std::string& pattern, const std::string& origin)
   if (impl_->code == nullptr) {
     char message[128] = "";
     pcre2_get_error_message(code, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
-    throw data_error(origin + ": pattern \"" + pattern + "\" is not valid: " + message);
+    throw data_error(origin + ": pattern " + in_quotes(pattern) + " is not valid: " + message);
   }
   pcre2_jit_compile(impl_->code, PCRE2_JIT_COMPLETE);  // without a JIT it is merely slower
 }
@@ -94,7 +95,7 @@ Regex::Regex(const std::string& pattern, const std::string& origin)
 Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 
-void Regex::for_each_match(std::string_view text,
+void Regex::for_each_match(std::string_view text, Work& work,
                            const std::function<void(size_t, size_t)>& fn) const {
   const MatchState state(impl_->code, text.size());
   const PCRE2_SIZE* range = pcre2_get_ovector_pointer(state.data);
@@ -107,6 +108,7 @@ void Regex::for_each_match(std::string_view text,
     int result = match(0);
     // The compiled matcher works on a small stack; the interpreter on the heap, up to its limit.
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);
+    work.look_at_clock();
     if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {
       throw data_error(impl_->origin +

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "text/work.h"
+
 namespace dmc::text {
 
 class Regex {
@@ -18,8 +20,10 @@ class Regex {
 
   // Calls fn(begin, end) for every match in `text`, from left to right; empty matches are skipped.
   // `text` must be valid UTF-8: it is not checked again for each match, which would make the whole
-  // quadratic. Error(kData) if the pattern needs more backtracking than the limit.
-  void for_each_match(std::string_view text, const std::function<void(size_t, size_t)>& fn) const;
+  // quadratic. Error(kData) if a match needs more backtracking than the limit, or all together more
+  // time than `work` has.
+  void for_each_match(std::string_view text, Work& work,
+                      const std::function<void(size_t, size_t)>& fn) const;
 
  private:
   struct Impl;

@@ -69,11 +69,4 @@ std::vector<std::string_view> split_lines(std::string_view text) {
   return lines;
 }
 
-std::string shortened(std::string_view text) {
-  constexpr size_t kMost = 40;
-  std::string line(text.substr(0, kMost));
-  std::ranges::replace(line, '\n', ' ');
-  return text.size() > kMost ? line + "..." : line;
-}
-
 }  // namespace dmc::text

@@ -21,7 +21,4 @@ std::string replace_all(std::string_view text, std::string_view what, std::strin
 
 std::vector<std::string_view> split_lines(std::string_view text);  // at \n or \r\n
 
-// The beginning of `text` on one line, for messages.
-std::string shortened(std::string_view text);
-
 }  // namespace dmc::text

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/gguf.h"
 #include "base/utf8.h"
 #include "text/tokenizer/gguf_vocabulary.h"
@@ -26,9 +27,8 @@ constexpr Format kFormats[] = {
 Pipeline read_pipeline(const std::filesystem::path& dir) {
   if (is_gguf(dir)) return read_gguf_vocabulary(GgufFile(dir));
   for (const Format& format : kFormats) {
-    const bool complete = !format.beside || std::filesystem::exists(dir / format.beside);
-    if (complete && std::filesystem::exists(dir / format.file))
-      return format.read(dir / format.file);
+    const bool complete = !format.beside || is_there(dir / format.beside);
+    if (complete && is_there(dir / format.file)) return format.read(dir / format.file);
   }
   throw data_error(dir.string() + " has no tokenizer: neither tokenizer.json nor tokenizer.model " +
                    "nor vocab.json with merges.txt");
@@ -38,14 +38,15 @@ Pipeline read_pipeline(const std::filesystem::path& dir) {
 // a call.
 class PieceEncoder {
  public:
-  PieceEncoder(const PieceModel& model, std::vector<int32_t>* ids) : model_(model), ids_(*ids) {}
+  PieceEncoder(const PieceModel& model, Work& work, std::vector<int32_t>* ids)
+      : model_(model), work_(work), ids_(*ids) {}
 
   void operator()(std::string_view piece) {
-    if (piece.size() > kLongestRemembered) return model_.encode(piece, &ids_);
+    if (piece.size() > kLongestRemembered) return model_.encode(piece, work_, &ids_);
     auto found = seen_.find(piece);
     if (found == seen_.end()) {
       std::vector<int32_t> ids;
-      model_.encode(piece, &ids);
+      model_.encode(piece, work_, &ids);
       found = seen_.emplace(piece, std::move(ids)).first;
     }
     ids_.insert(ids_.end(), found->second.begin(), found->second.end());
@@ -54,6 +55,7 @@ class PieceEncoder {
  private:
   static constexpr size_t kLongestRemembered = 32;
   const PieceModel& model_;
+  Work& work_;
   std::vector<int32_t>& ids_;
   StringMap<std::vector<int32_t>> seen_;
 };
@@ -62,12 +64,13 @@ class PieceEncoder {
 class Encoding {
  public:
   Encoding(const Pipeline& pipeline, bool parse_special, std::span<const ByteRange> untrusted,
-           std::vector<int32_t>* ids)
+           size_t text_bytes, std::vector<int32_t>* ids)
       : pipeline_(pipeline),
+        work_(pipeline.origin, text_bytes),
         parse_special_(parse_special),
         untrusted_(untrusted),
         ids_(*ids),
-        encode_(*pipeline.model, ids) {}
+        encode_(*pipeline.model, work_, ids) {}
 
   void run(std::string_view text) {
     const auto accept = [&](const AddedTokenFinder::Match& match) {
@@ -97,7 +100,7 @@ class Encoding {
     const auto emit = [&](size_t end) {
       if (end > done) between({piece.text.substr(done, end - done), piece.at_start && done == 0});
     };
-    for (const auto& match : finder.find(piece.text, accept)) {
+    for (const auto& match : finder.find(piece.text, work_, accept)) {
       emit(match.begin);
       ids_.push_back(match.token->id);
       done = match.end;
@@ -108,14 +111,15 @@ class Encoding {
   // Normalizing moves bytes about, so here special tokens count in the whole section or nowhere.
   void encode_section(Piece section, bool special) {
     std::string text(section.text);
-    apply_normalizers(pipeline_.normalizers, section.at_start, &text);
+    apply_normalizers(pipeline_.normalizers, section.at_start, work_, &text);
     const auto accept = [special](const auto& match) { return special || !match.token->special; };
     cut(pipeline_.normalized_tokens, accept, {text, section.at_start}, [&](Piece part) {
-      split(pipeline_.splitters, part, [&](Piece piece) { encode_(piece.text); });
+      split(pipeline_.splitters, part, work_, [&](Piece piece) { encode_(piece.text); });
     });
   }
 
   const Pipeline& pipeline_;
+  Work work_;
   const bool parse_special_;
   const std::span<const ByteRange> untrusted_;
   std::vector<int32_t>& ids_;
@@ -124,15 +128,24 @@ class Encoding {
 
 }  // namespace
 
-Tokenizer::Tokenizer(const std::filesystem::path& model)
-    : pipeline_(std::make_unique<Pipeline>(read_pipeline(model))) {}
+Tokenizer::Tokenizer(const std::filesystem::path& model, int64_t ids_of_model)
+    : pipeline_(std::make_unique<Pipeline>(read_pipeline(model))) {
+  int64_t largest = vocab_size() - 1;
+  for (const auto* ids : {&pipeline_->prefix, &pipeline_->suffix}) {
+    for (int32_t id : *ids) largest = std::max<int64_t>(largest, id);
+  }
+  if (largest < ids_of_model) return;
+  throw data_error(pipeline_->origin + ": has token ids up to " + std::to_string(largest) +
+                   ", the model has embeddings for 0 to " + std::to_string(ids_of_model - 1) +
+                   "; take the tokenizer that belongs to the model");
+}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool parse_special) const {
   const std::string repaired = utf8_repaired(text);
   std::vector<int32_t> ids;
-  Encoding(*pipeline_, parse_special, {}, &ids).run(repaired);
+  Encoding(*pipeline_, parse_special, {}, repaired.size(), &ids).run(repaired);
   return ids;
 }
 
@@ -140,7 +153,7 @@ std::vector<int32_t> Tokenizer::encode_marked(std::string_view text,
                                               std::span<const ByteRange> untrusted) const {
   DMC_CHECK(utf8_is_valid(text));
   std::vector<int32_t> ids;
-  Encoding(*pipeline_, /*parse_special=*/true, untrusted, &ids).run(text);
+  Encoding(*pipeline_, /*parse_special=*/true, untrusted, text.size(), &ids).run(text);
   return ids;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,8 +21,10 @@ class Tokenizer {
  public:
   // Reads the vocabulary of a GGUF file, or the first of these that is in a model directory:
   // tokenizer.json, tokenizer.model (sentencepiece or tiktoken), vocab.json with merges.txt.
-  // Error(kData) naming the file for what is missing or not supported.
-  explicit Tokenizer(const std::filesystem::path& model);
+  // Error(kData) naming the file for what is missing or not supported, and where ids reach
+  // `ids_of_model`, the rows of the model's embedding: it would be asked for rows that it has not.
+  explicit Tokenizer(const std::filesystem::path& model,
+                     int64_t ids_of_model = std::numeric_limits<int64_t>::max());
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 

@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "base/stopwatch.h"
 #include "base/utf8.h"
 
 namespace dmc::text {
@@ -196,6 +198,103 @@ TEST_F(TokenizerFile, WhatWouldChangeTheIdsIsRefused) {
     root[nlohmann::json::json_pointer(where)] = value;
     EXPECT_THROW(read(root), Error) << where << " " << value;
   }
+}
+
+nlohmann::json sequence_of(const char* list, const nlohmann::json& step, size_t times) {
+  nlohmann::json sequence = {{"type", "Sequence"}, {list, nlohmann::json::array()}};
+  for (size_t i = 0; i < times; ++i) sequence[list].push_back(step);
+  return sequence;
+}
+
+nlohmann::json replacing(const std::string& from, const std::string& to) {
+  return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
+}
+
+std::string complaint(const std::function<void()>& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kData);
+    return error.what();
+  }
+  return "no error";
+}
+
+// Each of these made a text of gigabytes, or took for ever, out of a file of some kilobytes.
+TEST_F(TokenizerFile, WhatDoublesATextEndsSoon) {
+  const auto limits = [&](const char* key, const nlohmann::json& spec, const std::string& text) {
+    auto root = builtin_json();
+    root[key] = spec;
+    const Stopwatch watch;
+    const std::string sentence = complaint([&] { read(root).encode(text); });
+    EXPECT_NE(sentence.find("too much work"), std::string::npos) << key << ": " << sentence;
+    EXPECT_LT(watch.seconds(), 20.0) << key;
+  };
+  const std::string text(2000, 'a');
+  limits("decoder", sequence_of("decoders", replacing("a", "aa"), 50), "");
+  limits("normalizer", sequence_of("normalizers", replacing("a", "aa"), 50), text);
+  limits("normalizer", replacing("a", std::string(1 << 20, 'b')), text);
+}
+
+TEST_F(TokenizerFile, LongPipelinesAreRefused) {
+  for (const auto& [key, list, step] :
+       {std::tuple{"decoder", "decoders", replacing("a", "b")},
+        {"normalizer", "normalizers", nlohmann::json{{"type", "Lowercase"}}},
+        {"pre_tokenizer", "pretokenizers", nlohmann::json{{"type", "WhitespaceSplit"}}}}) {
+    auto root = builtin_json();
+    root[key] = sequence_of(list, step, 65);
+    EXPECT_NE(complaint([&] { read(root); }).find("more than 64"), std::string::npos) << key;
+  }
+}
+
+// A prefix is put before every section between added tokens.
+TEST_F(TokenizerFile, SectionsShareOneBudget) {
+  auto root = builtin_json();
+  root["normalizer"] = {{"type", "Prepend"}, {"prepend", std::string(60'000, 'p')}};
+  root["added_tokens"].push_back({{"id", 1}, {"content", "|"}, {"normalized", false}});
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += "x|";
+  EXPECT_NE(complaint([&] { read(root).encode(text); }).find("too much work"), std::string::npos);
+}
+
+// Quadratic in the text: every match is looked for up to its end, in vain.
+TEST_F(TokenizerFile, SlowPatternsEndSoon) {
+  for (const char* pattern : {"a+b|a", "(?=(a*))"}) {
+    auto root = builtin_json();
+    root["pre_tokenizer"] = sequence_of(
+        "pretokenizers",
+        {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}}, 1);
+    const Tokenizer tokenizer = read(root);
+    const std::clock_t begin = std::clock();  // of the processor
+    const std::string sentence = complaint([&] { tokenizer.encode(std::string(1 << 18, 'a')); });
+    EXPECT_LT(std::clock() - begin, 15 * CLOCKS_PER_SEC) << pattern << ": " << sentence;
+  }
+}
+
+// A lookup for each of the 512 bytes that a token may have, at every byte.
+TEST_F(TokenizerFile, LatticesAndAddedTokensAreLinear) {
+  auto root = builtin_json();
+  root["added_tokens"] = {{{"id", 1}, {"content", std::string(1023, 'a') + "b"}}};
+  const Tokenizer tokenizer = read(root);
+  const auto seconds = [&](size_t bytes) {
+    const std::string text(bytes, 'a');
+    const Stopwatch watch;
+    complaint([&] { tokenizer.encode(text); });
+    return watch.seconds();
+  };
+  EXPECT_LT(seconds(1 << 16), 10 * seconds(1 << 14) + 1.0);
+}
+
+TEST_F(TokenizerFile, IdsBeyondTheModelsAreRefused) {
+  EXPECT_EQ(complaint([] { Tokenizer("models/builtin", 2048); }), "no error");
+  EXPECT_NE(complaint([] { Tokenizer("models/builtin", 2047); }).find("ids up to 2047"),
+            std::string::npos);
+  auto root = builtin_json();
+  root["post_processor"] = nlohmann::json::parse(
+      R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}],
+          "special_tokens": {"x": {"ids": [5000]}}})");
+  std::ofstream(dir_ / "tokenizer.json") << root;
+  EXPECT_NE(complaint([&] { Tokenizer(dir_, 2048); }).find("ids up to 5000"), std::string::npos);
 }
 
 TEST_F(TokenizerFile, IsRefusedWithItsName) {

@@ -2,9 +2,13 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
+#include "base/json_fields.h"
+#include "base/quoted.h"
 #include "model/safetensors.h"
 #include "nn/weights.h"
 
@@ -23,17 +27,48 @@ nn::TensorsByName with_parameters(nn::TensorsByName tensors, const nn::Decoder& 
   return tensors;
 }
 
-void require_same_run(const TrainOptions& options, const std::string& stored) {
+void require_same_run(const TrainOptions& options, const std::string& stored,
+                      const std::string& origin) {
   const auto ours = nlohmann::json::parse(options.identity_json());
-  const auto theirs = nlohmann::json::parse(stored);
+  const auto theirs = parse_json(stored, origin);
   for (const auto& [key, value] : ours.items()) {
     const auto found = theirs.contains(key) ? theirs.at(key) : nlohmann::json();
     if (found == value) continue;
-    throw invalid_argument("resume", "the run in " + options.out_dir.string() +
-                                         " was started with " + key + " " + found.dump() +
-                                         ", not " + value.dump() +
-                                         "; give the same options or another --out");
+    throw invalid_argument(
+        "resume", "the run in " + options.out_dir.string() + " was started with " + key + " " +
+                      printable(found.dump()) + ", not " + printable(value.dump()) +
+                      "; give the same options or another --out");
   }
+}
+
+text::TokenFeed::Position read_position(const nlohmann::json& feed, const std::string& origin) {
+  const auto is_count = [](const nlohmann::json& n) {
+    return n.is_number_unsigned() && n.get<uint64_t>() <= uint64_t{INT64_MAX};
+  };
+  if (!feed.is_array() || feed.size() != 3 || !std::ranges::all_of(feed, is_count)) {
+    throw data_error(origin + ": feeds must be lists of three whole numbers, found " +
+                     printable(feed.dump()));
+  }
+  return {feed[0].get<int64_t>(), feed[1].get<int64_t>(), feed[2].get<int64_t>()};
+}
+
+// A checkpoint is a file from somewhere, too.
+Progress read_progress(const std::string& text, int64_t rows, const std::string& origin) {
+  const nlohmann::json root = parse_json(text, origin);
+  const JsonFields state(root, origin);
+  Progress progress{state.size("step", 0, INT64_MAX),
+                    state.size("tokens", 0, INT64_MAX),
+                    state.number("compression_weight"),
+                    state.number("decision_offset"),
+                    static_cast<size_t>(state.size("ratios_saved", 0)),
+                    {}};
+  const nlohmann::json& feeds = state.at("feeds");
+  if (!feeds.is_array() || static_cast<int64_t>(feeds.size()) != rows) {
+    throw state.wrong(
+        "feeds", "a list with an entry for each of the batch's " + std::to_string(rows) + " rows");
+  }
+  for (const auto& feed : feeds) progress.feeds.push_back(read_position(feed, origin));
+  return progress;
 }
 
 }  // namespace
@@ -72,7 +107,7 @@ Progress load_checkpoint(const TrainOptions& options, nn::Decoder& model, AdamW&
     }
     return found->second;
   };
-  require_same_run(options, metadata("options"));
+  require_same_run(options, metadata("options"), path.string() + ": options");
 
   const at::NoGradGuard no_grad;
   for (auto& [name, tensor] : with_parameters(optimizer.state(), model)) {
@@ -82,18 +117,8 @@ Progress load_checkpoint(const TrainOptions& options, nn::Decoder& model, AdamW&
     }
     tensor.copy_(nn::to_tensor(found->second, tensor.scalar_type()));
   }
-  const auto state = nlohmann::json::parse(metadata("progress"));
-  Progress progress{state.at("step").get<int64_t>(),
-                    state.at("tokens").get<int64_t>(),
-                    state.at("compression_weight").get<double>(),
-                    state.at("decision_offset").get<double>(),
-                    state.at("ratios_saved").get<size_t>(),
-                    {}};
-  for (const auto& feed : state.at("feeds")) {
-    progress.feeds.push_back(
-        {feed.at(0).get<int64_t>(), feed.at(1).get<int64_t>(), feed.at(2).get<int64_t>()});
-  }
-  return progress;
+  file.require_whole();
+  return read_progress(metadata("progress"), options.batch, path.string() + ": progress");
 }
 
 }  // namespace dmc::train

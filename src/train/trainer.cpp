@@ -107,7 +107,7 @@ class Trainer {
         judge_(judge),
         model_(model_to_train(options)),
         optimizer_(model_.parameters(), options, group),
-        tokenizer_(options.model_dir),
+        tokenizer_(options.model_dir, model_.config().vocab_size),
         corpus_(options.data.empty() ? text::builtin_corpus(text::Split::kTrain) : options.data,
                 text::Split::kTrain),
         batches_(corpus_, tokenizer_, options.separator(model_.config()), options, group) {

@@ -398,6 +398,31 @@ TEST_F(TrainerTest, AGpuThatIsNotThereIsRefused) {
   EXPECT_FALSE(fs::exists(o.out_dir));
 }
 
+// A checkpoint is a file from somewhere, too.
+TEST_F(TrainerTest, DamagedProgressIsRefused) {
+  TrainOptions o = options("hostile");
+  ASSERT_EQ(run(o, 3), Outcome::kInterrupted);
+  o.resume = true;
+  const model::SafetensorsFile whole(checkpoint_path(o.out_dir));
+  for (
+      const char* progress :
+      {"", "[]", "{}", "{\"step\": 3", R"({"step": -1, "tokens": 0, "compression_weight": 0})",
+       R"({"step":3,"tokens":0,"compression_weight":0,"decision_offset":0,"ratios_saved":0,"feeds":[]})",
+       R"({"step":3,"tokens":0,"compression_weight":0,"decision_offset":0,"ratios_saved":0,"feeds":[[0,0],[0,0]]})",
+       R"({"step":3,"tokens":0,"compression_weight":0,"decision_offset":0,"ratios_saved":0,"feeds":[[0,0,-1],[0,0,0]]})",
+       R"({"step":3,"tokens":0,"compression_weight":"x","decision_offset":0,"ratios_saved":0,"feeds":[[0,0,0],[0,0,0]]})"}) {
+    auto metadata = whole.metadata();
+    metadata["progress"] = progress;
+    model::write_safetensors(checkpoint_path(o.out_dir), whole.tensors(), metadata);
+    try {
+      run(o);
+      ADD_FAILURE() << "accepted: " << progress;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kData) << progress << ": " << error.what();
+    }
+  }
+}
+
 // A save that fails (here: no file may grow past a few KB) leaves the checkpoint before it whole.
 TEST_F(TrainerTest, FullDiskKeepsTheEarlierCheckpoint) {
   TrainOptions o = options("disk");

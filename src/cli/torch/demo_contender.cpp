@@ -42,7 +42,7 @@ engine::GenerateOptions sample_options(const runtime::Runner& runner) {
 
 std::string sample_text(runtime::Runner& runner, const std::filesystem::path& dir,
                         const std::string& prompt) {
-  const text::Tokenizer tokenizer(dir);
+  const text::Tokenizer tokenizer(dir, runner.vocab_size());
   const engine::GenerateOptions options = sample_options(runner);
   if (const auto chat = text::ChatTemplate::find(dir)) {
     engine::Conversation conversation(runner, tokenizer, *chat, /*system=*/"");

@@ -35,7 +35,7 @@ text::EvalWindows held_out_windows(const train::TrainOptions& options, int64_t c
   const text::Split split = text::Split::kHeldOut;
   const model::ModelConfig config = model::read_model_config(options.model_dir);
   const int32_t separator = options.separator(config);
-  const text::Tokenizer tokenizer(options.model_dir);
+  const text::Tokenizer tokenizer(options.model_dir, config.vocab_size);
   try {
     const text::Corpus corpus(options.data.empty() ? text::builtin_corpus(split) : options.data,
                               split);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/quoted.h"
 
 namespace dmc::eval {
 namespace fs = std::filesystem;
@@ -89,7 +90,7 @@ SweepRecord parse_line(const std::string& line, const std::string& origin) {
   try {
     return read_record(parse_json(line, origin));
   } catch (const nlohmann::json::exception& error) {
-    throw data_error(origin + " is no line of a sweep (" + error.what() +
+    throw data_error(origin + " is no line of a sweep (" + printable(error.what(), 200) +
                      "); move the file away or give another --out");
   }
 }

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "text/strings.h"
 
 namespace dmc::eval {
@@ -45,7 +46,7 @@ InstructionForm read_instruction_form(const Record& record, const std::string& w
       return form;
     }
   }
-  fail(record, "the answer is \"" + answer + "\", which is none of the " +
+  fail(record, "the answer is " + in_quotes(answer) + ", which is none of the " +
                    std::to_string(form.choices.size()) + " choices");
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "eval/data_file.h"
 #include "eval/tasks/instruction_form.h"
 #include "text/packed_file.h"
@@ -21,7 +22,8 @@ bool read_truth(const Record& record) {
   if (answer.is_boolean()) return answer.get<bool>();
   const std::string text = text::capitalized(record.text("answer"));
   if (text != "True" && text != "False") {
-    throw data_error(record.where + ": the answer is \"" + text + "\", expected true or false");
+    throw data_error(record.where + ": the answer is " + in_quotes(text) +
+                     ", expected true or false");
   }
   return text == "True";
 }

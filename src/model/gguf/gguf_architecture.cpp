@@ -5,6 +5,7 @@
 #include "base/join.h"
 #include "base/json_fields.h"
 #include "base/named.h"
+#include "base/quoted.h"
 
 namespace dmc::model {
 namespace {
@@ -52,8 +53,8 @@ const GgufArchitecture& gguf_architecture(const GgufFile& file) {
   const std::string name = file.text("general.architecture");
   const GgufArchitecture* const found = find_named(kArchitectures, name);
   if (found != nullptr) return *found;
-  throw data_error(file.origin() + " holds a model of architecture \"" + name +
-                   "\", expected one of " + join(kArchitectures, ", ", &GgufArchitecture::name));
+  throw data_error(file.origin() + " holds a model of architecture " + in_quotes(name) +
+                   ", expected one of " + join(kArchitectures, ", ", &GgufArchitecture::name));
 }
 
 std::string gguf_key(const GgufArchitecture& architecture, std::string_view key) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/join.h"
+#include "base/quoted.h"
 #include "model/gguf/gguf_blocks.h"
 
 namespace dmc::model {
@@ -127,7 +128,7 @@ GgufWeights::GgufWeights(const std::filesystem::path& path, const DecoderLayout&
   }
   for (const auto& [name, tensor] : file_.tensors()) {
     if (wanted.contains(name) || may_be_left_out(name)) continue;
-    throw data_error(file_.origin() + ": tensor \"" + name + "\" has no place in a " +
+    throw data_error(file_.origin() + ": tensor " + in_quotes(name) + " has no place in a " +
                      std::string(architecture_.model_type) +
                      " model as it is known here; it would run wrongly");
   }

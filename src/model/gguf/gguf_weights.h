@@ -17,6 +17,7 @@ class GgufWeights : public WeightStore {
   bool has(const std::string& name) const override { return tensor_of(name) != nullptr; }
   std::unique_ptr<const MatrixSource> open(const std::string& name,
                                            const std::vector<int64_t>& shape) const override;
+  void require_whole() const override { file_.require_whole(); }
 
  private:
   const GgufTensor* tensor_of(const std::string& name) const;  // null: there is none

@@ -229,7 +229,7 @@ std::vector<std::vector<int32_t>> DeviceRunner::write_batch(std::span<const engi
   }
   for (size_t i = 0; i < texts.size(); ++i) {
     if (std::ranges::find(written[i], -1) != written[i].end()) {
-      throw internal_error("the model's logits are not numbers; its weights are damaged");
+      throw data_error("the model's logits are not numbers; its weights are damaged");
     }
     table_.advance(texts[i].sequence, std::ssize(written[i]));
   }

@@ -25,7 +25,7 @@ void Runtime::charge_items(size_t count) {
 }
 
 Value Runtime::charged(Text text) {
-  string_work_ += text.bytes().size();
+  string_work_ += text.bytes().size() + text.untrusted().size() * sizeof(ByteRange);
   if (string_work_ > limits.string_work) {
     fail("more than " + std::to_string(limits.string_work >> 20) + " MiB of strings");
   }

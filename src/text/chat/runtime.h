@@ -26,7 +26,7 @@ struct Limits {
   size_t steps = 1'000'000;
   size_t depth = 2000;                   // nodes within nodes, macros counted through
   size_t output = size_t{4} << 20;       // bytes of the prompt
-  size_t string_work = size_t{1} << 28;  // bytes of all strings made on the way
+  size_t string_work = size_t{1} << 26;  // bytes of all strings made on the way, with their marks
   int64_t range = 100'000;               // length of a range()
 };
 

@@ -50,16 +50,16 @@ void AddedTokenFinder::add(std::string_view spelling, const AddedToken& token) {
   tokens_.push_back(token);
 }
 
-std::vector<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view text,
+std::vector<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view text, Work& work,
                                                             const Accept& accept) const {
   std::vector<Match> matches;
   if (tokens_.empty()) return matches;
   size_t done = 0;
   for (size_t at = 0; at < text.size();) {
     Match match{at, at, nullptr};
-    spellings_.for_each_prefix(text.substr(at), [&](size_t size, int32_t index) {
+    work.tick(spellings_.for_each_prefix(text.substr(at), [&](size_t size, int32_t index) {
       match = {at, at + size, &tokens_[static_cast<size_t>(index)]};  // the longest comes last
-    });
+    }));
     const AddedToken* token = match.token;
     at = token ? match.end : at + 1;
     if (!token || !accept(match)) continue;

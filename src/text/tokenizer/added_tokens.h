@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "text/tokenizer/byte_trie.h"
+#include "text/work.h"
 
 namespace dmc::text {
 
@@ -36,7 +37,7 @@ class AddedTokenFinder {
   };
   // Matches from left to right, not overlapping; one that `accept` refuses is text like any other.
   using Accept = std::function<bool(const Match&)>;
-  std::vector<Match> find(std::string_view text, const Accept& accept) const;
+  std::vector<Match> find(std::string_view text, Work& work, const Accept& accept) const;
 
  private:
   ByteTrie spellings_;  // values are indices of tokens_

@@ -151,13 +151,14 @@ std::vector<int32_t> BpeModel::first_symbols(std::string_view piece) const {
   return symbols;
 }
 
-void BpeModel::encode(std::string_view piece, std::vector<int32_t>* ids) const {
+void BpeModel::encode(std::string_view piece, Work& work, std::vector<int32_t>* ids) const {
   if (options_.ignore_merges) {
     if (const auto whole = vocabulary_.find(piece)) {
       ids->push_back(*whole);
       return;
     }
   }
+  work.tick(piece.size());
   std::vector<int32_t> symbols = first_symbols(piece);
   apply_merges(merges_, &symbols);
   ids->insert(ids->end(), symbols.begin(), symbols.end());

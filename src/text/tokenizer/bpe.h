@@ -61,7 +61,7 @@ class BpeModel : public PieceModel {
  public:
   // The texts of `vocabulary` are the bytes that the tokens stand for.
   BpeModel(Vocabulary vocabulary, MergeTable merges, const BpeOptions& options);
-  void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+  void encode(std::string_view piece, Work& work, std::vector<int32_t>* ids) const override;
   std::optional<int32_t> unknown() const override { return options_.unknown; }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "text/unicode.h"
 
 namespace dmc::text {
@@ -28,7 +29,8 @@ const KnownClass& class_of(const TokenizerConfig& config, const std::string& def
   const auto* found =
       std::ranges::find_if(kClasses, [&](const KnownClass& known) { return name == known.name; });
   if (found == std::end(kClasses)) {
-    throw data_error(origin + ": how " + name + " splits a text is not known (tokenizer_config" +
+    throw data_error(origin + ": how " + in_quotes(name) +
+                     " splits a text is not known (tokenizer_config" +
                      ".json); convert the tokenizer to tokenizer.json");
   }
   return *found;
@@ -42,7 +44,7 @@ void build_byte_level(Vocabulary vocabulary, MergeTable merges, BpeOptions optio
   const KnownClass& known = class_of(config, default_class, pipeline->origin);
   if (known.nfc) {
     pipeline->normalizers.push_back(
-        [](std::string* text, bool) { *text = normalized(*text, NormalForm::kNfc); });
+        [](std::string* text, bool, Work&) { *text = normalized(*text, NormalForm::kNfc); });
   }
   pipeline->splitters = {isolating_splitter(*known.pattern, pipeline->origin)};
   for (int32_t id = 0; id < vocabulary.size(); ++id) pipeline->bytes.push_back(vocabulary.text(id));
@@ -61,8 +63,8 @@ void add_bos_and_eos(const TokenizerConfig& config, Pipeline* pipeline) {
   const auto id_of = [&](const std::string& text, const char* key) {
     const auto found = std::ranges::find(pipeline->added, text, &AddedToken::text);
     if (found != pipeline->added.end()) return found->id;
-    throw data_error(pipeline->origin + ": tokenizer_config.json wants " + key + " \"" + text +
-                     "\" around a text, which is no special token");
+    throw data_error(pipeline->origin + ": tokenizer_config.json wants " + key + " " +
+                     in_quotes(text) + " around a text, which is no special token");
   };
   if (config.add_bos_token.value_or(false)) {
     pipeline->prefix = {id_of(config.bos_token, "bos_token")};

@@ -13,16 +13,18 @@ class ByteTrie {
   // The first value (not negative) of a text counts.
   void add(std::string_view text, int32_t value);
 
-  // Calls fn(size, value) for every added text that `text` starts with, the shortest first.
+  // Calls fn(size, value) for every added text that `text` starts with, the shortest first. Gives
+  // the bytes that were looked at.
   template <typename Fn>
-  void for_each_prefix(std::string_view text, Fn fn) const {
+  size_t for_each_prefix(std::string_view text, Fn fn) const {
     uint32_t node = 0;
     for (size_t i = 0; i < text.size(); ++i) {
       const auto found = edges_.find(edge(node, text[i]));
-      if (found == edges_.end()) return;
+      if (found == edges_.end()) return i + 1;
       node = found->second;
       if (values_[node] != kNone) fn(i + 1, values_[node]);
     }
+    return text.size();
   }
 
  private:

@@ -1,5 +1,7 @@
 #include "text/tokenizer/char_map.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/utf8.h"
 
@@ -37,7 +39,9 @@ template <typename Fn>
 void CharMap::for_each_prefix(std::string_view text, Fn fn) const {
   if (units_.empty()) return;
   uint32_t node = children_of(units_[0]);
-  for (size_t i = 0; i < text.size(); ++i) {
+  // A damaged trie may have a circle, which goes on as long as the text does.
+  constexpr size_t kLongestKey = 256;
+  for (size_t i = 0; i < std::min(text.size(), kLongestKey); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     node ^= byte;
     if (node >= units_.size() || label_of(units_[node]) != byte) return;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/join.h"
 #include "base/named.h"
+#include "base/quoted.h"
 #include "base/utf8.h"
 #include "text/tokenizer/protobuf.h"
 #include "text/tokenizer/splitter.h"
@@ -110,7 +111,7 @@ class GgufTokens {
     const std::string name = file_.has(kKey) ? file_.text(kKey) : "default";
     if (const PreTokenizer* const found = find_named(pre_tokenizers(), name)) return *found;
     throw file_.wrong(kKey, "one of " + join(pre_tokenizers(), ", ", &PreTokenizer::name) +
-                                ", found \"" + name + "\"");
+                                ", found " + in_quotes(name));
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "base/utf8.h"
 #include "text/regex.h"
 #include "text/tokenizer/base64.h"
@@ -33,19 +34,21 @@ std::string without(std::string_view text, Predicate drop) {
 }
 
 Normalizer form_normalizer(NormalForm form) {
-  return [form](std::string* text, bool) { *text = normalized(*text, form); };
+  return [form](std::string* text, bool, Work&) { *text = normalized(*text, form); };
 }
 
 Normalizer prepend_normalizer(const json& spec, Origin) {
-  return [prefix = spec.at("prepend").get<std::string>()](std::string* text, bool) {
+  return [prefix = spec.at("prepend").get<std::string>()](std::string* text, bool, Work& work) {
+    work.charge(prefix.size());
     if (!text->empty()) text->insert(0, prefix);
   };
 }
 
-void replace_matches(const Regex& pattern, std::string_view to, std::string* text) {
+void replace_matches(const Regex& pattern, std::string_view to, Work& work, std::string* text) {
   std::string out;
   size_t end_of_last = 0;
-  pattern.for_each_match(*text, [&](size_t begin, size_t end) {
+  pattern.for_each_match(*text, work, [&](size_t begin, size_t end) {
+    work.charge(to.size());
     out.append(*text, end_of_last, begin - end_of_last).append(to);
     end_of_last = end;
   });
@@ -57,16 +60,18 @@ Normalizer replace_normalizer(const json& spec, Origin origin) {
   const auto to = spec.at("content").get<std::string>();
   if (pattern.contains("Regex")) {
     const auto regex = std::make_shared<Regex>(pattern["Regex"].get<std::string>(), origin);
-    return [regex, to](std::string* text, bool) { replace_matches(*regex, to, text); };
+    return [regex, to](std::string* text, bool, Work& work) {
+      replace_matches(*regex, to, work, text);
+    };
   }
-  return [from = pattern.at("String").get<std::string>(), to](std::string* text, bool) {
-    replace_all(from, to, text);
+  return [from = pattern.at("String").get<std::string>(), to](std::string* text, bool, Work& work) {
+    replace_all(from, to, work, text);
   };
 }
 
 Normalizer strip_normalizer(const json& spec, Origin) {
   const bool left = spec.value("strip_left", true), right = spec.value("strip_right", true);
-  return [left, right](std::string* text, bool) {
+  return [left, right](std::string* text, bool, Work&) {
     std::string_view rest = *text;
     size_t first = std::string::npos, last = 0;  // of what is not white space
     while (!rest.empty()) {
@@ -109,7 +114,7 @@ Normalizer bert_normalizer(const json& spec, Origin) {
   const bool lower = spec.value("lowercase", true);
   const json accents = spec.value("strip_accents", json());
   const bool strip = accents.is_null() ? lower : accents.get<bool>();
-  return [=](std::string* text, bool) {
+  return [=](std::string* text, bool, Work&) {
     if (clean_text) *text = mapped(*text, clean);
     if (ideographs) *text = mapped(*text, space_around_ideographs);
     if (strip) *text = without(normalized(*text, NormalForm::kNfd), is_nonspacing_mark);
@@ -119,7 +124,7 @@ Normalizer bert_normalizer(const json& spec, Origin) {
 
 // The table of a sentencepiece model. The library looks a short grapheme up as a whole, and what
 // its shortest start is replaced by stands for all of it; else each character is looked up.
-void replace_by_table(const CharMap& table, std::string* text) {
+void replace_by_table(const CharMap& table, Work& work, std::string* text) {
   constexpr size_t kShortGrapheme = 6;  // bytes
   std::string out;
   for (std::string_view rest = *text; !rest.empty();) {
@@ -127,12 +132,15 @@ void replace_by_table(const CharMap& table, std::string* text) {
     rest.remove_prefix(grapheme.size());
     const bool is_short = grapheme.size() < kShortGrapheme;
     if (const auto to = is_short ? table.shortest_prefix(grapheme) : std::nullopt) {
+      work.charge(to->size());
       out += *to;
       continue;
     }
     while (!grapheme.empty()) {
       const std::string_view character = grapheme.substr(0, utf8_sequence_length(grapheme));
-      out += table.shortest_prefix(character).value_or(character);
+      const std::string_view to = table.shortest_prefix(character).value_or(character);
+      work.charge(to.size());
+      out += to;
       grapheme.remove_prefix(character.size());
     }
   }
@@ -145,7 +153,9 @@ Normalizer precompiled_normalizer(const json& spec, Origin origin) {
   if (table.empty() != encoded.empty()) {
     throw data_error(origin + ": precompiled_charsmap is not base64");
   }
-  return [map = CharMap(table, origin)](std::string* text, bool) { replace_by_table(map, text); };
+  return [map = CharMap(table, origin)](std::string* text, bool, Work& work) {
+    replace_by_table(map, work, text);
+  };
 }
 
 struct Kind {
@@ -160,11 +170,11 @@ const Kind kKinds[] = {
     {"NFKD", [](const json&, Origin) { return form_normalizer(NormalForm::kNfkd); }},
     {"Lowercase",
      [](const json&, Origin) -> Normalizer {
-       return [](std::string* text, bool) { *text = lower_case(*text); };
+       return [](std::string* text, bool, Work&) { *text = lower_case(*text); };
      }},
     {"StripAccents",
      [](const json&, Origin) -> Normalizer {
-       return [](std::string* text, bool) { *text = without(*text, is_mark); };
+       return [](std::string* text, bool, Work&) { *text = without(*text, is_mark); };
      }},
     {"Prepend", prepend_normalizer},
     {"Replace", replace_normalizer},
@@ -183,25 +193,30 @@ std::vector<Normalizer> read_normalizers(const json& spec, const std::string& or
       for (Normalizer& normalizer : read_normalizers(part, origin)) {
         normalizers.push_back(std::move(normalizer));
       }
+      require_few_steps(normalizers.size(), "normalizers", origin);
     }
     return normalizers;
   }
   for (const Kind& kind : kKinds) {
     if (type == kind.type) return {kind.make(spec, origin)};
   }
-  throw data_error(origin + ": normalizer " + type + " is not supported");
+  throw data_error(origin + ": normalizer " + in_quotes(type) + " is not supported");
 }
 
-void apply_normalizers(const std::vector<Normalizer>& normalizers, bool at_start,
+void apply_normalizers(const std::vector<Normalizer>& normalizers, bool at_start, Work& work,
                        std::string* text) {
-  for (const Normalizer& normalizer : normalizers) normalizer(text, at_start);
+  for (const Normalizer& normalizer : normalizers) {
+    normalizer(text, at_start, work);
+    work.charge(text->size());
+  }
 }
 
-void replace_all(std::string_view from, std::string_view to, std::string* text) {
+void replace_all(std::string_view from, std::string_view to, Work& work, std::string* text) {
   if (from.empty()) return;
   std::string out;
   size_t position = 0;
   for (size_t at; (at = text->find(from, position)) != std::string::npos;) {
+    work.charge(to.size());
     out.append(*text, position, at - position).append(to);
     position = at + from.size();
   }

@@ -5,10 +5,18 @@
 
 namespace dmc::text {
 
+Work& Pipeline::loading() {
+  constexpr size_t kAsForText = size_t{4} << 20;  // bytes
+  if (!loading_) loading_ = std::make_unique<Work>(origin, kAsForText);
+  return *loading_;
+}
+
 void add_token(const AddedToken& token, Pipeline* pipeline) {
   if (token.text.empty()) return;
   std::string spelling = token.text;
-  if (token.normalized) apply_normalizers(pipeline->normalizers, /*at_start=*/true, &spelling);
+  if (token.normalized) {
+    apply_normalizers(pipeline->normalizers, /*at_start=*/true, pipeline->loading(), &spelling);
+  }
   if (spelling.size() > AddedTokenFinder::kLongestText) {
     throw data_error(pipeline->origin + ": added token " + std::to_string(token.id) +
                      " is longer than " + std::to_string(AddedTokenFinder::kLongestText) +

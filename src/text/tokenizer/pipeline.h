@@ -30,6 +30,12 @@ struct Pipeline {
   bool strip_first_space = false;       // a text's first space was put there by the tokenizer
   std::vector<int32_t> prefix, suffix;  // put around a whole prompt: BOS, EOS
   std::vector<AddedToken> added;
+
+  // What all of the file's tokens may take together while it is read; `origin` is set before.
+  Work& loading();
+
+ private:
+  std::unique_ptr<Work> loading_;
 };
 
 // Registers a token with the finder it belongs to. Error(kData) naming the file if it is too long.

@@ -6,7 +6,9 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "base/utf8.h"
+#include "text/strings.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/char_map.h"
 #include "text/tokenizer/protobuf.h"
@@ -58,7 +60,7 @@ ScoredPiece read_piece(std::string_view message, const std::string& origin) {
                      " bytes or not UTF-8");
   }
   if (!std::isfinite(piece.score)) {
-    throw data_error(origin + ": the score of piece \"" + piece.text + "\" is not a number");
+    throw data_error(origin + ": the score of piece " + in_quotes(piece.text) + " is not a number");
   }
   return piece;
 }
@@ -109,22 +111,23 @@ class Normalization {
         space_(model.escape_whitespaces ? kSpace : " "),
         every_section_(space_in_every_section) {}
 
-  void operator()(std::string* text, bool at_start) const {
-    const std::string spaced = mapped(*text);
+  void operator()(std::string* text, bool at_start, Work& work) const {
+    const std::string spaced = mapped(*text, work);
     const bool prefix = dummy_prefix_ && (at_start || every_section_) && !spaced.empty();
     *text = (prefix ? " " : "") + spaced;
-    replace_all(" ", space_, text);
+    replace_all(" ", space_, work, text);
     while (remove_extra_ && text->ends_with(space_)) text->resize(text->size() - space_.size());
   }
 
  private:
-  std::string mapped(std::string_view text) const {
+  std::string mapped(std::string_view text, Work& work) const {
     std::string out;
     bool after_space = remove_extra_;  // then spaces at the start go, too
     while (!text.empty()) {
       CharMap::Prefix prefix = map_.longest_prefix(text);
       text.remove_prefix(prefix.size);
       std::string_view to = prefix.replacement;
+      work.charge(to.size());
       while (after_space && to.starts_with(' ')) to.remove_prefix(1);
       out += to;
       if (!to.empty()) after_space = remove_extra_ && to.ends_with(' ');
@@ -214,7 +217,7 @@ std::unique_ptr<PieceModel> make_model(const Model& model, const std::string& or
 }
 
 // Cuts before every space that follows something else.
-void cut_into_words(Piece piece, const PieceSink& sink) {
+void cut_into_words(Piece piece, Work&, const PieceSink& sink) {
   for (size_t begin = 0; begin < piece.text.size();) {
     size_t word = begin;
     while (piece.text.substr(word).starts_with(kSpace)) word += kSpace.size();
@@ -245,9 +248,7 @@ std::string bytes_of(const ScoredPiece& piece) {
   if (piece.type == PieceType::kByte) {
     if (const auto byte = parse_byte_token(piece.text)) return std::string(1, *byte);
   }
-  std::string text = piece.text;
-  replace_all(kSpace, " ", &text);
-  return text;
+  return replace_all(piece.text, kSpace, " ");
 }
 
 void add_pieces(const Model& model, Pipeline* pipeline) {

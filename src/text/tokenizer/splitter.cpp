@@ -5,6 +5,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "base/quoted.h"
 #include "base/utf8.h"
 #include "text/regex.h"
 #include "text/tokenizer/normalizer.h"
@@ -41,7 +42,7 @@ Matched read_behavior(const json& spec, Origin origin) {
   for (const auto& [known, behavior] : kBehaviors) {
     if (name == known) return behavior;
   }
-  throw data_error(origin + ": pre_tokenizer behavior " + name + " is not supported");
+  throw data_error(origin + ": pre_tokenizer behavior " + in_quotes(name) + " is not supported");
 }
 
 // Cuts one piece, told of the matches from left to right.
@@ -80,27 +81,28 @@ class Cutter {
   size_t done_ = 0, end_of_match_ = 0;
 };
 
-// Cuts at the matches that `for_each_match(text, fn)` reports to fn(begin, end).
+// Cuts at the matches that `for_each_match(text, work, fn)` reports to fn(begin, end).
 template <typename ForEachMatch>
 Splitter cutting_splitter(ForEachMatch for_each_match, Matched matched) {
-  return [=](Piece piece, const PieceSink& sink) {
+  return [=](Piece piece, Work& work, const PieceSink& sink) {
     Cutter cutter(piece, matched, sink);
-    for_each_match(piece.text, [&](size_t begin, size_t end) { cutter.match(begin, end); });
+    for_each_match(piece.text, work, [&](size_t begin, size_t end) { cutter.match(begin, end); });
     cutter.finish();
   };
 }
 
 Splitter regex_splitter(const std::string& pattern, Matched matched, Origin origin) {
   const auto regex = std::make_shared<Regex>(pattern, origin);
-  return cutting_splitter(
-      [regex](std::string_view text, const auto& fn) { regex->for_each_match(text, fn); }, matched);
+  return cutting_splitter([regex](std::string_view text, Work& work,
+                                  const auto& fn) { regex->for_each_match(text, work, fn); },
+                          matched);
 }
 
 // Every character for which `predicate` holds is a match.
 template <typename Predicate>
 Splitter character_splitter(Predicate predicate, Matched matched) {
   return cutting_splitter(
-      [predicate](std::string_view text, const auto& fn) {
+      [predicate](std::string_view text, Work&, const auto& fn) {
         for (std::string_view rest = text; !rest.empty();) {
           const size_t begin = text.size() - rest.size();
           if (predicate(take_code_point(&rest))) fn(begin, text.size() - rest.size());
@@ -132,8 +134,9 @@ std::vector<Splitter> digits_steps(const json& spec, Origin origin) {
 std::vector<Splitter> byte_level_steps(const json& spec, Origin origin) {
   std::vector<Splitter> steps;
   if (spec.value("add_prefix_space", true)) {
-    steps.push_back([](Piece piece, const PieceSink& sink) {
+    steps.push_back([](Piece piece, Work& work, const PieceSink& sink) {
       if (piece.text.starts_with(' ')) return sink(piece);
+      work.charge(piece.text.size() + 1);
       const std::string text = " " + std::string(piece.text);
       sink({text, piece.at_start});
     });
@@ -151,11 +154,13 @@ std::vector<Splitter> metaspace_steps(const json& spec, Origin origin) {
   const auto mark = spec.value("replacement", std::string("▁"));
   const std::string scheme = prepend_scheme(spec);
   if (scheme != "always" && scheme != "first" && scheme != "never") {
-    throw data_error(origin + ": Metaspace prepend_scheme " + scheme + " is not supported");
+    throw data_error(origin + ": Metaspace prepend_scheme " + in_quotes(scheme) +
+                     " is not supported");
   }
-  std::vector<Splitter> steps = {[=](Piece piece, const PieceSink& sink) {
+  std::vector<Splitter> steps = {[=](Piece piece, Work& work, const PieceSink& sink) {
+    work.charge(piece.text.size() + mark.size());
     std::string text(piece.text);
-    replace_all(" ", mark, &text);
+    replace_all(" ", mark, work, &text);
     const bool prepend = scheme == "always" || (scheme == "first" && piece.at_start);
     if (prepend && !text.starts_with(mark)) text.insert(0, mark);
     sink({text, piece.at_start});
@@ -203,20 +208,23 @@ void append_splitters(const json& spec, Origin origin, Splitters* splitters) {
     return;
   }
   if (splitters->bytes) {
-    throw data_error(origin + ": pre_tokenizer " + type + " after ByteLevel is not supported");
+    throw data_error(origin + ": pre_tokenizer " + in_quotes(type) +
+                     " after ByteLevel is not supported");
   }
   const auto* kind = std::ranges::find_if(kKinds, [&](const Kind& k) { return type == k.type; });
   if (kind == std::end(kKinds)) {
-    throw data_error(origin + ": pre_tokenizer " + type + " is not supported");
+    throw data_error(origin + ": pre_tokenizer " + in_quotes(type) + " is not supported");
   }
   for (Splitter& step : kind->make(spec, origin)) splitters->steps.push_back(std::move(step));
   splitters->bytes = type == "ByteLevel";
+  require_few_steps(splitters->steps.size(), "pre_tokenizers", origin);
 }
 
-void split_from(std::span<const Splitter> steps, Piece piece, const PieceSink& sink) {
+void split_from(std::span<const Splitter> steps, Piece piece, Work& work, const PieceSink& sink) {
   if (piece.text.empty()) return;
   if (steps.empty()) return sink(piece);
-  steps.front()(piece, [&](Piece part) { split_from(steps.subspan(1), part, sink); });
+  work.tick();
+  steps.front()(piece, work, [&](Piece part) { split_from(steps.subspan(1), part, work, sink); });
 }
 
 }  // namespace
@@ -231,8 +239,8 @@ Splitters read_splitters(const json& spec, const std::string& origin) {
   return splitters;
 }
 
-void split(const std::vector<Splitter>& steps, Piece piece, const PieceSink& sink) {
-  split_from(steps, piece, sink);
+void split(const std::vector<Splitter>& steps, Piece piece, Work& work, const PieceSink& sink) {
+  split_from(steps, piece, work, sink);
 }
 
 }  // namespace dmc::text

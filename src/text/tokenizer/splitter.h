@@ -8,6 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "text/work.h"
+
 namespace dmc::text {
 
 struct Piece {
@@ -17,7 +19,7 @@ struct Piece {
 using PieceSink = std::function<void(Piece)>;
 
 // Gives the pieces of a piece to the sink, in order; their text need not outlive the call.
-using Splitter = std::function<void(Piece, const PieceSink&)>;
+using Splitter = std::function<void(Piece, Work&, const PieceSink&)>;
 
 // The split patterns that several vocabularies share.
 extern const char* const kGpt2Pattern;
@@ -37,6 +39,6 @@ struct Splitters {
 Splitters read_splitters(const nlohmann::json& spec, const std::string& origin);
 
 // The pieces left after all of `steps`; empty ones are dropped.
-void split(const std::vector<Splitter>& steps, Piece piece, const PieceSink& sink);
+void split(const std::vector<Splitter>& steps, Piece piece, Work& work, const PieceSink& sink);
 
 }  // namespace dmc::text

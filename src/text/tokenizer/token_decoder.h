@@ -7,14 +7,20 @@
 
 #include <nlohmann/json.hpp>
 
+#include "text/work.h"
+
 namespace dmc::text {
 
 struct TokenDecoder {
-  std::vector<std::function<void(std::string* token)>> steps;
+  std::vector<std::function<void(std::string* token, Work& work)>> steps;
   bool strip_first_space = false;  // the decoded text's first space is not part of it
 
-  std::string operator()(std::string token) const {
-    for (const auto& step : steps) step(&token);
+  // Error(kData) if that is more than `work` allows.
+  std::string operator()(std::string token, Work& work) const {
+    for (const auto& step : steps) {
+      step(&token, work);
+      work.charge(token.size());
+    }
     return token;
   }
 };

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/quoted.h"
 #include "text/model_text.h"
 #include "text/tokenizer/json_fields.h"
 #include "text/tokenizer/vocabulary.h"
@@ -29,8 +30,8 @@ int32_t parse_id(const std::string& text, const std::string& origin) {
   uint64_t id = Vocabulary::kMostTokens;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
   if (error != std::errc() || end != text.data() + text.size() || id >= Vocabulary::kMostTokens) {
-    throw data_error(origin + ": added_tokens_decoder has the key \"" + text +
-                     "\", which is not a token id");
+    throw data_error(origin + ": added_tokens_decoder has the key " + in_quotes(text) +
+                     ", which is not a token id");
   }
   return static_cast<int32_t>(id);
 }
@@ -64,7 +65,8 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& model) {
   try {
     return read_keys(root, origin);
   } catch (const json::exception& error) {
-    throw data_error(origin + ": a key is missing or has the wrong type (" + error.what() + ")");
+    throw data_error(origin + ": a key is missing or has the wrong type (" +
+                     printable(error.what(), 200) + ")");
   }
 }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/quoted.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/byte_alphabet.h"
 #include "text/tokenizer/json_fields.h"
@@ -56,7 +57,7 @@ class Reader {
   std::unique_ptr<PieceModel> make_bpe(const json& model, bool bytes) {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (model.contains(key) && !model[key].is_null() && model[key] != "") {
-        throw data_error(origin_ + ": model." + key + " is " + model[key].dump() +
+        throw data_error(origin_ + ": model." + key + " is " + printable(model[key].dump()) +
                          ", which is not supported");
       }
     }
@@ -91,8 +92,8 @@ class Reader {
     const auto id_of = [&](const std::string& token) {
       const auto id = printed_.find(token);
       if (!id) {
-        throw data_error(origin_ + ": a merge names \"" + token +
-                         "\", which is not in the vocabulary");
+        throw data_error(origin_ + ": a merge names " + in_quotes(token) +
+                         ", which is not in the vocabulary");
       }
       return *id;
     };
@@ -113,7 +114,7 @@ class Reader {
     const auto text = entry.get<std::string>();
     const size_t space = text.find(' ');
     if (space == std::string::npos) {
-      throw data_error(origin_ + ": merge \"" + text + "\" has no pair");
+      throw data_error(origin_ + ": merge " + in_quotes(text) + " has no pair");
     }
     return {text.substr(0, space), text.substr(space + 1)};
   }
@@ -124,7 +125,8 @@ class Reader {
     read_vocabulary(model.at("vocab"));
     const auto unknown = model.value("unk_token", std::string("[UNK]"));
     const auto id = printed_.find(unknown);
-    if (!id) throw data_error(origin_ + ": unk_token " + unknown + " is not in the vocabulary");
+    if (!id)
+      throw data_error(origin_ + ": unk_token " + in_quotes(unknown) + " is not in the vocabulary");
     const auto longest = model.value("max_input_chars_per_word", size_t{100});
     if (longest > kLongestWord) {
       throw data_error(origin_ + ": max_input_chars_per_word is " + std::to_string(longest) +
@@ -151,7 +153,7 @@ class Reader {
     }
     const json unknown = model.value("unk_id", json());
     if (unknown.is_null() || read_id(unknown) >= printed_.size()) {
-      throw data_error(origin_ + ": model.unk_id is " + unknown.dump() +
+      throw data_error(origin_ + ": model.unk_id is " + printable(unknown.dump()) +
                        ", expected the id of a token");
     }
     const bool fallback = model.value("byte_fallback", false);
@@ -184,7 +186,7 @@ class Reader {
     for (const AddedToken& token : out_.added) printed_.put(token.id, token.text);
     for (int32_t id = 0; id < printed_.size(); ++id) {
       const std::string& token = printed_.text(id);
-      out_.bytes.push_back(token.empty() ? "" : decoder(token));
+      out_.bytes.push_back(token.empty() ? "" : decoder(token, out_.loading()));
     }
   }
 
@@ -198,7 +200,7 @@ class Reader {
       out_.prefix = {read_id(spec.at("cls").at(1))};
       out_.suffix = {read_id(spec.at("sep").at(1))};
     } else if (type != "ByteLevel") {  // which only moves offsets
-      throw data_error(origin_ + ": post_processor " + type + " is not supported");
+      throw data_error(origin_ + ": post_processor " + in_quotes(type) + " is not supported");
     }
   }
 
@@ -237,7 +239,7 @@ void Reader::read_model(const json& model, bool bytes) {
       return;
     }
   }
-  throw data_error(origin_ + ": model type " + type +
+  throw data_error(origin_ + ": model type " + in_quotes(type) +
                    " is not supported; BPE, WordPiece and Unigram are");
 }
 
@@ -249,7 +251,8 @@ Pipeline read_tokenizer_json(const json& root, const std::string& origin) {
   try {
     Reader(root, &pipeline).read();
   } catch (const json::exception& error) {
-    throw data_error(origin + ": a key is missing or has the wrong type (" + error.what() + ")");
+    throw data_error(origin + ": a key is missing or has the wrong type (" +
+                     printable(error.what(), 200) + ")");
   }
   return pipeline;
 }

@@ -26,7 +26,8 @@ UnigramModel<Score>::UnigramModel(const std::vector<Token>& tokens, int32_t unkn
 }
 
 template <typename Score>
-void UnigramModel<Score>::encode(std::string_view piece, std::vector<int32_t>* ids) const {
+void UnigramModel<Score>::encode(std::string_view piece, Work& work,
+                                 std::vector<int32_t>* ids) const {
   struct Node {  // the best row of tokens that ends here
     Score score = -std::numeric_limits<Score>::infinity();
     size_t begin = 0;  // of its last token
@@ -42,10 +43,10 @@ void UnigramModel<Score>::encode(std::string_view piece, std::vector<int32_t>* i
       if (nodes[at].score + score > node.score) node = {nodes[at].score + score, at, id};
     };
     bool known = false;
-    trie_.for_each_prefix(piece.substr(at), [&](size_t size, int32_t id) {
+    work.tick(trie_.for_each_prefix(piece.substr(at), [&](size_t size, int32_t id) {
       known |= size == character;
       offer(size, id, score_[static_cast<size_t>(id)]);
-    });
+    }));
     if (!known) offer(character, unknown_, unknown_score_);
   }
   std::vector<size_t> ends;

@@ -23,7 +23,7 @@ class UnigramModel : public PieceModel {
   // A character that no token begins with becomes its 256 `byte_tokens` where they are given, else
   // `unknown`, once for a run of them.
   UnigramModel(const std::vector<Token>& tokens, int32_t unknown, std::vector<int32_t> byte_tokens);
-  void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+  void encode(std::string_view piece, Work& work, std::vector<int32_t>* ids) const override;
   std::optional<int32_t> unknown() const override { return unknown_; }
 
  private:

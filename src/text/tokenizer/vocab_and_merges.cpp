@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/quoted.h"
 #include "base/utf8.h"
 #include "text/tokenizer/byte_alphabet.h"
 #include "text/tokenizer/byte_level_pipeline.h"
@@ -37,8 +38,8 @@ MergeTable read_merges(const std::string& origin, const Vocabulary& printed) {
     const auto left_id = printed.find(left), right_id = printed.find(right);
     const auto result = printed.find(left + right);
     if (right.empty() || !left_id || !right_id || !result) {
-      throw data_error(origin + ": merge \"" + utf8_repaired(line) +
-                       "\" is not a pair of tokens of vocab.json that make another one");
+      throw data_error(origin + ": merge " + in_quotes(line) +
+                       " is not a pair of tokens of vocab.json that make another one");
     }
     merges.add(*left_id, *right_id, {rank++, *result});
   }

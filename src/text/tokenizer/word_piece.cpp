@@ -22,7 +22,7 @@ WordPieceModel::WordPieceModel(Vocabulary vocabulary, int32_t unknown, std::stri
   }
 }
 
-void WordPieceModel::encode(std::string_view piece, std::vector<int32_t>* ids) const {
+void WordPieceModel::encode(std::string_view piece, Work& work, std::vector<int32_t>* ids) const {
   const auto is_start = [](char c) { return (c & 0xc0) != 0x80; };
   if (static_cast<size_t>(std::ranges::count_if(piece, is_start)) > longest_word_) {
     ids->push_back(unknown_);
@@ -35,6 +35,7 @@ void WordPieceModel::encode(std::string_view piece, std::vector<int32_t>* ids) c
     std::optional<int32_t> found;
     for (; end > begin && !found; --end) {
       if (is_inside_character(piece, end)) continue;
+      work.tick(end - begin);
       found = vocabulary_.find(marker + std::string(piece.substr(begin, end - begin)));
       if (found) break;
     }

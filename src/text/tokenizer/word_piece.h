@@ -12,7 +12,7 @@ class WordPieceModel : public PieceModel {
  public:
   // A word with more than `longest_word` characters, or one that no tokens spell, is `unknown`.
   WordPieceModel(Vocabulary vocabulary, int32_t unknown, std::string prefix, size_t longest_word);
-  void encode(std::string_view piece, std::vector<int32_t>* ids) const override;
+  void encode(std::string_view piece, Work& work, std::vector<int32_t>* ids) const override;
   std::optional<int32_t> unknown() const override { return unknown_; }
 
  private:
