@@ -2,6 +2,8 @@
 #include "tests/fuzz/target.h"
 #include "text/chat_template.h"
 
+const dmc::fuzz::Limits dmc::fuzz::kLimits = {.seconds = 10, .megabytes = 500};
+
 namespace {
 
 const nlohmann::ordered_json& messages() {
@@ -32,4 +34,24 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     DMC_CHECK(end <= prompt.text.size());
   });
+}
+
+std::vector<dmc::fuzz::Family> dmc::fuzz::growing_inputs() {
+  const auto repeated = [](const std::string& part) {
+    return [part](size_t n) {
+      std::string text;
+      while (text.size() < n) text += part;
+      return text;
+    };
+  };
+  return {{"expressions", repeated("{{ 1 }}")},
+          {"text", repeated("a\n")},
+          {"comments", repeated("{# a #}")},
+          {"variables", repeated("{% set a = 1 %}")},
+          {"open tags", repeated("{{ ")},
+          {"a sum", [](size_t n) {
+             std::string text = "{{ 1";
+             while (text.size() < n) text += " + 1";
+             return text + " }}";
+           }}};
 }

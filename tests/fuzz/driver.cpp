@@ -5,12 +5,14 @@
 //
 // Every file at or under the PATHs runs as it is, then mutations of them for SECONDS. The random
 // numbers are seeded, so runs differ only in how far they get. A sanitizer's report, an exception
-// that is no dmc::Error or an input that takes more than ten seconds is a finding: the input is
-// written to crash-TARGET in the working directory, and the program ends with an error.
+// that is no dmc::Error and an input that takes more time or memory than the target's limits are
+// findings: the input is written to crash-TARGET in the working directory, and the program ends
+// with an error.
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -22,8 +24,12 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "tests/fuzz/target.h"
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*,
+                                                                           size_t),
+                                                         void (*on_free)(const volatile void*));
+extern "C" size_t __sanitizer_get_allocated_size(const volatile void* pointer);
 extern "C" void __sanitizer_set_death_callback(void (*callback)());
 extern "C" void __sanitizer_cov_trace_pc();
 
@@ -32,7 +38,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kLargestInput = size_t{1} << 16;
-constexpr unsigned kSlowestInput = 10;  // seconds
+using dmc::fuzz::kLimits;
 
 // Which edges between basic blocks have ever been taken, by a hash of their two ends.
 uint8_t seen_edges[1 << 16];
@@ -46,10 +52,30 @@ void save_current_input() {
   std::fprintf(stderr, "the input is in %s\n", crash_file.c_str());
 }
 
+// Bytes that are allocated now, and were when the input began. Threads of a pool may allocate too.
+std::atomic<size_t> allocated = 0;
+size_t allocated_before = 0;
+bool running = false;
+
+void count_malloc(const volatile void*, size_t size) {
+  allocated += size;
+  if (!running || allocated <= allocated_before + (kLimits.megabytes << 20)) return;
+  running = false;
+  std::fprintf(stderr, "one input takes more than %zu MB\n", kLimits.megabytes);
+  save_current_input();
+  std::_Exit(1);
+}
+
+void count_free(const volatile void* pointer) {
+  if (pointer != nullptr) allocated -= __sanitizer_get_allocated_size(pointer);
+}
+
 void run_input(const std::string& input) {
   current_input = input;
   last_block = 0;
-  alarm(kSlowestInput);
+  alarm(kLimits.seconds);
+  allocated_before = allocated;
+  running = true;
   try {
     LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
   } catch (const std::exception& error) {
@@ -57,6 +83,7 @@ void run_input(const std::string& input) {
     save_current_input();
     std::_Exit(1);
   }
+  running = false;
   alarm(0);
 }
 
@@ -197,8 +224,9 @@ int main(int argc, char** argv) {
   const std::string name = fs::path(argv[0]).filename();
   crash_file = "crash-" + name;
   __sanitizer_set_death_callback(save_current_input);
+  __sanitizer_install_malloc_and_free_hooks(count_malloc, count_free);
   signal(SIGALRM, [](int) {
-    std::fprintf(stderr, "one input takes more than %u s\n", kSlowestInput);
+    std::fprintf(stderr, "one input takes more than %u s\n", kLimits.seconds);
     save_current_input();
     std::_Exit(1);
   });

@@ -4,6 +4,8 @@
 #include "server/http_session.h"
 #include "tests/fuzz/target.h"
 
+const dmc::fuzz::Limits dmc::fuzz::kLimits = {.seconds = 10, .megabytes = 200};
+
 namespace {
 
 namespace asio = boost::asio;
@@ -83,3 +85,6 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+// Requests have a limit of bytes (http_server_test.cpp), so nothing grows.
+std::vector<dmc::fuzz::Family> dmc::fuzz::growing_inputs() { return {}; }

@@ -3,6 +3,8 @@
 #include "server/text_request.h"
 #include "tests/fuzz/target.h"
 
+const dmc::fuzz::Limits dmc::fuzz::kLimits = {.seconds = 10, .megabytes = 500};
+
 namespace {
 
 const dmc::server::ServedModel& model() {
@@ -40,4 +42,31 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     });
   }
   return 0;
+}
+
+std::vector<dmc::fuzz::Family> dmc::fuzz::growing_inputs() {
+  return {{"tokens of a prompt",
+           [](size_t n) {
+             std::string text = "{\"prompt\": [1";
+             while (text.size() < n) text += ",1";
+             return text + "]}";
+           }},
+          {"prompts",
+           [](size_t n) {
+             std::string text = "{\"prompt\": [\"a\"";
+             while (text.size() < n) text += ",\"a\"";
+             return text + "]}";
+           }},
+          {"one prompt", [](size_t n) { return "{\"prompt\": \"" + std::string(n, 'a') + "\"}"; }},
+          {"unknown fields",
+           [](size_t n) {
+             std::string text = "{\"prompt\": \"a\"";
+             for (size_t i = 0; text.size() < n; ++i) text += ",\"k" + std::to_string(i) + "\":0";
+             return text + "}";
+           }},
+          {"messages", [](size_t n) {
+             std::string text = R"({"messages": [{"role": "user", "content": "a"})";
+             while (text.size() < n) text += R"(,{"role": "user", "content": "a"})";
+             return text + "]}";
+           }}};
 }
