@@ -24,16 +24,17 @@ _AT_ONCE = 64  # texts that are written before the progress is shown again
 
 @register_model("dmc")
 class DmcLM(TemplateLM):
-    """model_args: path (or pretrained), max_gen_toks, and the options of dmc.LLM, such as kv=int8 or cr=4."""
+    """model_args: path (or pretrained), max_gen_toks, on (cpu or cuda), and the other
+    options of dmc.LLM, such as kv=int8 or cr=4."""
 
     def __init__(
-        self, path: str = "", pretrained: str = "", max_gen_toks: int = 256, device: str | None = None,
-        batch_size: typing.Any = None, max_batch_size: typing.Any = None, **options: typing.Any,
+        self, path: str = "", pretrained: str = "", max_gen_toks: int = 256, on: str = "cpu",
+        device: typing.Any = None, batch_size: typing.Any = None, max_batch_size: typing.Any = None, **options: typing.Any,
     ):  # fmt: skip
         super().__init__()
         if not (path or pretrained):
             raise InvalidArgumentError("give the model: --model_args path=DIR", "path")
-        on = "cuda" if str(device).startswith("cuda") else "cpu"
+        # The harness says cuda:0 where nobody asked for a device, so `on` is ours.
         self.llm = LLM(path or pretrained, device=on, **options)
         self._path = path or pretrained
         self.max_gen_toks = max_gen_toks
