@@ -89,7 +89,7 @@ HWY_INLINE void row_product(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b
     panel<kRows, 1>(a, b + col, b_stride, inner, c + col, c_stride, add);
   }
   if constexpr (std::is_same_v<C, T>) {
-    if (col + kStep / 2 <= cols) {
+    if (kStep > 1 && col + kStep / 2 <= cols) {
       half_panel<kRows>(a, b + col, b_stride, inner, c + col, c_stride, add);
       col += kStep / 2;
     }
