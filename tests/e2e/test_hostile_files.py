@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from conftest import BIN
@@ -27,6 +28,17 @@ def tiny(tmp_path):
     return tmp_path / "model"
 
 
+# Runs argv[2:] and writes its peak in KiB to argv[1]. A process of its own, for what is measured begins
+# as a copy of who starts it, and this test's own process is large.
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code & 255)
+"""
+
+
 def limited(*arguments, seconds=10, megabytes=500, **options):
     """Runs dmc with limits on processor time and memory; gives the process and its peak in MB."""
 
@@ -34,15 +46,13 @@ def limited(*arguments, seconds=10, megabytes=500, **options):
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_DATA, (4 * megabytes << 20,) * 2)
 
-    child = subprocess.Popen(
-        [BIN / "dmc", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit,
-        **({"stdin": subprocess.DEVNULL} | options),
-    )  # fmt: skip
-    out, err = child.stdout.read(), child.stderr.read()
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert used.ru_maxrss / 1024 < megabytes
-    return subprocess.CompletedProcess(arguments, child.returncode, out, err.decode())
+    with tempfile.NamedTemporaryFile("r") as peak:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", MEASURE, peak.name, BIN / "dmc", *map(str, arguments)],
+            capture_output=True, preexec_fn=limit, **({"stdin": subprocess.DEVNULL} | options),
+        )  # fmt: skip
+        assert int(peak.read()) / 1024 < megabytes
+    return subprocess.CompletedProcess(arguments, done.returncode, done.stdout, done.stderr.decode())
 
 
 def refused(done, code, *parts):

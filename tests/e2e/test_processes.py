@@ -96,12 +96,14 @@ def alone(tmp_path_factory):
 
 
 def same(expected, got):
-    """Up to the order of sums, and to a decision that falls the other way by it."""
+    """Up to the order of sums, and to a decision that falls the other way by it, which the norm of
+    the gradient shows most."""
     a, b = log(expected), log(got)
     assert [(r["step"], r["stage"], r["tokens"]) for r in a] == [(r["step"], r["stage"], r["tokens"]) for r in b]
     for x, y in zip(a, b):
         for number in NUMBERS:
-            assert y[number] == pytest.approx(x[number], rel=2e-3, abs=2e-3), (number, x["step"])
+            loose = 1e-2 if number == "gradient_norm" else 2e-3
+            assert y[number] == pytest.approx(x[number], rel=loose, abs=2e-3), (number, x["step"])
     weights, others = (load_file(out / "model.safetensors") for out in (expected, got))
     for name, tensor in weights.items():
         tensor, other = tensor.astype(numpy.float64), others[name].astype(numpy.float64)
