@@ -210,6 +210,6 @@ def test_short_retrofit(name, tmp_path, dmc, monkeypatch):
     for auto in [transformers.AutoConfig, transformers.AutoModelForCausalLM]:
         with pytest.raises(ValueError, match="dmc_" + before["model_type"]):
             auto.from_pretrained(tmp_path / "out")
-    for policy in ["dmc", "dense"]:
+    for policy in ["dmc-delayed", "dense"]:
         done = dmc("run", "-m", tmp_path / "out", "-p", "import os", "-n", 5, "--policy", policy)
         assert done.returncode == 0, done.stderr
