@@ -29,22 +29,29 @@ struct Left {
 constexpr int kMostRows = HWY_MAX_BYTES >= 64 ? 6 : 4;
 constexpr int kMostSums = HWY_MAX_BYTES >= 64 ? 24 : 8;
 
-// One panel of product(): kRows x kWidth vectors of sums stay in registers. C: the type computed
-// in, float or double; T: the right operand's elements, C or something narrower than float.
-template <int kRows, int kWidth, class C, class T>
-HWY_INLINE void panel(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b_stride, int64_t inner,
-                      C* HWY_RESTRICT c, int64_t c_stride, bool add) {
-  const hn::ScalableTag<C> tag;
-  constexpr int kStep = HWY_LANES(C);
-  hn::Vec<decltype(tag)> sums[kRows][kWidth];
+// One panel of product(): kRows x kWidth vectors of `tag` of sums stay in registers. C: the type
+// computed in, float or double; T: the right operand's elements, C or, with whole vectors,
+// something narrower than float.
+template <int kRows, int kWidth, class Tag, class C, class T>
+HWY_INLINE void panel(Tag tag, const Left<C>& a, const T* HWY_RESTRICT b, int64_t b_stride,
+                      int64_t inner, C* HWY_RESTRICT c, int64_t c_stride, bool add) {
+  constexpr int kStep = hn::MaxLanes(Tag());
+  const auto load_right = [tag](const T* from) HWY_ATTR {
+    if constexpr (std::is_same_v<C, T>) {
+      return hn::LoadU(tag, from);
+    } else {
+      return load(from);
+    }
+  };
+  hn::Vec<Tag> sums[kRows][kWidth];
   for (int r = 0; r < kRows; ++r) {
     for (int w = 0; w < kWidth; ++w) {
       sums[r][w] = add ? hn::LoadU(tag, c + r * c_stride + w * kStep) : hn::Zero(tag);
     }
   }
   for (int64_t i = 0; i < inner; ++i) {
-    hn::Vec<decltype(tag)> row[kWidth];
-    for (int w = 0; w < kWidth; ++w) row[w] = load(b + i * b_stride + w * kStep);
+    hn::Vec<Tag> row[kWidth];
+    for (int w = 0; w < kWidth; ++w) row[w] = load_right(b + i * b_stride + w * kStep);
     for (int r = 0; r < kRows; ++r) {
       const auto factor = hn::Set(tag, a.data[r * a.row_stride + i * a.inner_stride]);
       for (int w = 0; w < kWidth; ++w) sums[r][w] = hn::MulAdd(factor, row[w], sums[r][w]);
@@ -55,43 +62,27 @@ HWY_INLINE void panel(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b_strid
   }
 }
 
-// The same for half a vector of columns: all there are in heads of 8 where vectors have 16 floats.
-template <int kRows, class C>
-HWY_INLINE void half_panel(const Left<C>& a, const C* HWY_RESTRICT b, int64_t b_stride,
-                           int64_t inner, C* HWY_RESTRICT c, int64_t c_stride, bool add) {
-  const hn::Half<hn::ScalableTag<C>> tag;
-  hn::Vec<decltype(tag)> sums[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    sums[r] = add ? hn::LoadU(tag, c + r * c_stride) : hn::Zero(tag);
-  }
-  for (int64_t i = 0; i < inner; ++i) {
-    const auto row = hn::LoadU(tag, b + i * b_stride);
-    for (int r = 0; r < kRows; ++r) {
-      const auto factor = hn::Set(tag, a.data[r * a.row_stride + i * a.inner_stride]);
-      sums[r] = hn::MulAdd(factor, row, sums[r]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) hn::StoreU(sums[r], tag, c + r * c_stride);
-}
-
 // kRows rows of product().
 template <int kRows, class C, class T>
 HWY_INLINE void row_product(const Left<C>& a, const T* HWY_RESTRICT b, int64_t b_stride,
                             int64_t inner, C* HWY_RESTRICT c, int64_t c_stride, int64_t cols,
                             bool add) {
-  constexpr int kStep = HWY_LANES(C);
+  const hn::ScalableTag<C> whole;
+  const hn::Half<decltype(whole)> half;
+  constexpr int kStep = HWY_LANES(C), kHalf = hn::MaxLanes(half);
   constexpr int kWidth = kMostSums / kRows > 8 ? 8 : kMostSums / kRows;
   int64_t col = 0;
   for (; col + kWidth * kStep <= cols; col += kWidth * kStep) {
-    panel<kRows, kWidth>(a, b + col, b_stride, inner, c + col, c_stride, add);
+    panel<kRows, kWidth>(whole, a, b + col, b_stride, inner, c + col, c_stride, add);
   }
   for (; col + kStep <= cols; col += kStep) {
-    panel<kRows, 1>(a, b + col, b_stride, inner, c + col, c_stride, add);
+    panel<kRows, 1>(whole, a, b + col, b_stride, inner, c + col, c_stride, add);
   }
-  if constexpr (std::is_same_v<C, T>) {
-    if (kStep > 1 && col + kStep / 2 <= cols) {
-      half_panel<kRows>(a, b + col, b_stride, inner, c + col, c_stride, add);
-      col += kStep / 2;
+  // All there are in heads of 8 where vectors have 16 floats. (Vectors of one have no half.)
+  if constexpr (std::is_same_v<C, T> && kHalf < kStep) {
+    if (col + kHalf <= cols) {
+      panel<kRows, 1>(half, a, b + col, b_stride, inner, c + col, c_stride, add);
+      col += kHalf;
     }
   }
   for (; col < cols; ++col) {
