@@ -160,13 +160,18 @@ def join(header, data):
     return struct.pack("<Q", len(text)) + text + bytes(data)
 
 
-def change_header(random, folder):
+def one_checkpoint(random, folder):
+    """A file of weights, its header and its data; three times None if there is none that still parses."""
     path = one_file(random, folder, ".safetensors")
-    if path is None:
-        return
     try:
-        header, data = split(path.read_bytes())
+        return (path, *split(path.read_bytes())) if path else (None, None, None)
     except (ValueError, struct.error):
+        return None, None, None
+
+
+def change_header(random, folder):
+    path, header, data = one_checkpoint(random, folder)
+    if path is None:
         return
     if random.random() < 0.1:
         header |= {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}
@@ -176,12 +181,8 @@ def change_header(random, folder):
 
 
 def change_weights(random, folder):
-    path = one_file(random, folder, ".safetensors")
+    path, header, data = one_checkpoint(random, folder)
     if path is None:
-        return
-    try:
-        header, data = split(path.read_bytes())
-    except (ValueError, struct.error):
         return
     bad = random.choice([b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\x80\xff", b"\xff\xff\x7f\x7f"])
     for _ in range(random.choice([1, 1, 100])):
