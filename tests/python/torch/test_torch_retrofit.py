@@ -110,51 +110,16 @@ def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
 
     out = config.parent / "out"
     measured = json.loads((out / "result.json").read_text())
-    evaluated = dmc(
-        "eval",
-        "-m",
-        out,
-        "--data",
-        config.parent / "valid.txt",
-        "--length",
-        "48",
-        "--json",
-        "--kv",
-        "f32",
-        "--weights",
-        "f32",
-    )
-    assert evaluated.returncode == 0, evaluated.stderr
-    served = json.loads(evaluated.stdout)
-    assert measured["held_out_loss"] == pytest.approx(served["loss"], rel=2e-5)
+
+    def loss(model, *options):
+        text = ["--data", config.parent / "valid.txt", "--length", "48", "--weights", "f32"]
+        evaluated = dmc("eval", "-m", model, "--json", *text, *options)
+        assert evaluated.returncode == 0, evaluated.stderr
+        return json.loads(evaluated.stdout)["loss"]
+
+    assert measured["held_out_loss"] == pytest.approx(loss(out, "--kv", "f32"), rel=2e-5)
     # The base is what it was.
-    dense = dmc(
-        "eval",
-        "-m",
-        out,
-        "--policy",
-        "dense",
-        "--data",
-        config.parent / "valid.txt",
-        "--length",
-        "48",
-        "--json",
-        "--weights",
-        "f32",
-    )
-    before = dmc(
-        "eval",
-        "-m",
-        config.parent / "model",
-        "--data",
-        config.parent / "valid.txt",
-        "--length",
-        "48",
-        "--json",
-        "--weights",
-        "f32",
-    )
-    assert json.loads(dense.stdout)["loss"] == json.loads(before.stdout)["loss"]
+    assert loss(out, "--policy", "dense") == loss(config.parent / "model")
 
 
 def test_a_loop_of_ones_own(tmp_path):
