@@ -186,14 +186,25 @@ def test_a_full_disk_is_told_and_keeps_what_was_there(tmp_path, size, named):
         assert steps(disk / "out") == [1, 2]
 
 
+def stop_between_files(process, out):
+    """Stops it at a moment when no file of `out` is half written."""
+    process.send_signal(signal.SIGSTOP)
+    while list(out.rglob("*.tmp-*")):
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+
+
 def test_a_disk_without_room_for_the_model_keeps_the_checkpoint(tmp_path):
     with mounted(tmp_path / "disk", "size=70m") as disk:
         out = disk / "out"
         with started(train(out, steps=40), 2) as process:
             while not (out / "checkpoint.safetensors").exists():
                 time.sleep(0.01)
+            stop_between_files(process, out)  # the room must not change while it is filled
             room = os.statvfs(disk)
             (disk / "ballast").write_bytes(bytes(max(0, room.f_bavail * room.f_frsize - 3 * 4096)))
+            process.send_signal(signal.SIGCONT)
             _, said = process.communicate(timeout=300)
         assert process.returncode == INTERNAL
         [sentence] = sentences(said)
