@@ -78,6 +78,16 @@ void MappedFile::require_whole() const {
   throw unreadable(path_, "was cut short, or its disk failed, while it was read");
 }
 
+bool write_all(int descriptor, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
+}
+
 AtomicFile::AtomicFile(const fs::path& path)
     : path_(path),
       temporary_(path.string() + std::string(kTemporaryMark) + std::to_string(::getpid())) {
@@ -93,14 +103,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* data, size_t size) {
-  const char* next = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t written = ::write(fd_, next, size);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail("write");
-    next += written;
-    size -= static_cast<size_t>(written);
-  }
+  if (!write_all(fd_, {static_cast<const char*>(data), size})) fail("write");
 }
 
 void AtomicFile::commit() {

@@ -50,6 +50,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Writes all bytes to a descriptor; false, with errno, where that is refused.
+bool write_all(int descriptor, std::string_view bytes);
+
 // A file that appears under its name only when commit() has seen all of it on disk; without
 // commit() it leaves no trace. Error(kInternal) naming the path when the disk refuses (full,
 // read-only); the file that was there before is then untouched.

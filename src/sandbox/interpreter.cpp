@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace dmc::sandbox {
 namespace {
@@ -144,10 +145,8 @@ Pipe make_pipe() {
 
 File file_of(const std::string& bytes) {
   File file = File(memfd_create("program", MFD_CLOEXEC)).moved_up();
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t count = write(file.get(), bytes.data() + done, bytes.size() - done);
-    if (count < 0) throw internal_error("the sandbox cannot take the program: out of memory");
-    done += static_cast<size_t>(count);
+  if (!write_all(file.get(), bytes)) {
+    throw internal_error("the sandbox cannot take the program: out of memory");
   }
   lseek(file.get(), 0, SEEK_SET);
   return file;

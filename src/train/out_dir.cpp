@@ -109,12 +109,7 @@ std::unique_ptr<OutLock> claim_out_dir(const TrainOptions& options) {
 }
 
 void prepare_out_dir(const TrainOptions& options) {
-  std::error_code error;
-  fs::create_directories(options.out_dir, error);
-  if (error) {
-    throw invalid_argument("out",
-                           "cannot make " + options.out_dir.string() + ": " + error.message());
-  }
+  make_out_dir(options.out_dir);
   const bool exists = fs::exists(checkpoint_path(options.out_dir));
   if (exists && !options.resume) {
     throw invalid_argument(

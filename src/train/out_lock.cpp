@@ -36,12 +36,15 @@ bool knows_no_locks(int error) { return error == ENOLCK || error == ENOTSUP || e
 
 }  // namespace
 
-OutLock::OutLock(const fs::path& out_dir) : out_dir_(out_dir), path_(out_dir / kName) {
+bool make_out_dir(const fs::path& out_dir) {
   std::error_code error;
-  made_folder_ = fs::create_directories(out_dir, error);
-  if (error) {
-    throw invalid_argument("out", "cannot make " + out_dir.string() + ": " + error.message());
-  }
+  const bool made = fs::create_directories(out_dir, error);
+  if (!error) return made;
+  throw invalid_argument("out", "cannot make " + out_dir.string() + ": " + error.message());
+}
+
+OutLock::OutLock(const fs::path& out_dir) : out_dir_(out_dir), path_(out_dir / kName) {
+  made_folder_ = make_out_dir(out_dir);
   while (!try_lock()) {
   }
   const std::string id = std::to_string(::getpid()) + "\n";

@@ -5,6 +5,9 @@
 
 namespace dmc::train {
 
+// Makes a run's folder where it is missing; whether it was. Error(kInvalidArgument) naming --out.
+bool make_out_dir(const std::filesystem::path& out_dir);
+
 // Holds OUT/run.lock, which says the owner's process id, as long as it lives. The lock is the
 // system's (flock): it ends with the process, however that ends, and a file that a killed run has
 // left locks nobody out.

@@ -78,13 +78,7 @@ StepLog::~StepLog() {
 }
 
 void StepLog::write(const StepRecord& record) {
-  const std::string line = to_line(record) + "\n";
-  for (size_t done = 0; done < line.size();) {
-    const ssize_t count = ::write(file_, line.data() + done, line.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) fail();
-    done += static_cast<size_t>(count);
-  }
+  if (!write_all(file_, to_line(record) + "\n")) fail();
 }
 
 void StepLog::sync() {
