@@ -43,13 +43,6 @@ const LiveSize kQuick = {
 
 constexpr auto kPrompt = "def read_config(path, default=None):\n    \"\"\"";
 
-struct DemoCommand {
-  fs::path out = "demo-out";
-  bool quick = false;
-  double cr = 4.0;       // with a model of the user's own: of the training-free policies
-  ModelOptions options;  // threads and device, of all models; dir: empty for the built-in story
-};
-
 // Delayed merging is not served on GPUs yet.
 bool serves_delayed(const DemoCommand& demo) { return demo.options.device == "cpu"; }
 
@@ -114,9 +107,7 @@ report::ReportData report_data(const std::vector<train::StepRecord>& records,
 }
 
 int run(const DemoCommand& command) {
-  if (!command.options.dir.empty()) {
-    return demonstrate_model({command.options, command.out, command.quick, command.cr});
-  }
+  if (!command.options.dir.empty()) return demonstrate_model(command);
   const LiveSize& size = command.quick ? kQuick : kFull;
   std::error_code ignored;
   fs::remove_all(command.out / "live-2x", ignored);  // an earlier demo's

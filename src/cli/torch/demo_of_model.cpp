@@ -36,7 +36,7 @@ text::EvalWindows held_out_windows(const DemoSize& size, const Contender& conten
 
 // As many tokens a slot as the model's own policy reached on that text, so that all compare at
 // equal memory.
-double common_ratio(const ModelDemo& demo, const std::vector<report::Variant>& variants) {
+double common_ratio(const DemoCommand& demo, const std::vector<report::Variant>& variants) {
   return variants.size() > 1 ? variants.back().cr : demo.cr;
 }
 
@@ -63,7 +63,7 @@ report::ReportData report_data(const Contender& dense, std::vector<report::Varia
 
 }  // namespace
 
-int demonstrate_model(const ModelDemo& demo) {
+int demonstrate_model(const DemoCommand& demo) {
   std::vector<Contender> contenders = {{"dense", demo.options.dir, place_model(demo.options)}};
   contenders[0].options.compression.policy = "dense";
   const model::ModelConfig& config = contenders[0].placed.model().config;

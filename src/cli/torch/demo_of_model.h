@@ -7,15 +7,16 @@
 
 namespace dmc::cli {
 
-struct ModelDemo {
-  ModelOptions options;
-  std::filesystem::path out;  // folder for report.html
+// What `dmc demo` was asked for.
+struct DemoCommand {
+  std::filesystem::path out = "demo-out";  // folder for report.html and what is trained
   bool quick = false;
-  double cr = 4.0;  // of policies that need no training, unless the model has a policy of its own
+  double cr = 4.0;       // with a model of the user's own: of the training-free policies
+  ModelOptions options;  // threads and device, of all models; dir: empty for the built-in story
 };
 
 // Scores and times the model dense, with what it was retrofitted for, and with each policy that
 // needs no training at the same ratio; prints a table and writes the report. Returns the exit code.
-int demonstrate_model(const ModelDemo& demo);
+int demonstrate_model(const DemoCommand& demo);
 
 }  // namespace dmc::cli
