@@ -4,6 +4,7 @@
 
 #include "base/join.h"
 #include "base/json.h"
+#include "base/precision.h"
 #include "eval/continuation.h"
 #include "kernels/slot_page.h"
 #include "model/model_path.h"
@@ -14,17 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Precisions = std::map<std::string, DType>;
-const Precisions kWeights = {{"f32", DType::kF32},
-                             {"bf16", DType::kBF16},
-                             {"f16", DType::kF16},
-                             {"int8", DType::kI8},
-                             {"int4", DType::kI4}};
-const Precisions kSlots = {{"f32", DType::kF32},
-                           {"bf16", DType::kBF16},
-                           {"f16", DType::kF16},
-                           {"int8", DType::kI8},
-                           {"fp8", DType::kF8E4M3}};
 constexpr size_t kSnapshots = 16;  // prompts' beginnings that stay in the cache
 constexpr int kPageSlots = 16;     // cache::CacheConfig's and the device's
 
@@ -44,7 +34,7 @@ fs::path find_path(const std::string& name) {
 
 runtime::PlacedModel place(const fs::path& path, const EngineOptions& options) {
   std::optional<DType> type;
-  if (!options.weights.empty()) type = find(kWeights, "weights", options.weights);
+  if (!options.weights.empty()) type = find(weight_precisions(), "weights", options.weights);
   if (options.device != "cpu" && options.device != "cuda") {
     throw invalid_argument("device", "\"" + options.device + "\" is neither cpu nor cuda");
   }
@@ -54,7 +44,7 @@ runtime::PlacedModel place(const fs::path& path, const EngineOptions& options) {
 }
 
 kernels::PageFormat page_format(const EngineOptions& options, const model::ModelConfig& config) {
-  return {kPageSlots, static_cast<int>(config.head_dim), find(kSlots, "kv", options.kv),
+  return {kPageSlots, static_cast<int>(config.head_dim), find(slot_precisions(), "kv", options.kv),
           options.policy.mass_term};
 }
 
@@ -62,7 +52,7 @@ runtime::RunnerOptions runner_options(const EngineOptions& options,
                                       const model::ModelConfig& config) {
   runtime::RunnerOptions result;
   result.compression = options.policy;
-  result.kv = find(kSlots, "kv", options.kv);
+  result.kv = find(slot_precisions(), "kv", options.kv);
   result.max_positions = options.context;
   if (options.cache_bytes > 0) {
     result.max_pages =
@@ -113,10 +103,9 @@ engine::EngineLoop::Options Engine::loop_options() const {
   scheduler.chunk_tokens =
       std::clamp<int64_t>(rated / kPageSlots * kPageSlots, kPageSlots, scheduler.chunk_tokens);
   scheduler.chunks_matter =
-      find(kSlots, "kv", options_.kv) != DType::kF32 || options_.policy.cr > 1.0;
-  const policy::Policy& policy = runner_->policy();
-  const bool exact = !policy.evicts() && policy.keep_of_prompt == nullptr;
-  if (options_.share_prefixes && exact) scheduler.snapshots = kSnapshots;
+      find(slot_precisions(), "kv", options_.kv) != DType::kF32 || options_.policy.cr > 1.0;
+  if (options_.share_prefixes && runner_->policy().shares_prefixes())
+    scheduler.snapshots = kSnapshots;
   scheduler.slots_of = [this](engine::SequenceId id) { return runner_->slots(id); };
   return result;
 }

@@ -134,11 +134,6 @@ server::ServedModel served_model(const ServeCommand& command, const runtime::Run
   return model;
 }
 
-// Whether what a prompt leaves in the cache depends on the prompt alone, token by token.
-bool prefixes_are_exact(const policy::Policy& policy) {
-  return !policy.evicts() && policy.keep_of_prompt == nullptr;
-}
-
 // With a budget the runner's bound is what texts take; a prompt's end compresses what lies there.
 bool bound_is_taken(const policy::Policy& policy) { return policy.least_budget > 0; }
 
@@ -262,7 +257,7 @@ int run(ServeCommand command) {
   const double ratio = expected_ratio(command, *runner);
   scheduler.expected_cr = bound_is_taken(runner->policy()) ? 1.0 : ratio;
   if (bound_is_taken(runner->policy())) scheduler.cr_margin = 0.0;
-  if (prefixes_are_exact(runner->policy())) {
+  if (runner->policy().shares_prefixes()) {
     scheduler.snapshots = static_cast<size_t>(command.snapshots);
   } else if (command.snapshots > 0) {
     std::cerr << "prompts' beginnings are not shared: what " << model.policy

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <optional>
 
 #include "base/error.h"
 #include "base/join.h"
 #include "base/parallel.h"
+#include "base/precision.h"
 #include "base/progress.h"
 #include "model/model_path.h"
 #include "policy/policy.h"
@@ -18,17 +18,6 @@ namespace {
 
 constexpr int64_t kUsualLength = 2048;    // tokens a window
 constexpr uint64_t kLongText = 16 << 20;  // bytes; less is cut into tokens in a second or two
-
-using Precisions = std::map<std::string, DType>;
-const Precisions kPrecisions = {
-    {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
-Precisions with(const char* name, DType type) {
-  Precisions all = kPrecisions;
-  all.emplace(name, type);
-  return all;
-}
-const Precisions kSlotPrecisions = with("fp8", DType::kF8E4M3);
-const Precisions kWeightPrecisions = with("int4", DType::kI4);
 
 std::string device_problem(const std::string& name) {
   return name == "cpu" || name == "cuda" ? "" : "\"" + name + "\" is not one of cpu,cuda";
@@ -72,20 +61,20 @@ CLI::Validator not_negative() {
 
 CLI::Option* add_weight_precision(CLI::App& app, const char* flag, std::string& name,
                                   const char* what) {
-  return add_one_of(kWeightPrecisions, app, flag, name, what);
+  return add_one_of(weight_precisions(), app, flag, name, what);
 }
 
 CLI::Option* add_slot_precision(CLI::App& app, std::string& name, const char* what) {
-  return add_one_of(kSlotPrecisions, app, "--kv", name, what);
+  return add_one_of(slot_precisions(), app, "--kv", name, what);
 }
 
 std::string slot_precision_problem(const std::string& name) {
-  return problem_in(kSlotPrecisions, name);
+  return problem_in(slot_precisions(), name);
 }
 
 DType precision(const std::string& name) {
-  const auto of_weights = kWeightPrecisions.find(name);
-  return of_weights != kWeightPrecisions.end() ? of_weights->second : kSlotPrecisions.at(name);
+  const auto of_weights = weight_precisions().find(name);
+  return of_weights != weight_precisions().end() ? of_weights->second : slot_precisions().at(name);
 }
 
 fs::path shipped_model(const std::string& name) {

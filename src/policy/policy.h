@@ -69,6 +69,9 @@ struct Policy {
   bool evicts() const { return evict != Eviction::kNone; }
   // Whether slots of one stream can go, so that they must be told apart.
   bool drops() const { return evicts() || drops_late() || keep_of_prompt != nullptr; }
+  // Whether what a prompt leaves in the cache depends on the prompt alone, token by token, so that
+  // texts may share the cache of what they begin with.
+  bool shares_prefixes() const { return !evicts() && keep_of_prompt == nullptr; }
   bool drops_late() const { return delayed && carry == Carry::kNothing; }
 };
 
