@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/look_for.h"
+#include "base/serial_scope.h"
 
 namespace dmc {
 namespace {
@@ -38,16 +40,6 @@ struct Job {
     inside_parallel_for = false;
   }
 };
-
-// Looks for `ready` for a moment before the caller goes to sleep: between two operators of a decode
-// step a thread waits for microseconds, and waking it would take longer. Short, because the core
-// may be wanted by another process.
-template <class Ready>
-void look_for(Ready&& ready) {
-  constexpr auto kMoment = std::chrono::microseconds(50);
-  const auto start = std::chrono::steady_clock::now();
-  while (!ready() && std::chrono::steady_clock::now() - start < kMoment) std::this_thread::yield();
-}
 
 class Pool {
  public:
@@ -141,6 +133,9 @@ void set_num_threads(int count) {
   DMC_CHECK(!inside_parallel_for);  // it would wait for itself
   pool().resize(std::max(1, count));
 }
+
+SerialScope::SerialScope() : outer_(std::exchange(inside_parallel_for, true)) {}
+SerialScope::~SerialScope() { inside_parallel_for = outer_; }
 
 int num_threads() { return lent().team ? lent().size : pool().size(); }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/serial_scope.h"
 
 namespace dmc {
 namespace {
@@ -43,6 +44,18 @@ TEST_P(Parallel, NestedCallsRunInline) {
     parallel_for(0, 20, 1, [&](int64_t inner, int64_t) { sum += outer * inner; });
   });
   EXPECT_EQ(sum, 190 * 190);
+}
+
+TEST_P(Parallel, RunsOnTheCallersThreadAloneWithinASerialScope) {
+  {
+    const SerialScope serial;
+    const SerialScope within;
+    std::vector<int64_t> order;
+    parallel_for(0, 50, 3, [&](int64_t first, int64_t) { order.push_back(first); });
+    EXPECT_EQ(order.size(), 17u);
+    EXPECT_TRUE(std::ranges::is_sorted(order));
+  }
+  EXPECT_NO_THROW(set_num_threads(GetParam())) << "nothing of it stays behind";
 }
 
 TEST_P(Parallel, AnExceptionReachesTheCallerAndThePoolWorksOn) {
