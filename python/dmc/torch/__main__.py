@@ -90,7 +90,7 @@ def _retrofit(given: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
 
-    from .launch import run
+    from .launch import leave, run
     from .options import OptionError, read_config
 
     options = read_config(given.config, given.set)
@@ -108,7 +108,7 @@ def _retrofit(given: argparse.Namespace) -> int:
         status = run(options, resume=given.resume, overwrite=given.overwrite)
     except OptionError as error:  # all ranks say the same
         print(f"dmc.torch: error: {error}", file=sys.stderr, flush=True)
-        _leave(2)
+        leave(2)
     except (dist.DistError, RuntimeError) as error:
         if size == 1 or not _is_loss_of_peer(error):
             raise
@@ -118,8 +118,10 @@ def _retrofit(given: argparse.Namespace) -> int:
             file=sys.stderr,
             flush=True,
         )
-        _leave(1)
+        leave(1)
     dist.destroy_process_group()
+    if size > 1:
+        leave(status)
     return status
 
 
@@ -136,12 +138,6 @@ def _is_loss_of_peer(error: BaseException) -> bool:
         "gloo",
     )
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
-
-
-def _leave(status: int) -> None:
-    """At once: tidying up would wait for processes that are gone."""
-    sys.stdout.flush()
-    os._exit(status)
 
 
 if __name__ == "__main__":

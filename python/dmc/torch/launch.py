@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import pathlib
 import shutil
 import signal
 import sys
+import typing
 
 import torch.distributed as dist
 
@@ -58,6 +61,19 @@ def run(options: TrainOptions, *, resume: bool = False, overwrite: bool = False)
         measured = "".join(f", {name.replace('_', ' ')} {x:.4f}" for name, x in result.items())
         _say(f"wrote {out}{measured}")
     return 0
+
+
+def leave(status: int) -> typing.NoReturn:
+    """Ends a process of several, its exit functions run and its output written, but the interpreter
+    not taken apart. Threads of gloo outlive destroy_process_group(), since torch's caches of meshes
+    keep groups, and one that only then lets go of a tensor asks for the interpreter's lock: before
+    Python 3.14 the thread is unwound for that, through a destructor, and the process aborts
+    ("terminate called without an active exception")."""
+    if status == 0:  # else they might wait for processes that are gone
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _claim(out: pathlib.Path, resume: bool, overwrite: bool) -> None:

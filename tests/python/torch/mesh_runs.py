@@ -7,6 +7,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from dmc.torch.launch import leave
 from dmc.torch.options import RetrofitOptions, TrainOptions
 from dmc.torch.trainer import Trainer
 
@@ -36,3 +37,4 @@ if __name__ == "__main__":
     for run in json.loads(path.read_text()):
         train(*run, path.parent)
     dist.destroy_process_group()
+    leave(0)
