@@ -26,8 +26,10 @@ _HOME = {
     "RequestOutput": "outputs",
     "SamplingParams": "sampling",
     "Score": "outputs",
+    "Server": "server",
     "UnavailableError": "errors",
     "__version__": "_core",
+    "serve": "server",
     "set_threads": "_core",
     "threads": "_core",
 }
@@ -75,3 +77,4 @@ if typing.TYPE_CHECKING:
         Score as Score,
     )
     from .sampling import SamplingParams as SamplingParams
+    from .server import Server as Server, serve as serve

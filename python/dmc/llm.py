@@ -25,11 +25,14 @@ Params = typing.Union[SamplingParams, Sequence[SamplingParams], None]
 
 _TURN = 0.1  # seconds until Python looks for Ctrl-C again
 _engines: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
+_at_exit: weakref.WeakSet[typing.Any] = weakref.WeakSet()  # to close() before engines stop
 
 
 @atexit.register
 def _stop_engines() -> None:
     """Threads must not compute any more when the process takes itself apart."""
+    for user in list(_at_exit):
+        user.close()
     for engine in list(_engines):
         engine.stop()
 

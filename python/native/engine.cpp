@@ -16,7 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kSnapshots = 16;  // prompts' beginnings that stay in the cache
-constexpr int kPageSlots = 16;     // cache::CacheConfig's and the device's
 
 DType find(const Precisions& precisions, const char* field, const std::string& name) {
   const auto found = precisions.find(name);
@@ -159,6 +158,13 @@ int64_t Engine::bytes_of(int64_t slots) const {
   if (on_cpu != nullptr) return cache::stream_bytes(on_cpu->cache().config(), slots).total();
   const kernels::PageFormat page = page_format(options_, config());
   return (slots + kPageSlots - 1) / kPageSlots * page.bytes();
+}
+
+int64_t Engine::page_bytes() const { return page_format(options_, config()).bytes(); }
+
+void Engine::keep(std::shared_ptr<void> heard) {
+  const std::lock_guard one_at_a_time(scoring_);
+  kept_.push_back(std::move(heard));
 }
 
 runtime::Runner& Engine::scorer() {

@@ -17,6 +17,8 @@
 
 namespace dmc::python {
 
+constexpr int kPageSlots = 16;  // cache::CacheConfig's and the device's
+
 struct EngineOptions {
   std::string weights, kv = "f32", device = "cpu";  // weights empty: as the files have them
   std::filesystem::path adapter;
@@ -68,9 +70,15 @@ class Engine {
   std::vector<eval::LogLikelihood> rate(const Tokens& context,
                                         const std::vector<Tokens>& continuations);
   int64_t bytes_of(int64_t slots) const;  // that a KV head keeps
+  int64_t page_bytes() const;             // of the cache
+
+  engine::EngineLoop& loop() { return loop_; }
+  // What listeners of requests refer to: it lives as long as the loop.
+  void keep(std::shared_ptr<void> heard);
 
   const model::ModelConfig& config() const { return model_.model().config; }
   const runtime::Model& model() const { return model_.model(); }
+  const EngineOptions& options() const { return options_; }
   const std::filesystem::path& path() const { return path_; }
   int64_t context() const { return runner_->max_positions(); }
   std::string policy() const { return std::string(runner_->policy().name); }
@@ -87,9 +95,10 @@ class Engine {
   std::optional<text::ChatTemplate> chat_;
   std::vector<int64_t> reply_ids_;
   std::unique_ptr<runtime::Runner> runner_;
-  std::mutex scoring_;                       // guards the next
+  std::mutex scoring_;                       // guards the next two
   std::unique_ptr<runtime::Runner> scorer_;  // made when first asked for
-  engine::EngineLoop loop_;                  // last: its thread uses what is above
+  std::vector<std::shared_ptr<void>> kept_;
+  engine::EngineLoop loop_;  // last: its thread uses what is above
 };
 
 }  // namespace dmc::python

@@ -33,4 +33,5 @@ NB_MODULE(_core, module) {
   dmc::python::add_errors(module);
   dmc::python::add_kv_cache(module);
   dmc::python::add_engine(module);
+  dmc::python::add_server(module);
 }

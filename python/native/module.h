@@ -8,6 +8,7 @@ namespace dmc::python {
 void add_errors(nanobind::module_& module);
 void add_kv_cache(nanobind::module_& module);
 void add_engine(nanobind::module_& module);
+void add_server(nanobind::module_& module);
 
 void note_use();  // something computes from now on: the number of threads is settled
 

@@ -94,12 +94,16 @@ uint16_t HttpServer::port() const { return impl_->acceptor.local_endpoint().port
 
 size_t HttpServer::connections() const { return impl_->shared.connections; }
 
+size_t HttpServer::busy() const { return impl_->shared.busy; }
+
 void HttpServer::run(const std::function<void()>& draining) {
   Impl& impl = *impl_;
   impl.on_draining = draining;
-  impl.signals.add(SIGINT);
-  impl.signals.add(SIGTERM);
-  impl.wait_for_signal();
+  if (impl.shared.options.signals) {
+    impl.signals.add(SIGINT);
+    impl.signals.add(SIGTERM);
+    impl.wait_for_signal();
+  }
   asio::co_spawn(impl.control, listen(impl.io, impl.acceptor, impl.shared), asio::detached);
   std::vector<std::thread> threads;
   for (int i = 1; i < impl.shared.options.threads; ++i) {

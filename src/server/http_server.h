@@ -18,6 +18,7 @@ struct HttpOptions {
   size_t header_bytes = 16 << 10, headers = 100, body_bytes = 8 << 20;
   size_t connections = 1024;
   size_t pending_bytes = 1 << 20;  // of a stream that its client has not read yet
+  bool signals = true;             // SIGINT and SIGTERM end it
   std::chrono::milliseconds header_time{10000}, body_time{30000}, idle_time{75000},
       write_time{30000}, ping_time{15000}, drain_time{30000};
 };
@@ -31,9 +32,10 @@ class HttpServer {
 
   uint16_t port() const;
   size_t connections() const;  // open now
-  // Serves until SIGINT or SIGTERM, or stop(): then nobody is let in, `draining` is called, and
-  // what runs is waited for, drain_time at most. A second signal ends at once. Answers that come
-  // after run() has returned are dropped.
+  size_t busy() const;         // of which requests are being answered
+  // Serves until SIGINT or SIGTERM, if it looks for them, or stop(): then nobody is let in,
+  // `draining` is called, and what runs is waited for, drain_time at most. A second signal or
+  // stop() ends at once. Answers that come after run() has returned are dropped.
   void run(const std::function<void()>& draining);
   void stop();
 
