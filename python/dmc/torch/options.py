@@ -197,8 +197,7 @@ class TrainOptions:
         _one_of("dtype", self.dtype, ("f32", "bf16", "f16"))
         _one_of("precision", self.precision, ("", "f32", "bf16"))
         lr = self.lr or _usual_rate(parameters, batch * length, self.retrofit.adapter_alone)
-        # Decisions' logits move by at most 0.75 a step, more where there are few steps.
-        scale = _two_digits(0.75 * max(1.0, 140.0 / self.steps) / (lr * hidden))
+        scale = usual_decision_scale(lr, hidden, self.steps)
         return dataclasses.replace(
             self,
             length=length,
@@ -266,6 +265,12 @@ def _usual_rate(parameters: float, tokens_of_step: float, adapter_alone: bool) -
     size = (3e6 / max(parameters, 1.0)) ** 0.2
     rate *= min(max(size, 0.1), 2.0) * math.sqrt(min(tokens_of_step / 8192, 4.0))
     return _two_digits(rate)
+
+
+def usual_decision_scale(lr: float, hidden: int, steps: int) -> float:
+    """Decisions' logits move by at most 0.75 a step, more where there are few in which the ratio
+    rises."""
+    return _two_digits(0.75 * max(1.0, 140.0 / steps) / (lr * hidden))
 
 
 def _two_digits(x: float) -> float:
