@@ -21,7 +21,7 @@ import torch
 from dmc.torch import compose, ops
 assert ops.HAS_KERNELS
 k, v, a, b = (torch.rand(2, 9, 2, 4), torch.rand(2, 9, 2, 4), torch.rand(2, 9, 2), torch.rand(2, 9, 2))
-for mine, theirs in zip(ops.pool(k, v, a, b, 3), compose.pool(k, v, a, b, 3)):
+for mine, theirs in zip(ops.pool(k, v, a, b, 3), compose.pool(k, v, a, b, 3, False)):
     torch.testing.assert_close(mine, theirs)
 """
 
