@@ -10,6 +10,7 @@
 #include "base/precision.h"
 #include "base/progress.h"
 #include "model/model_path.h"
+#include "model/token_id.h"
 #include "policy/policy.h"
 
 namespace dmc::cli {
@@ -192,7 +193,9 @@ void add_eos_option(CLI::App& app, std::optional<int64_t>& id) {
 
 std::vector<int64_t> end_of_text(const std::optional<int64_t>& id,
                                  const model::ModelConfig& config) {
-  return id ? std::vector<int64_t>{*id} : config.eos_token_ids;
+  if (!id) return config.eos_token_ids;
+  model::require_token(config, "eos_token_id", *id);
+  return {*id};
 }
 
 void add_text_options(CLI::App& app, TextOptions& options) {
@@ -231,11 +234,8 @@ int64_t window_length(const TextOptions& options, const model::ModelConfig& conf
 text::EvalWindows text_windows(const TextOptions& options, const runtime::Model& model,
                                const fs::path& model_dir) {
   const int64_t length = window_length(options, model.config);
-  if (options.eos_token_id.value_or(0) >= model.config.vocab_size) {
-    throw invalid_argument("eos_token_id", "the model has the tokens 0 to " +
-                                               std::to_string(model.config.vocab_size - 1) +
-                                               ", found " + std::to_string(*options.eos_token_id));
-  }
+  model::ModelConfig config = model.config;
+  config.eos_token_ids = end_of_text(options.eos_token_id, config);
   const text::Tokenizer tokenizer(model_dir, model.config.vocab_size);
   const text::Corpus corpus = scored_corpus(options.data, options.held_out);
   const int64_t windows =
@@ -244,8 +244,6 @@ text::EvalWindows text_windows(const TextOptions& options, const runtime::Model&
   if (windows == 0 && corpus.bytes() > kLongText) {
     bar.emplace("cutting text into tokens", static_cast<int64_t>(corpus.bytes()));
   }
-  model::ModelConfig config = model.config;
-  config.eos_token_ids = end_of_text(options.eos_token_id, config);
   return text::eval_windows(corpus, tokenizer, model::document_separator(config, model_dir), length,
                             windows, [&](int64_t done) {
                               if (bar) bar->update(done);

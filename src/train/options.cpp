@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model/token_id.h"
 #include "train/stage.h"
 
 namespace dmc::train {
@@ -20,8 +21,9 @@ int64_t TrainOptions::ramp_steps() const {
 }
 
 int32_t TrainOptions::separator(const model::ModelConfig& config) const {
-  if (eos_token_id) return static_cast<int32_t>(*eos_token_id);
-  return model::document_separator(config, model_dir);
+  if (!eos_token_id) return model::document_separator(config, model_dir);
+  model::require_token(config, "eos_token_id", *eos_token_id);
+  return static_cast<int32_t>(*eos_token_id);
 }
 
 std::string TrainOptions::identity_json() const {
