@@ -276,9 +276,12 @@ double number_at(const GgufValue& value, uint64_t index) {
 
 }  // namespace
 
+// What has no size is not read: files of /proc count as regular ones, and some of them wait for
+// what is yet to come.
 bool is_gguf(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+  std::error_code failed;
+  if (!std::filesystem::is_regular_file(path, failed)) return false;
+  if (std::filesystem::file_size(path, failed) < kMagic.size() || failed) return false;
   char magic[4] = {};
   std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
   return std::string_view(magic, sizeof magic) == kMagic;

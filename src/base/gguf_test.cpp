@@ -3,6 +3,7 @@
 #include "base/gguf.h"
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 
 #include <cstring>
 #include <fstream>
@@ -103,6 +104,15 @@ TEST_F(Gguf, SaysWhatTheFileSays) {
   EXPECT_THROW(file.numbers("list"), Error);
   EXPECT_TRUE(is_gguf(folder_.path() / "tiny.gguf"));
   EXPECT_FALSE(is_gguf(folder_.path()));
+}
+
+// A file of /proc whose first bytes this thread can choose.
+TEST_F(Gguf, WhatHasNoSizeIsNotRead) {
+  char name[16];
+  ASSERT_EQ(::prctl(PR_GET_NAME, name), 0);
+  ASSERT_EQ(::prctl(PR_SET_NAME, "GGUF"), 0);
+  EXPECT_FALSE(is_gguf("/proc/thread-self/comm"));
+  ::prctl(PR_SET_NAME, name);
 }
 
 TEST_F(Gguf, EveryDamageIsNamed) {

@@ -128,8 +128,10 @@ fs::path unpacked_name(const fs::path& path) {
 
 std::string read_unpacked(const fs::path& path, size_t limit) {
   const Packing* const packing = packing_of(path);
-  if (packing != nullptr) const RegularFile must_be_one(path);
-  return packing == nullptr ? read_text_file(path, limit) : packing->read(path, limit);
+  if (packing == nullptr) return read_text_file(path, limit);
+  // Files of /proc count as regular ones without a size, and some never end.
+  if (RegularFile(path).size() == 0) throw data_error(path.string() + ": is empty");
+  return packing->read(path, limit);
 }
 
 }  // namespace dmc::text

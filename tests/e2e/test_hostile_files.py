@@ -155,6 +155,16 @@ def test_only_regular_files_are_opened(tiny, name, kind):
     refused(limited(*run_on(tiny), "--chat"), DATA, name, found)
 
 
+@pytest.mark.parametrize("command", [["inspect", "--check"], ["run", "-p", "a", "-n", "1"], ["plan", "--context", "16"]])
+def test_files_that_wait_for_ever_are_not_read(tmp_path, command):
+    """The kernel's log is a regular file, by what it says, that ends for nobody."""
+    model = tmp_path / "model.gguf"
+    model.symlink_to("/proc/kmsg")
+    done = limited(*command, "-m", model, timeout=60)
+    assert done.returncode in (USAGE, DATA)
+    refused(done, done.returncode, "model.gguf")
+
+
 def test_headers_of_many_tensors_are_read_soon(tiny):
     header, data = mutations.split((tiny / "model.safetensors").read_bytes())
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
