@@ -111,20 +111,31 @@ int continue_texts(const RunCommand& command, runtime::Runner& runner,
   return 0;
 }
 
+int write(const RunCommand& command, runtime::Runner& runner,
+          const engine::GenerateOptions& options) {
+  if (command.writing.needed()) return continue_texts(command, runner, options);
+  if (!command.chat) return continue_text(command, runner, options);
+  ChatOptions chat_options{command.system, std::nullopt, command.json};
+  if (command.has_text) chat_options.message = read_prompt(command, runner);
+  return chat(runner, command.model.dir, options, chat_options);
+}
+
 int run(const RunCommand& command) {
   const runtime::PlacedModel model = place_model(command.model);
   runtime::RunnerOptions runner_setup = runner_options(command.model);
   runner_setup.chunk = command.chunk;
+  runner_setup.cancelled = interrupted;
   const std::unique_ptr<runtime::Runner> runner =
       command.writing.needed() ? model.make_runner(runner_setup, kTextsAtOnce + 1)
                                : model.make_runner(runner_setup);
   engine::GenerateOptions options = command.generate;
   options.stop_ids = end_of_text(command.eos_token_id, model.model().config);
-  if (command.writing.needed()) return continue_texts(command, *runner, options);
-  if (!command.chat) return continue_text(command, *runner, options);
-  ChatOptions chat_options{command.system, std::nullopt, command.json};
-  if (command.has_text) chat_options.message = read_prompt(command, *runner);
-  return chat(*runner, command.model.dir, options, chat_options);
+  try {
+    return write(command, *runner, options);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) throw;
+    return kExitInterrupted;
+  }
 }
 
 }  // namespace

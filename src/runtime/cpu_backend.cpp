@@ -259,6 +259,9 @@ void CpuBackend::split_heads(int layer, int64_t rows) {
 
 // The decoding rows in one call of the cache, which come first; then chunk by chunk.
 void CpuBackend::attend(int layer, const Pass& pass) {
+  if (!pass.chunks().empty() && cancelled_ && cancelled_()) {
+    throw Error(ErrorCode::kCancelled, "the prompt was given up while it was taken in");
+  }
   const int64_t d = config_.head_dim, H = config_.num_heads, K = config_.num_kv_heads;
   const auto tokens = [&](int64_t row, int64_t count) {
     const auto scalars = static_cast<size_t>(row * K), pairs = scalars * static_cast<size_t>(d);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cache/kv_cache.h"
@@ -18,14 +20,15 @@ namespace dmc::runtime {
 
 class CpuBackend final : private Backend {
  public:
-  // All must outlive it.
+  // All must outlive it. `cancelled` as in RunnerOptions.
   CpuBackend(const Model& model, const policy::Policy& policy, const DecisionKnobs& knobs,
-             cache::KvCache& cache)
+             cache::KvCache& cache, std::function<bool()> cancelled = nullptr)
       : config_(model.config),
         weights_(model.weights),
         policy_(policy),
         knobs_(knobs),
-        cache_(cache) {}
+        cache_(cache),
+        cancelled_(std::move(cancelled)) {}
 
   // The ratio that a sequence's cache goes to from now on, instead of the one of the start.
   void hold_ratio(cache::SequenceId sequence, double cr) { held_[sequence] = cr; }
@@ -61,6 +64,7 @@ class CpuBackend final : private Backend {
   DecisionKnobs knobs_;
   std::map<cache::SequenceId, double> held_;
   cache::KvCache& cache_;
+  std::function<bool()> cancelled_;
 
   // Of the rows of the pass in hand.
   std::vector<int32_t> tokens_;

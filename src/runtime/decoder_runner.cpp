@@ -37,7 +37,7 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOpt
       max_positions_(choose_positions(model_->config, options.max_positions)),
       rope_(make_rope(model_->config, max_positions_)),
       cache_(cache_config(model_->config, choice_, options, rope_.get())),
-      decoder_(*model_, choice_.policy, choice_.knobs, cache_) {}
+      decoder_(*model_, choice_.policy, choice_.knobs, cache_, options.cancelled) {}
 
 PassLimits DecoderRunner::pass_limits() const {
   constexpr int64_t kRows = 1024;

@@ -1,6 +1,7 @@
 // The model with its compressed cache: what the engine, scoring and measuring run on. No LibTorch.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,10 @@ struct RunnerOptions {
   // Pages that the cache may have, of 16 slots of a KV head each; 0: on the CPU it grows as needed,
   // on a device as DeviceRoom says.
   int64_t max_pages = 0;
+  // Asked in every layer that takes in a part of a prompt. Where it says yes, step() ends with
+  // Error(kCancelled), and that step's sequences can only be released. None: never; nor on a
+  // device.
+  std::function<bool()> cancelled;
 };
 
 class DecoderRunner : public Runner {

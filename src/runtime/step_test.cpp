@@ -184,6 +184,39 @@ TEST(Step, HasItsPagesOrChangesNothing) {
   EXPECT_GT(refused[1], 50);
 }
 
+// Whichever layer of whichever chunk it was, what is left is as if it had never been asked for.
+TEST(Step, APromptThatIsGivenUpLeavesNothingBehind) {
+  uint64_t seed = 1900;
+  for (const Variant& variant : all_variants()) {
+    SCOPED_TRACE(std::string(variant.name) + ", seed " + std::to_string(++seed));
+    const auto model = random_model(variant.config, DType::kF32, seed);
+    const std::vector<int32_t> text = random_text(*model, 50, seed);
+    RunnerOptions options = variant.options;
+    options.max_pages = 40 * variant.config.num_layers * variant.config.num_kv_heads;
+    options.chunk = std::min<int64_t>(options.chunk, 20);
+    DecoderRunner untouched(model, options);
+    const std::vector<float> expected = engine::prefill(untouched, untouched.add_sequence(), text);
+    int layers_left = 0;
+    options.cancelled = [&] { return layers_left-- == 0; };
+    DecoderRunner runner(model, options);
+    for (const int asked : {0, 1, 3}) {
+      layers_left = asked;
+      const auto given_up = Sequence::add(runner);
+      try {
+        engine::prefill(runner, given_up.id(), text);
+        ADD_FAILURE() << "went on after " << asked << " layers";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kCancelled) << error.what();
+      }
+    }
+    EXPECT_EQ(runner.free_pages(), runner.total_pages());
+    layers_left = -1;  // never again
+    EXPECT_EQ(engine::prefill(runner, runner.add_sequence(), text), expected);
+    runner.cache().check_invariants();
+    if (HasFailure()) return;
+  }
+}
+
 TEST(Step, SucceedsOncePagesAreGivenBack) {
   Pair pair(random_model(small_config(), DType::kF32, 3), {.max_pages = 4 * 4});
   for (Runner* runner : {static_cast<Runner*>(&pair.cpu), static_cast<Runner*>(&pair.device)}) {

@@ -7,12 +7,16 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 from conftest import BIN
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "attack"))
+import tiny_models  # noqa: E402
+
 BUILTIN = ROOT / "models" / "builtin"
 INTERNAL, USAGE, INTERRUPTED = 1, 2, 130
 FULL = pathlib.Path("/dev/full")
@@ -23,6 +27,11 @@ def train(out, *more, steps=100000, batch=1, every=2):
         BIN / "dmc", "train", "-m", BUILTIN, "-o", out, "--data", ROOT / "docs", "--batch", batch, "--length", "32",
         "--warmup", "2", "--steps", steps, "--checkpoint-every", every, "--eval-every", "0", "--threads", "1",
         *more)]  # fmt: skip
+
+
+def cpu_seconds(process):
+    fields = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def sentences(said):
@@ -81,6 +90,31 @@ def test_output_that_cannot_be_written_is_no_success(command):
     with FULL.open("w") as full:
         done = subprocess.run([BIN / "dmc", *map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True)
     refused(done, INTERNAL, "cannot be written")
+
+
+@pytest.mark.parametrize("more", [[], ["--stop", "zzz"]])
+def test_a_long_prompt_ends_soon_when_interrupted(tmp_path, more):
+    """A context of 2^18 tokens, which takes a minute to take in."""
+    model, prompt, printed = tmp_path / "model", tmp_path / "prompt.txt", tmp_path / "printed"
+    tiny_models.write_llama(model, {"max_position_embeddings": 1 << 18})
+    prompt.write_text("".join(f"{i} " for i in range(40_000)))
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            [BIN / "dmc", "run", "-m", model, "-f", prompt, "-n", "1", "--threads", "1", *more],
+            stdout=out, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while printed.stat().st_size < prompt.stat().st_size:  # it is printed before it is taken in
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(0.5)
+        assert process.poll() is None
+        used = cpu_seconds(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == INTERRUPTED and process.stderr.read() == ""
+    assert printed.read_text().rstrip("\n") == prompt.read_text(), "a token came after all"
+    assert usage.ru_utime + usage.ru_stime - used < 1
 
 
 @pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGTERM])
