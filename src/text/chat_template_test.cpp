@@ -4,6 +4,7 @@
 #include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -96,6 +97,96 @@ TEST(ChatTemplate, WhoIsToBlameIsTheKindOfError) {
   EXPECT_EQ(kind, ErrorCode::kInvalidArgument);
   EXPECT_EQ(error_of("{{ nothing.x }}", &kind), "t: line 1: 'nothing' is undefined");
   EXPECT_EQ(kind, ErrorCode::kData);
+}
+
+// The most memory that rendering takes beyond what this process has, in MB; a child process's, for
+// a peak is its process's.
+double megabytes_to_render(const std::string& source, const ordered_json& messages) {
+  int channel[2];
+  EXPECT_EQ(::pipe(channel), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto resident = [](const char* key) {
+      std::ifstream in("/proc/self/status");
+      std::string word;
+      double kilobytes = 0;
+      while (in >> word && word != key) {
+      }
+      in >> kilobytes;
+      return kilobytes / 1024;
+    };
+    std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
+    const double before = resident("VmRSS:");
+    try {
+      render(source, messages);
+    } catch (const Error&) {
+    } catch (...) {
+      ::_exit(1);
+    }
+    const double taken = resident("VmHWM:") - before;
+    ::_exit(::write(channel[1], &taken, sizeof taken) == sizeof taken ? 0 : 1);
+  }
+  double taken = 1e9;
+  ::close(channel[1]);
+  EXPECT_EQ(::read(channel[0], &taken, sizeof taken), ssize_t{sizeof taken});
+  ::close(channel[0]);
+  ::waitpid(child, nullptr, 0);
+  return taken;
+}
+
+// Small sources and messages of at most 4 MB, of each kind of growth that there is.
+TEST(ChatTemplate, MemoryIsBounded) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "what is freed stays resident with this sanitizer";
+#endif
+  const std::string twice =
+      "{% set ns = namespace(x=[1]) %}{% for i in range(19) %}{% set ns.x = [ns.x, ns.x] %}"
+      "{% endfor %}";
+  const std::string full = "{% set x = 'x' * 4000000 %}";
+  const std::string holding = "{% set ns = namespace(l=[]) %}";
+  const std::string kHostile[] = {
+      "{{ messages[0].content.split(',')|length }}",
+      "{{ messages[0].content.split()|length }}",
+      "{{ messages[0].content.splitlines()|length }}",
+      "{{ messages[0].content.replace(',', ';')|length }}",
+      "{{ messages[0].content|replace('', '')|length }}",
+      "{{ messages[0].content|indent(2)|length }}",
+      "{{ messages[0].content[::-1][::2]|length }}",
+      "{{ messages[0].content|list|length }}",
+      "{{ messages|map(attribute=messages[0].content)|list|length }}",
+      twice + "{{ ns.x|string|length }}",
+      twice + "{{ ns.x ~ ns.x }}",
+      twice + "{{ ns.x|tojson|length }}",
+      twice + "{{ ns.x|tojson(indent=16)|length }}",
+      "{{ ([0] * 100000)|tojson(separators=('x' * 1000000, ':'))|length }}",
+      full + "{% macro f() %}{{ x[:2000000] }}{{ f() }}{% endmacro %}{{ f() }}",
+      full + "{% macro f() %}{{ x }}{{ f() }}{% endmacro %}{{ f() }}",
+      full + holding + "{% for i in range(999) %}{% set ns.l = ns.l + [x ~ i] %}{% endfor %}",
+      holding +
+          "{% for i in range(9) %}{% set ns.l = ns.l + [range(100000)|map('string')|list] %}{% "
+          "endfor %}",
+      holding +
+          "{% for i in range(99999) %}{% set ns.l = [{'a': i, 'b': {'c': ns.l|length}}, i] %}{% "
+          "endfor %}",
+      "{% set ns = namespace(l=[0]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% "
+      "endfor %}",
+      "{{ (range(100000)|list * 9)|sort|length }}",
+      full + "{{ ([x] * 3)|sort|length }}",
+      full + "{{ (x|upper|title|lower|capitalize)|length }}",
+      "{{ [" +
+          [] {
+            std::string items;
+            for (int i = 0; i < 500'000; ++i) items += "1,";
+            return items;
+          }() +
+          "]|length }}",
+  };
+  std::string parts;
+  while (parts.size() < (size_t{4} << 20)) parts += "a,\n ";
+  const ordered_json messages = {{{"role", "user"}, {"content", parts}}};
+  for (const std::string& source : kHostile) {
+    EXPECT_LT(megabytes_to_render(source, messages), 256) << source.substr(0, 120);
+  }
 }
 
 TEST(ChatTemplate, HugeMessagesAreNoTrap) {

@@ -269,7 +269,7 @@ Value replace(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const Text text = text_of(self);
   const size_t places = from.bytes().empty()
                             ? text.bytes().size() + 1
-                            : split(text, from.bytes(), -1, false).size();  // bounds the growth
+                            : count_of(text.bytes(), from.bytes());  // bounds the growth
   if (places * to.bytes().size() > runtime.limits.output) runtime.fail("a string grows too long");
   const Value* most = arguments.find(2, "count");
   const bool limited = most && !most->is_none();

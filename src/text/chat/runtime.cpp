@@ -24,11 +24,15 @@ void Runtime::charge_items(size_t count) {
   if (steps_ > limits.steps) fail("more than " + std::to_string(limits.steps) + " steps");
 }
 
-Value Runtime::charged(Text text) {
+void Runtime::charge_text(const Text& text) {
   string_work_ += text.bytes().size() + text.untrusted().size() * sizeof(ByteRange);
   if (string_work_ > limits.string_work) {
     fail("more than " + std::to_string(limits.string_work >> 20) + " MiB of strings");
   }
+}
+
+Value Runtime::charged(Text text) {
+  charge_text(text);
   return Value(std::move(text));
 }
 
@@ -37,10 +41,12 @@ void Runtime::charge_comparison(const Value& a, const Value& b) {
   charge_items(std::min(a.weight(), b.weight()) / kPerStep);
 }
 
+// Charged, for a macro's output so far is kept while it calls another.
 void Runtime::emit(const Text& text) {
   if (output_.bytes().size() + text.bytes().size() > limits.output) {
     fail("more than " + std::to_string(limits.output >> 20) + " MiB of output");
   }
+  charge_text(text);
   output_.append(text);
 }
 

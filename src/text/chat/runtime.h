@@ -74,6 +74,8 @@ class Runtime {
   const Limits limits;
 
  private:
+  void charge_text(const Text& text);
+
   size_t line_ = 0, steps_ = 0, string_work_ = 0, depth_ = 0;
   Text output_;
 };

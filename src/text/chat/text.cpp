@@ -1,11 +1,21 @@
 #include "text/chat/text.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <utility>
 
 #include "base/utf8.h"
 #include "text/unicode.h"
 
 namespace dmc::text::chat {
+namespace {
+
+void add_part(Text part, std::vector<Text>* parts) {
+  if (parts->size() == kMostParts) throw std::length_error("a string splits into too many parts");
+  parts->push_back(std::move(part));
+}
+
+}  // namespace
 
 Text::Text(std::string bytes, bool untrusted) : bytes_(std::move(bytes)) {
   if (untrusted && !bytes_.empty()) untrusted_.push_back({0, bytes_.size()});
@@ -65,6 +75,12 @@ Text stripped(const Text& text, bool left, bool right, std::string_view characte
   return text.slice(begin, end);
 }
 
+size_t count_of(std::string_view text, std::string_view part) {
+  size_t count = 0;
+  for (size_t at = 0; (at = text.find(part, at)) != text.npos; at += part.size()) ++count;
+  return count;
+}
+
 std::vector<Text> split(const Text& text) {
   std::vector<Text> parts;
   const std::string_view bytes = text.bytes();
@@ -72,10 +88,10 @@ std::vector<Text> split(const Text& text) {
   for (std::string_view rest = bytes; !rest.empty();) {
     const size_t at = bytes.size() - rest.size();
     if (!is_blank(take_code_point(&rest))) continue;
-    if (at > begin) parts.push_back(text.slice(begin, at));
+    if (at > begin) add_part(text.slice(begin, at), &parts);
     begin = bytes.size() - rest.size();
   }
-  if (begin < bytes.size()) parts.push_back(text.slice(begin, bytes.size()));
+  if (begin < bytes.size()) add_part(text.slice(begin, bytes.size()), &parts);
   return parts;
 }
 
@@ -101,10 +117,10 @@ std::vector<Text> split(const Text& text, std::string_view separator, int64_t mo
   std::vector<Text> parts;
   size_t begin = 0;
   for (const ByteRange& cut : cuts) {
-    parts.push_back(text.slice(begin, cut.begin));
+    add_part(text.slice(begin, cut.begin), &parts);
     begin = cut.end;
   }
-  parts.push_back(text.slice(begin, bytes.size()));
+  add_part(text.slice(begin, bytes.size()), &parts);
   return parts;
 }
 
@@ -118,11 +134,14 @@ Text replaced(const Text& text, const Text& from, const Text& to, int64_t most) 
     }
     return out;
   }
-  const std::vector<Text> parts = split(text, from.bytes(), most, /*from_right=*/false);
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (i > 0) out.append(to);
-    out.append(parts[i]);
+  const std::string& bytes = text.bytes();
+  size_t begin = 0;
+  for (size_t at = 0; most != 0 && (at = bytes.find(from.bytes(), begin)) != bytes.npos; --most) {
+    out.append(text.slice(begin, at));
+    out.append(to);
+    begin = at + from.bytes().size();
   }
+  out.append(text.slice(begin, bytes.size()));
   return out;
 }
 

@@ -29,7 +29,10 @@ class Text {
   std::vector<ByteRange> untrusted_;
 };
 
-// Functions of Python's str, over code points.
+// Functions of Python's str, over code points. split() throws std::length_error where there are
+// more parts than kMostParts, each of which takes a hundred bytes.
+constexpr size_t kMostParts = size_t{1} << 18;
+size_t count_of(std::string_view text, std::string_view part);  // apart, from the left; not of ""
 Text stripped(const Text& text, bool left, bool right, std::string_view characters);
 std::vector<Text> split(const Text& text);  // at white space
 // At most `most` cuts (negative: no limit) from the left, or from the right.

@@ -61,11 +61,16 @@ Text repr(const Value& value) {
   return text ? text->with_bytes(python_literal(text->bytes())) : to_text(value);
 }
 
+void require_short(const Text& text) {
+  if (text.bytes().size() > kLongestText) throw std::length_error("a string grows too long");
+}
+
 Text list_text(const List& list) {
   Text out(list.is_tuple ? "(" : "[");
   for (size_t i = 0; i < list.items.size(); ++i) {
     if (i > 0) out.append(Text(", "));
     out.append(repr(list.items[i]));
+    require_short(out);
   }
   const char* end = !list.is_tuple ? "]" : list.items.size() == 1 ? ",)" : ")";
   out.append(Text(end));
@@ -81,6 +86,7 @@ Text dict_text(const Dict& dict) {
     out.append(key.with_bytes(python_literal(key.bytes())));
     out.append(Text(": "));
     out.append(repr(value));
+    require_short(out);
   }
   out.append(Text("}"));
   return out;
@@ -103,7 +109,10 @@ class JsonWriter {
   Text take() { return std::move(out_); }
 
  private:
-  void put(const std::string& bytes) { out_.append(Text(bytes)); }
+  void put(const std::string& bytes) {
+    out_.append(Text(bytes));
+    require_short(out_);
+  }
 
   std::string quote(const Text& text) const {
     return nlohmann::json(text.bytes())

@@ -132,7 +132,10 @@ int compare(const Value& a, const Value& b);
 // of a key "role" that is a plain word, which templates build control tokens from.
 Value from_json(const nlohmann::ordered_json& json, bool untrusted);
 
-Text to_text(const Value& value);  // as Python's str()
+// What to_text() and to_json() make of lists and dictionaries ends here with std::length_error:
+// those that hold one thing many times are small, and their text is not.
+constexpr size_t kLongestText = size_t{4} << 20;  // bytes
+Text to_text(const Value& value);                 // as Python's str()
 
 struct JsonStyle {
   int64_t indent = -1;  // negative: all on one line
