@@ -90,6 +90,7 @@ def _retrofit(given: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
 
+    from .heartbeat import Heartbeat
     from .launch import leave, run
     from .options import OptionError, read_config
 
@@ -104,17 +105,20 @@ def _retrofit(given: argparse.Namespace) -> int:
         timeout=datetime.timedelta(seconds=options.timeout),
     )
     rank, size = dist.get_rank(), dist.get_world_size()
+    heartbeat = Heartbeat(rank, size) if size > 1 else None
     try:
         status = run(options, resume=given.resume, overwrite=given.overwrite)
     except OptionError as error:  # all ranks say the same
         print(f"dmc.torch: error: {error}", file=sys.stderr, flush=True)
         leave(2)
     except (dist.DistError, RuntimeError) as error:
-        if size == 1 or not _is_loss_of_peer(error):
+        if heartbeat is None or not _is_loss_of_peer(error):
             raise
+        names = " and ".join(f"rank {lost}" for lost in heartbeat.lost_ranks())
         print(
-            f"dmc.torch: error: rank {rank} of {size} has lost another process; see above for why "
-            "it ended, and go on from the last checkpoint with --resume",
+            f"dmc.torch: error: rank {rank} of {size} has lost {names or 'another process'}, which is "
+            "gone or stands still; see what it said, and go on from the last checkpoint with "
+            "--resume",
             file=sys.stderr,
             flush=True,
         )

@@ -69,32 +69,41 @@ def workers_of(process):
     ]
 
 
-def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
+def launch(config, steps, *more):
+    """Two processes, once they have done so many steps."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launched = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "dmc.torch",
-            "retrofit",
-            str(config),
-        ],
+        [*torchrun, "-m", "dmc.torch", "retrofit", str(config), *more],
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
     )
-    while len(records(config)) < 8 and launched.poll() is None:
+    while len(records(config)) < steps and launched.poll() is None:
         time.sleep(0.05)
+    return launched
+
+
+def test_a_process_that_stands_still_is_named(config):
+    launched = launch(config, 2, "--set", "timeout=4")
+    stopped = workers_of(launched)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    said = ""
+    while "has lost" not in said:
+        said = launched.stderr.readline()
+        assert said, "torchrun ended without a word of it"
+    os.kill(stopped, signal.SIGKILL)
+    launched.communicate(timeout=120)
+    assert "rank 0 of 2 has lost rank 1," in said
+
+
+def test_survives_a_lost_process_and_is_served_as_measured(config, dmc):
+    launched = launch(config, 8)
     os.kill(workers_of(launched)[1], signal.SIGKILL)
     killed = time.monotonic()
     _, errors = launched.communicate(timeout=120)
     assert time.monotonic() - killed < 60
     assert launched.returncode != 0
-    assert errors.count("has lost another process") == 1, errors
+    assert errors.count("rank 0 of 2 has lost rank 1,") == 1, errors
 
     done = len(records(config))
     alone = subprocess.run(
