@@ -111,6 +111,10 @@ def test_weights_that_are_no_numbers(tiny, bad):
     done = limited(*run_on(tiny))
     if done.returncode != 0:
         refused(done, DATA, "not numbers")
+    in_8_bits = tiny.parent / "int8"
+    done = limited("convert", "-m", tiny, "-o", in_8_bits, "--weights", "int8", megabytes=1500)
+    refused(done, DATA, "model.layers.1.mlp.up_proj.weight", "finite")
+    assert not (in_8_bits / "model.safetensors").exists()
 
 
 def test_sentences_cut_and_escape_what_files_say(tiny):

@@ -5,10 +5,14 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 from conftest import BIN
@@ -172,6 +176,32 @@ def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
     count = len(steps(out))
     with started(train(out, "--resume"), count + 1):  # a killed owner locks nobody out
         pass
+
+
+def test_serving_goes_on_when_its_log_and_its_clients_leave():
+    command = [BIN / "dmc", "serve", "-m", ROOT / "models" / "builtin-dms", "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        said = ""
+        while "http://" not in said:
+            said = process.stderr.readline()
+            assert said, "did not start"
+        process.stderr.close()  # what it says at its end has nobody to go to
+        address = ("127.0.0.1", int(re.search(r":(\d+)", said.partition("http://")[2])[1]))
+        body = json.dumps({"prompt": "a", "max_tokens": 300, "stream": True, "ignore_eos": True})
+        for _ in range(3):
+            with socket.create_connection(address) as client:
+                head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+                client.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n{body}".encode())
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves with a reset
+        with urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/health", timeout=60) as answer:
+            assert answer.status == 200
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_resuming_what_never_was_says_what_to_do(tmp_path):
