@@ -14,6 +14,7 @@
 #include "cache/page_demand.h"
 #include "cache/prefill_chunk.h"
 #include "cache/raw_window.h"
+#include "cache/saved_stream.h"
 #include "kernels/attention.h"
 
 namespace dmc::cache {
@@ -37,6 +38,20 @@ int64_t state_bytes(const CacheConfig& config, int64_t raw_tokens) {
 
 kernels::PageFormat page_format(const CacheConfig& config) {
   return {config.page_slots, config.head_dim, config.slot_type, config.mass_term};
+}
+
+// Says how the bytes of a sequence are to be read.
+uint64_t shape_of(const CacheConfig& config) {
+  ByteWriter shape;
+  for (int number : {config.layers, config.kv_heads, config.head_dim, config.window,
+                     config.page_slots, static_cast<int>(config.slot_type)}) {
+    shape.put(number);
+  }
+  shape.put(config.delay);
+  for (bool is : {config.newest_weighs_one, config.mass_term, config.tells_slots_apart()}) {
+    shape.put(is);
+  }
+  return hash_bytes(shape.bytes());
 }
 
 // Token `t` alone.
@@ -123,6 +138,38 @@ SequenceId KvCache::fork(SequenceId parent) {
 void KvCache::release(SequenceId id) {
   for (Stream& stream : impl_->at(id).streams) stream.closed.clear(impl_->pool);
   impl_->sequences.erase(id);
+}
+
+std::string KvCache::save(SequenceId id) const {
+  DMC_CHECK(!impl_->evicts() && impl_->observes() == 0);
+  const Sequence& sequence = impl_->at(id);
+  ByteWriter to;
+  to.put(shape_of(config_));
+  to.put(sequence.length);
+  for (const Stream& stream : sequence.streams) save_stream(config_, impl_->pool, stream, &to);
+  return to.take();
+}
+
+SequenceId KvCache::restore(std::string_view bytes) {
+  ByteReader from(bytes, "the saved sequence");
+  from.check(from.take<uint64_t>() == shape_of(config_), "is of a cache that is set up otherwise");
+  const auto length = from.take<int64_t>();
+  const int64_t most =
+      config_.rope != nullptr ? config_.rope->positions : std::numeric_limits<int32_t>::max();
+  from.check(length >= 0 && length <= most, "has more tokens than the cache has positions");
+  const SequenceId id = add_sequence();
+  Sequence& sequence = impl_->at(id);
+  try {
+    sequence.length = length;
+    for (Stream& stream : sequence.streams) {
+      restore_stream(config_, impl_->pool, length, &from, &stream);
+    }
+    from.require_end();
+  } catch (...) {
+    release(id);
+    throw;
+  }
+  return id;
 }
 
 void KvCache::prefill(SequenceId id, int layer, const LayerTokens& tokens) {

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/dtype.h"
@@ -107,6 +109,13 @@ class KvCache {
     return pages_for(sequence, tokens, tokens);
   }
   int64_t pages_of(SequenceId sequence) const;  // that hold its closed slots, shared ones too
+
+  // What a sequence holds, as bytes, with any policy that shares prefixes; and a new sequence that
+  // holds it, to the bit, in a cache that is set up alike. The bytes may be anybody's: Error(kData)
+  // says what is wrong with them, Error(kExhausted) that there are too few pages; nothing is taken
+  // then.
+  std::string save(SequenceId sequence) const;
+  SequenceId restore(std::string_view bytes);
 
   int64_t length(SequenceId sequence) const;                      // tokens seen
   int64_t slots(SequenceId sequence, int layer, int head) const;  // closed, open and raw ones

@@ -56,6 +56,43 @@ void OpenSlot::push(float weight, const float* key, const float* value) {
   std::copy_n(value, shape_.head_dim, entry_data(count_ - 1) + shape_.head_dim);
 }
 
+void OpenSlot::save(ByteWriter* to) const {
+  const auto pair = static_cast<size_t>(2 * shape_.head_dim);
+  to->put(int64_t{count_});
+  to->put(tokens_);
+  if (empty()) return;
+  to->put_all(std::span(data_).first(pair));
+  for (int i = 0; i < count_; ++i) {
+    to->put(weights_[static_cast<size_t>(place(i))]);
+    to->put_all(std::span(entry(i).key, pair));
+  }
+}
+
+void OpenSlot::restore(int64_t length, ByteReader* from) {
+  const auto pair = static_cast<size_t>(2 * shape_.head_dim);
+  const auto count = from->take<int64_t>();
+  const auto tokens = from->take<int64_t>();
+  from->check(count >= 0 && count <= capacity_ && count <= tokens && tokens <= length &&
+                  (count == 0) == (tokens == 0),
+              "the open slot has more entries than tokens");
+  clear();
+  if (count == 0) return;
+  const auto finite = [&](std::span<const float> values) {
+    from->check(std::ranges::all_of(values, [](float x) { return std::isfinite(x); }),
+                "the open slot has numbers that are none");
+  };
+  from->take_all(std::span(data_).first(pair));
+  finite(std::span(data_).first(pair));
+  head_ = 0, count_ = static_cast<int>(count), tokens_ = tokens;
+  for (int i = 0; i < count_; ++i) {
+    float& weight = weights_[static_cast<size_t>(i)];
+    weight = from->take<float>();
+    from->check(std::isfinite(weight) && weight > 0.0f, "the open slot has a weight that is none");
+    from->take_all(std::span(entry_data(i), pair));
+    finite(std::span(entry_data(i), pair));
+  }
+}
+
 void OpenSlot::pool(int64_t position, const kernels::RopeTable* rope) {
   const int dim = shape_.head_dim;
   const float factor = static_cast<float>(1.0 / weight());

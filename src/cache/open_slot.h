@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/bytes.h"
 #include "kernels/rope.h"
 
 namespace dmc::cache {
@@ -50,6 +51,11 @@ class OpenSlot {
   double weight() const;             // sum over the entries
   // Logarithm of the number of tokens since clear(), those that left the window among them.
   float mass() const { return std::log(static_cast<float>(tokens_)); }
+
+  // To the bit, but for where in the ring the oldest entry lies.
+  void save(ByteWriter* to) const;
+  // Into an empty one, of a stream that has seen `length` tokens. Error(kData).
+  void restore(int64_t length, ByteReader* from);
 
  private:
   float* entry_data(int index);

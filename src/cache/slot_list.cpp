@@ -1,5 +1,8 @@
 #include "cache/slot_list.h"
 
+#include <algorithm>
+#include <array>
+
 namespace dmc::cache {
 
 // Makes room behind the last slot, in a page of this list's own.
@@ -78,5 +81,32 @@ void SlotList::share(PagePool& pool) const {
 }
 
 void SlotList::clear(PagePool& pool) { shrink(pool, 0); }
+
+void SlotList::save(const PagePool& pool, ByteWriter* to) const {
+  const auto bytes = static_cast<size_t>(pool.page_bytes());
+  std::vector<std::byte> last(bytes);
+  for (size_t i = 0; i < pages_.size(); ++i) {
+    std::byte* const page = pool.view().pages[pages_[i]];
+    const int64_t slots = size_ - static_cast<int64_t>(i) * pool.page_slots();
+    if (slots >= pool.page_slots()) {
+      to->put_bytes(page, bytes);
+      continue;
+    }
+    const std::array<std::byte*, 2> pages = {page, last.data()};
+    for (int64_t slot = 0; slot < slots; ++slot) {
+      kernels::copy_slot({pages.data(), pool.view().format}, 0, slot, 1, slot);
+    }
+    to->put_bytes(last.data(), bytes);
+  }
+}
+
+void SlotList::restore(PagePool& pool, int64_t slots, ByteReader* from) {
+  const int64_t count = (slots + pool.page_slots() - 1) / pool.page_slots();
+  from->require(static_cast<uint64_t>(count), static_cast<uint64_t>(pool.page_bytes()));
+  for (; size_ < slots; size_ = std::min(slots, size_ + pool.page_slots())) {
+    pages_.push_back(pool.take(pages_.empty() ? -1 : pages_.back()));
+    from->take_bytes(pool.view().pages[pages_.back()], static_cast<size_t>(pool.page_bytes()));
+  }
+}
 
 }  // namespace dmc::cache

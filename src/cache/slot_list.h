@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "base/bytes.h"
 #include "cache/page_pool.h"
 
 namespace dmc::cache {
@@ -26,6 +27,12 @@ class SlotList {
   void keep(PagePool& pool, std::span<const size_t> indices);
   void share(PagePool& pool) const;  // a copy of this list will hold the pages too
   void clear(PagePool& pool);
+
+  // The slots as they lie in their pages, page by page; rows that hold none are zeros.
+  void save(const PagePool& pool, ByteWriter* to) const;
+  // So many of them into this list, which is empty. Error(kData) if there are fewer bytes, before
+  // pages are taken.
+  void restore(PagePool& pool, int64_t slots, ByteReader* from);
 
  private:
   int64_t row_of_new_slot(PagePool& pool);

@@ -16,6 +16,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "engine/engine_loop.h"
+#include "engine/session_store.h"
 #include "kernels/slot_page.h"
 #include "server/api.h"
 #include "server/http_server.h"
@@ -34,6 +35,8 @@ struct ServeCommand {
   int64_t context = 0;
   uint64_t memory = 0;  // bytes; 0: half of what is free
   int64_t snapshots = 32;
+  std::filesystem::path session_dir;
+  uint64_t session_bytes = uint64_t{4} << 30;
   std::filesystem::path key_file;
   std::vector<std::string> hosts;
   std::string name;
@@ -182,6 +185,22 @@ void hold_ratios(ServeCommand* command, runtime::Runner& runner) {
   };
 }
 
+// --session-dir; null without it.
+std::unique_ptr<engine::SessionStore> open_sessions(const ServeCommand& command,
+                                                    runtime::Runner& runner) {
+  if (command.session_dir.empty()) return nullptr;
+  if (command.snapshots == 0) {
+    throw invalid_argument("session_dir", "needs --snapshots above 0, which sessions become");
+  }
+  auto sessions = std::make_unique<engine::SessionStore>(
+      engine::SessionOptions{command.session_dir, command.session_bytes,
+                             engine::fingerprint(runner), runner.max_positions()});
+  const engine::SessionCounts counts = sessions->counts();
+  std::cerr << command.session_dir.string() << " has " << counts.files << " sessions, "
+            << human_bytes(static_cast<double>(counts.bytes)) << "\n";
+  return sessions;
+}
+
 // As many as their logits may take memory, should a prompt be rated; whole pages where there may be
 // so many.
 int64_t chunk_tokens(int64_t step_tokens, int64_t vocab_size) {
@@ -266,6 +285,8 @@ int run(ServeCommand command) {
   scheduler.chunk_tokens = chunk_tokens(scheduler.step_tokens, model.vocab_size);
   scheduler.chunks_matter =
       precision(command.model.kv) != DType::kF32 || command.model.compression.cr > 0.0;
+  const std::unique_ptr<engine::SessionStore> sessions = open_sessions(command, *runner);
+  scheduler.sessions = sessions.get();
   scheduler.slots_of = [&](engine::SequenceId sequence) { return runner->slots(sequence); };
 
   std::unique_ptr<server::Api> api;
@@ -348,6 +369,13 @@ std::function<int()> setup_serve(CLI::App& app) {
                  "them again; 0: none")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
+  app.add_option("--session-dir", command->session_dir,
+                 "folder that conversations are saved in, compressed as they are, so that they go "
+                 "on from there after a restart");
+  app.add_option("--session-size", command->session_bytes,
+                 "of all files in it, such as 500MiB or 4GiB; those used longest ago go")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("4GiB");
   app.add_flag("--no-page", command->no_page, "no web page at /");
   app.footer(list_of_policies() +
              "Examples:\n"

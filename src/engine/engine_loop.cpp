@@ -42,8 +42,14 @@ void EngineLoop::submit(std::vector<std::shared_ptr<Request>> requests) {
 }
 
 EngineLoop::State EngineLoop::state() const {
-  const std::lock_guard lock(mutex_);
-  return state_;
+  State state;
+  {
+    const std::lock_guard lock(mutex_);
+    state = state_;
+  }
+  const SessionStore* const sessions = options_.scheduler.sessions;
+  if (sessions != nullptr) state.sessions = sessions->counts();
+  return state;
 }
 
 void EngineLoop::publish() {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -24,6 +25,7 @@ class EngineLoop {
   struct State {
     SchedulerCounts counts;
     SchedulerLoad load;
+    std::optional<SessionCounts> sessions;  // nothing where none are kept
     bool broken = false;
   };
 

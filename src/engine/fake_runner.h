@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "engine/model_runner.h"
@@ -74,6 +75,26 @@ class FakeRunner : public ModelRunner {
   }
   int64_t pages_of(SequenceId sequence) const override {
     return to_hold(states_.at(sequence).slots[0]) + to_hold(states_.at(sequence).slots[1]);
+  }
+  std::optional<std::string> save(SequenceId sequence) const override {
+    const State& state = states_.at(sequence);
+    ByteWriter to;
+    to.put(state.hash);
+    to.put(state.tokens);
+    for (int64_t slots : state.slots) to.put(slots);
+    return to.take();
+  }
+  SequenceId restore(std::string_view bytes) override {
+    ByteReader from(bytes, "the state");
+    State state;
+    state.hash = from.take<uint64_t>();
+    state.tokens = from.take<int64_t>();
+    for (int i = 0; i < kStreams; ++i) {
+      const auto slots = from.take<int64_t>();
+      while (state.slots[i] < slots) state.open(i);
+    }
+    from.require_end();
+    return add(state);
   }
   int64_t length(SequenceId sequence) const override { return states_.at(sequence).tokens; }
   double compression_ratio(SequenceId sequence) const override {

@@ -4,6 +4,10 @@
 
 namespace dmc::engine {
 
+SequenceId ModelRunner::restore(std::string_view) {
+  throw unavailable("", "this runner takes no saved sequences back");
+}
+
 std::vector<int32_t> ModelRunner::write(const Writing& text, int64_t) {
   const StepItem item{text.sequence, {&text.token, 1}};
   return {sample(step({&item, 1}).logits, text.sampling, text.position)};

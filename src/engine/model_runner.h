@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -79,6 +82,13 @@ class ModelRunner {
   // That hold what a sequence keeps, shared ones too; 0 where nobody counts.
   virtual int64_t pages_of(SequenceId) const { return 0; }
 
+  // What a sequence holds, as bytes; nothing where the runner cannot say it. And a new sequence
+  // that holds it to the bit, with the same model and options. The bytes may be anybody's:
+  // Error(kData) says what is wrong with them, Error(kExhausted) that there is no room; nothing is
+  // taken then.
+  virtual std::optional<std::string> save(SequenceId) const { return {}; }
+  virtual SequenceId restore(std::string_view);
+
   virtual int64_t length(SequenceId sequence) const = 0;  // tokens taken in
   // Tokens taken in by slots kept (mean over layers and KV heads). The default is a cache that
   // keeps every token.
@@ -94,6 +104,9 @@ class ModelRunner {
 class Sequence {
  public:
   static Sequence add(ModelRunner& runner) { return {runner, runner.add_sequence()}; }
+  static Sequence restore(ModelRunner& runner, std::string_view bytes) {
+    return {runner, runner.restore(bytes)};
+  }
   ~Sequence() {
     if (runner_ != nullptr) runner_->release(id_);
   }

@@ -216,7 +216,27 @@ void Scheduler::hold_ratios() {
   for (const TextPtr& text : running_) options_.hold_ratio(text->sequence->id(), ratio_of(*text));
 }
 
+// A session that is longer than what is in memory becomes a snapshot there.
+void Scheduler::resume_session(const Text& text) {
+  if (options_.sessions == nullptr || !text.shares_prompt()) return;
+  const std::span prompt(text.request().prompt);
+  const Sequence* snapshot = snapshot_for(text);
+  if (options_.sessions->find(prompt) <= (snapshot ? snapshot->length() : 0)) return;
+  std::optional<MappedSession> found = options_.sessions->load(prompt);
+  if (!found) return;
+  SessionView& session = found->session;
+  try {
+    Sequence sequence = Sequence::restore(runner_, session.state);
+    found->file->require_whole();
+    if (sequence.length() != std::ssize(session.tokens)) throw data_error("lengths differ");
+    prefixes_.insert(std::move(session.tokens), std::move(sequence));
+  } catch (const Error& error) {  // too few pages: it was only to save time
+    if (error.code() == ErrorCode::kData) options_.sessions->discard(found->path, error);
+  }
+}
+
 void Scheduler::start(TextPtr text) {
+  resume_session(*text);
   const Sequence* snapshot = snapshot_for(*text);
   if (snapshot != nullptr) prefixes_.used(snapshot);
   try {
@@ -263,6 +283,7 @@ void Scheduler::end(Text& text, FinishReason reason, std::optional<int32_t> stop
   std::vector<int32_t> tokens = text.request().prompt;  // the next turn of a chat goes on from here
   tokens.insert(tokens.end(), text.written.begin(), text.written.end());
   tokens.resize(static_cast<size_t>(text.taken));
+  save_session(tokens, *text.sequence);
   prefixes_.insert(std::move(tokens), std::move(*text.sequence));
   text.sequence.reset();
 }
@@ -286,10 +307,19 @@ void Scheduler::snapshot(const Text& text) {
   if (text.request().options.held_cr > 0.0) return;
   const auto tokens = std::span(text.request().prompt).first(static_cast<size_t>(text.taken));
   if (prefixes_.contains(tokens)) return;
+  // Where no text's end can be gone on from, the last chunk's can.
+  const bool last = text.taken + options_.chunk_tokens > text.prompt_size();
+  if (options_.chunks_matter && last) save_session(tokens, *text.sequence);
   try {
     prefixes_.insert({tokens.begin(), tokens.end()}, text.sequence->fork());
   } catch (const Error&) {  // no room for more sequences, and it was only to save time
   }
+}
+
+void Scheduler::save_session(std::span<const int32_t> tokens, const Sequence& sequence) {
+  if (options_.sessions == nullptr || options_.sessions->contains(tokens)) return;
+  std::optional<std::string> state = runner_.save(sequence.id());
+  if (state) options_.sessions->save({{tokens.begin(), tokens.end()}, std::move(*state)});
 }
 
 void Scheduler::learn_ratio(const Text& text) {

@@ -18,6 +18,7 @@
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduled_text.h"
+#include "engine/session_store.h"
 
 namespace dmc::engine {
 
@@ -37,6 +38,8 @@ struct SchedulerOptions {
   double cr_margin = 0.85;
   int64_t growth_tokens = 256;  // that each running text is kept room for
   size_t snapshots = 0;         // of prompts that are kept, one behind each chunk; 0: none
+  // Where snapshots are saved and come from after a restart; must outlive it. Null: nowhere.
+  SessionStore* sessions = nullptr;
   // Says at which ratio a sequence is held from now on; empty where the model decides.
   std::function<void(SequenceId, double)> hold_ratio;
   // Of requests that name no ratio: while there is room, and while requests wait for pages.
@@ -129,6 +132,8 @@ class Scheduler {
   void end(Text& text, FinishReason reason, std::optional<int32_t> stop_token);
   void fail(Job& job, const Error& error);
   void snapshot(const Text& text);
+  void save_session(std::span<const int32_t> tokens, const Sequence& sequence);
+  void resume_session(const Text& text);
   void learn_ratio(const Text& text);
 
   ModelRunner& runner_;

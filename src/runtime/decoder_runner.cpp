@@ -74,6 +74,19 @@ void DecoderRunner::run(const Pass& pass, float* logits) {
   }
 }
 
+std::optional<std::string> DecoderRunner::save(engine::SequenceId sequence) const {
+  if (!choice_.policy.shares_prefixes()) return {};
+  return cache_.save(sequence);
+}
+
+engine::SequenceId DecoderRunner::restore(std::string_view bytes) {
+  if (!choice_.policy.shares_prefixes()) return engine::ModelRunner::restore(bytes);
+  const engine::SequenceId sequence = cache_.restore(bytes);
+  if (cache_.length(sequence) <= max_positions_) return sequence;
+  cache_.release(sequence);
+  throw data_error("the saved sequence is longer than the model's context");
+}
+
 std::vector<int64_t> DecoderRunner::slots(engine::SequenceId sequence) const {
   const cache::CacheConfig& config = cache_.config();
   std::vector<int64_t> slots;

@@ -49,6 +49,9 @@ class DecoderRunner : public Runner {
   }
   int64_t pages_of(engine::SequenceId sequence) const override { return cache_.pages_of(sequence); }
 
+  std::optional<std::string> save(engine::SequenceId sequence) const override;
+  engine::SequenceId restore(std::string_view bytes) override;
+
   const Model& model() const override { return *model_; }
   const policy::Policy& policy() const override { return choice_.policy; }
   int64_t length(engine::SequenceId sequence) const override { return cache_.length(sequence); }

@@ -125,6 +125,18 @@ void append_cache(const engine::EngineLoop::State& state, const Metrics::About& 
               load.expected_cr);
 }
 
+void append_sessions(const engine::SessionCounts& sessions, Page* page) {
+  page->gauge("dmc_sessions", "Conversations that are saved on disk",
+              static_cast<double>(sessions.files));
+  page->gauge("dmc_session_bytes", "Bytes of their files", static_cast<double>(sessions.bytes));
+  page->counter("dmc_sessions_saved_total", "Sessions written", sessions.saved);
+  page->counter("dmc_sessions_resumed_total", "Sessions that texts went on from", sessions.resumed);
+  page->counter("dmc_sessions_damaged_total", "Files that were refused and removed",
+                sessions.damaged);
+  page->counter("dmc_sessions_dropped_total", "Sessions that the disk had no room or time for",
+                sessions.dropped);
+}
+
 }  // namespace
 
 Metrics::Metrics() {
@@ -170,6 +182,7 @@ std::string Metrics::render(const engine::EngineLoop::State& state, const About&
   page.gauge("dmc_connections", "Open connections", static_cast<double>(about.connections));
   append_requests(state.counts, &page);
   append_cache(state, about, &page);
+  if (state.sessions) append_sessions(*state.sessions, &page);
   const std::lock_guard lock(mutex_);
   page.family("dmc_kv_compression_ratio_layer", "gauge",
               "Tokens by slots of recent texts, by layer");

@@ -25,6 +25,7 @@ DMC_FUZZ_TARGET(jsonl)
 DMC_FUZZ_TARGET(model_config)
 DMC_FUZZ_TARGET(request)
 DMC_FUZZ_TARGET(safetensors)
+DMC_FUZZ_TARGET(session)
 DMC_FUZZ_TARGET(side_files)
 DMC_FUZZ_TARGET(tokenizer_json)
 DMC_FUZZ_TARGET(tokenizer_model)
@@ -45,12 +46,19 @@ struct Target {
 #define DMC_FUZZ_TARGET(name) \
   { #name, fuzz_##name, kLimits_##name, growing_inputs_##name }
 const Target kTargets[] = {
-    DMC_FUZZ_TARGET(adapter),        DMC_FUZZ_TARGET(chat_template),
-    DMC_FUZZ_TARGET(gguf),           DMC_FUZZ_TARGET(http),
-    DMC_FUZZ_TARGET(index),          DMC_FUZZ_TARGET(jsonl),
-    DMC_FUZZ_TARGET(model_config),   DMC_FUZZ_TARGET(request),
-    DMC_FUZZ_TARGET(safetensors),    DMC_FUZZ_TARGET(side_files),
-    DMC_FUZZ_TARGET(tokenizer_json), DMC_FUZZ_TARGET(tokenizer_model),
+    DMC_FUZZ_TARGET(adapter),
+    DMC_FUZZ_TARGET(chat_template),
+    DMC_FUZZ_TARGET(gguf),
+    DMC_FUZZ_TARGET(http),
+    DMC_FUZZ_TARGET(index),
+    DMC_FUZZ_TARGET(jsonl),
+    DMC_FUZZ_TARGET(model_config),
+    DMC_FUZZ_TARGET(request),
+    DMC_FUZZ_TARGET(safetensors),
+    DMC_FUZZ_TARGET(session),
+    DMC_FUZZ_TARGET(side_files),
+    DMC_FUZZ_TARGET(tokenizer_json),
+    DMC_FUZZ_TARGET(tokenizer_model),
     DMC_FUZZ_TARGET(vocab_merges),
 };
 #undef DMC_FUZZ_TARGET
