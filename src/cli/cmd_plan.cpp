@@ -32,7 +32,7 @@ struct PlanCommand {
   std::string weights = "bf16", slots = "bf16", training = "f32";
   int gpus = 1;
   std::string memory;  // empty: not given
-  bool json = false;
+  bool fsdp = false, json = false;
 };
 
 // Bytes of "24GiB", "24GB", "24G" (as 24GiB, which is what GPUs are sold by) or "800MiB".
@@ -79,10 +79,13 @@ std::vector<Line> lines(const runtime::Plan& plan) {
           {"total", s.total(), t.total()}};
 }
 
-// A served model is split evenly; what processes that train together have is dmc's own way.
-Line of_each_gpu(const PlanCommand& command, const runtime::Plan& plan) {
-  return {"each gpu", plan.serving.total() / command.gpus,
-          plan.training.of_process(command.request.batch, command.gpus)};
+// A served model is split evenly; what processes that train together have is the trainer's way.
+Line of_each_gpu(const PlanCommand& command, const model::ModelConfig& config, double parameters,
+                 const runtime::Plan& plan) {
+  const double training =
+      command.fsdp ? runtime::sharded_training(config, parameters, command.request, command.gpus)
+                   : plan.training.of_process(command.request.batch, command.gpus);
+  return {"each gpu", plan.serving.total() / command.gpus, training};
 }
 
 std::string cell(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
@@ -104,8 +107,8 @@ void print(const PlanCommand& command, const model::ModelConfig& c, double param
   for (const Line& line : lines(plan)) {
     table.add_row({line.name, cell(line.serving), cell(line.training)});
   }
-  if (command.gpus > 1) {
-    const Line each = of_each_gpu(command, plan);
+  if (command.gpus > 1 || command.fsdp) {
+    const Line each = of_each_gpu(command, c, parameters, plan);
     table.add_row({"each of " + std::to_string(command.gpus) + " GPUs", cell(each.serving),
                    cell(each.training)});
   }
@@ -169,8 +172,8 @@ void print(const PlanCommand& command, const model::ModelConfig& config,
   table.print(std::cout);
 }
 
-nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
-                               const runtime::Plan& plan) {
+nlohmann::ordered_json to_json(const PlanCommand& command, const model::ModelConfig& config,
+                               double parameters, const runtime::Plan& plan) {
   const runtime::PlanRequest& r = command.request;
   nlohmann::ordered_json json = {{"model", command.model},
                                  {"parameters", parameters},
@@ -178,9 +181,10 @@ nlohmann::ordered_json to_json(const PlanCommand& command, double parameters,
                                  {"context", r.context},
                                  {"cr", r.cr},
                                  {"gpus", command.gpus},
+                                 {"fsdp", command.fsdp},
                                  {"cache_bytes_per_dense_token", plan.token_bytes}};
   std::vector<Line> all = lines(plan);
-  all.push_back(of_each_gpu(command, plan));
+  all.push_back(of_each_gpu(command, config, parameters, plan));
   for (const Line& line : all) {
     std::string key = line.name;
     std::ranges::replace(key, ' ', '_');
@@ -204,7 +208,7 @@ int run(PlanCommand command) {
   const std::vector<Room> room =
       command.memory.empty() ? std::vector<Room>() : rooms(command, config, parameters);
   if (command.json) {
-    nlohmann::ordered_json json = to_json(command, parameters, plan);
+    nlohmann::ordered_json json = to_json(command, config, parameters, plan);
     for (const Room& fit : room) {
       json["fits"].push_back({{"cr", fit.cr}, {"context", fit.context}, {"batch", fit.batch}});
     }
@@ -239,6 +243,9 @@ std::function<int()> setup_plan(CLI::App& app) {
          "training has all weights and gradients on each, and shares out the rest")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  app.add_flag(
+      "--fsdp", command->fsdp,
+      "of training on each GPU: by dmc.torch, which shares out weights and gradients, too");
   add_weight_precision(app, "--weights", command->weights, "type of the weights when served")
       ->capture_default_str();
   add_slot_precision(app, command->slots, "type of the cache's slots")->capture_default_str();
@@ -254,6 +261,7 @@ std::function<int()> setup_plan(CLI::App& app) {
              "Examples:\n"
              "  dmc plan -m qwen3-8b --context 32768 --memory 24GiB\n"
              "  dmc plan -m llama-2-70b --batch 16 --context 4096 --cr 4 --gpus 8\n"
+             "  dmc plan -m llama-2-70b --batch 32 --context 4096 --train bf16 --gpus 32 --fsdp\n"
              "  dmc plan -m models/builtin-4x --kv int8 --json");
   return [command] { return run(*command); };
 }

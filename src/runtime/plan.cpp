@@ -94,7 +94,30 @@ TrainingPlan training(const model::ModelConfig& config, double parameters,
   return plan;
 }
 
+double embedding_parameters(const model::ModelConfig& config) {
+  const Widths w(config);
+  return w.vocab * w.hidden * (config.tie_embeddings ? 1.0 : 2.0);
+}
+
 }  // namespace
+
+double sharded_training(const model::ModelConfig& config, double parameters,
+                        const PlanRequest& request, int64_t processes) {
+  DMC_CHECK(request.batch > 0 && request.context > 0 && processes > 0);
+  constexpr double kMostLogits = 0x1p24;  // at once, forward and backward
+  constexpr double kLogitCopies = 4.0;
+  const double f32 = bytes_of(DType::kF32), compute = bytes_of(request.training);
+  const double state = parameters * 4.0 * f32 / static_cast<double>(processes);
+  const double embedding = embedding_parameters(config);
+  const double layer = (parameters - embedding) / static_cast<double>(config.num_layers);
+  // Weights and their gradients; of a layer each also as the buffer it is communicated in.
+  const double whole = (embedding + 2.0 * layer) * (compute + f32);
+  const auto rows = static_cast<double>((request.batch + processes - 1) / processes);
+  const double tokens = rows * static_cast<double>(request.context);
+  const double logits = std::min(kMostLogits, tokens * static_cast<double>(config.vocab_size));
+  const double layers = static_cast<double>(config.num_layers) * kept_by_layer(config);
+  return state + whole + tokens * layers * compute + kLogitCopies * logits * f32;
+}
 
 Plan plan(const model::ModelConfig& config, double parameters, const PlanRequest& request) {
   DMC_CHECK(request.batch > 0 && request.context > 0 && request.cr >= 1.0);

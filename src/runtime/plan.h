@@ -58,4 +58,10 @@ struct Plan {
 // communication are not counted.
 Plan plan(const model::ModelConfig& config, double parameters, const PlanRequest& request);
 
+// What one of so many processes takes that train a batch together by FSDP2 (dmc.torch): its share
+// of all weights, gradients and moments, and what is whole for a while, the embedding, the head and
+// a layer; without checkpointing of activations.
+double sharded_training(const model::ModelConfig& config, double parameters,
+                        const PlanRequest& request, int64_t processes);
+
 }  // namespace dmc::runtime

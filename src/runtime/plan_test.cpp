@@ -90,6 +90,20 @@ TEST(Plan, ProcessesShareMomentsAndSequencesAlone) {
             t.weights + t.gradients + t.optimizer / 4 + t.activations * 2 / 6);  // two of six
 }
 
+TEST(Plan, AllIsSharedOutButWhatIsWholeForAWhile) {
+  const model::ModelConfig config = llama_2_7b();
+  const auto of = [&](int64_t batch, int64_t processes) {
+    return sharded_training(config, kParameters, request(batch, 128, 1), processes);
+  };
+  const double embeddings = 2.0 * 32000 * 4096, layer = (kParameters - embeddings) / 32;
+  const double whole = 8 * embeddings + 16 * layer;
+  const double one = of(1, 1) - 16 * kParameters - whole;  // a sequence's activations
+  EXPECT_GT(one, 0);
+  EXPECT_NEAR(of(8, 8), 16 * kParameters / 8 + whole + one, 1.0);
+  EXPECT_NEAR(of(9, 8), of(16, 8), 1.0) << "sequences are rounded up";
+  EXPECT_LT(of(8, 8), plan(config, kParameters, request(8, 128, 1)).training.of_process(8, 8));
+}
+
 TEST(Plan, NoSizeAConfigMayHaveOverflows) {
   model::ModelConfig largest;
   largest.num_layers = 10'000;

@@ -100,7 +100,9 @@ def build(path: str) -> nn.Module:
             "`dmc convert --plain` makes of it"
         )
     with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.tie_weights()  # transformers 5.0 leaves that to whoever loads
+    return model
 
 
 def load_weights(model: nn.Module, path: str, device: torch.device) -> None:

@@ -67,8 +67,8 @@ def trainer(tmp_path, model, callback, **more):
     return InOrder(model, arguments, train_dataset=data, callbacks=[callback])
 
 
-def by_hand(model, kind):
-    """Parameters, and the ratio of each step."""
+def by_hand(model, kind, share):
+    """What steered it, and the ratio of each step. share: of the language model's loss."""
     decisions = retrofit(model, options(kind), length=LENGTH)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], RATE)
     finetune = STEPS // 2
@@ -83,7 +83,7 @@ def by_hand(model, kind):
                 decisions.begin_step(
                     stage, step, steps, global_step=done, row=row, rows_of_batch=ROWS * PARTS
                 )
-                loss = model(input_ids=x, labels=x).loss + decisions.extra_loss()
+                loss = share * model(input_ids=x, labels=x).loss + decisions.extra_loss()
                 (loss / PARTS).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -104,7 +104,9 @@ def test_is_the_loop_by_hand(kind, tmp_path):
     callback = RetrofitCallback(model, options(kind), length=LENGTH)
     run = trainer(tmp_path, model, callback)
     run.train()
-    decisions, ratios = by_hand(other, kind)
+    # Older Trainers count the first label, too, which is never predicted.
+    share = 1.0 if hasattr(run, "_loss_shifts_labels") else (LENGTH - 1) / LENGTH
+    decisions, ratios = by_hand(other, kind, share)
     logs = [log for log in run.state.log_history if "loss" in log]
     assert [log["cr"] for log in logs] == pytest.approx(ratios, rel=1e-6)
     assert callback.decisions.weight == pytest.approx(decisions.weight, rel=1e-6)
