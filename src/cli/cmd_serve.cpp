@@ -169,9 +169,8 @@ void read_elastic(ServeCommand* command) {
 // Lets the scheduler move the ratio, where one is held and can be moved.
 void hold_ratios(ServeCommand* command, runtime::Runner& runner) {
   engine::SchedulerOptions& scheduler = command->engine.scheduler;
-  auto* const movable = dynamic_cast<runtime::DecoderRunner*>(&runner);
-  const bool moves =
-      movable != nullptr && runner.policy().needs_dmc_config && command->model.compression.cr > 0.0;
+  const bool moves = runner.can_hold_ratios() && runner.policy().needs_dmc_config &&
+                     command->model.compression.cr > 0.0;
   if (!moves && !command->elastic.empty()) {
     throw invalid_argument("elastic",
                            "needs a retrofitted model, whose decisions can be moved while it runs "
@@ -180,8 +179,8 @@ void hold_ratios(ServeCommand* command, runtime::Runner& runner) {
   }
   if (!moves) return;
   scheduler.least_cr = command->model.compression.cr;
-  scheduler.hold_ratio = [movable](engine::SequenceId sequence, double cr) {
-    movable->hold_ratio(sequence, cr);
+  scheduler.hold_ratio = [&runner](engine::SequenceId sequence, double cr) {
+    runner.hold_ratio(sequence, cr);
   };
 }
 

@@ -157,22 +157,44 @@ void add_device_option(CLI::App& app, ModelOptions& options) {
       ->type_name("{cpu,cuda}")
       ->check(device_problem)
       ->capture_default_str();
+  app.add_option("--tensor-parallel-size,--tp", options.tensor_parallel_size,
+                 "ranks that share the model's heads and weights, each a thread of the CPU; a "
+                 "divisor of its KV heads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
 }
 
 void require_model(const ModelOptions& options) { model::require_model_path(options.dir); }
 
-std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
+namespace {
+
+std::vector<std::shared_ptr<const runtime::Model>> load_for(const ModelOptions& options,
+                                                            int ranks) {
   require_model(options);
   use_thread_team({}, 0);  // LibTorch's threads are training's
   if (options.threads > 0) set_num_threads(options.threads);
   std::optional<DType> weights;
   if (!options.weights.empty()) weights = precision(options.weights);
-  return runtime::load_model(options.dir, weights, options.adapter);
+  return runtime::load_shards(options.dir, ranks, weights, options.adapter);
+}
+
+}  // namespace
+
+std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options) {
+  return load_for(options, 1).front();
 }
 
 // The device is opened first: that it is missing should not be known only after minutes of loading.
 runtime::PlacedModel place_model(const ModelOptions& options) {
   require_model(options);
+  if (options.tensor_parallel_size > 1) {
+    if (options.device == "cpu") {
+      return runtime::PlacedModel(load_for(options, options.tensor_parallel_size));
+    }
+    throw invalid_argument("tensor_parallel_size",
+                           "a model is shared by ranks on the CPU alone so far; leave it out, or "
+                           "take the device cpu");
+  }
   std::shared_ptr<kernels::cuda::Device> device;
   if (options.device == "cuda") device = kernels::cuda::open_cuda_device();
   return {load_model(options), std::move(device)};

@@ -20,6 +20,7 @@ struct ModelOptions {
   std::filesystem::path adapter;    // a file of its own; empty: what the model directory has
   std::string weights, kv = "f32";  // precision in memory; weights: empty as in the checkpoint
   std::string device = "cpu";
+  int tensor_parallel_size = 1;  // ranks that share the model
   runtime::PolicyOptions compression;
 };
 
@@ -33,7 +34,8 @@ std::string list_of_policies();
 // how far it compresses.
 void add_inference_options(CLI::App& app, ModelOptions& options, bool with_policy);
 
-void add_device_option(CLI::App& app, ModelOptions& options);  // --device
+// --device and --tensor-parallel-size.
+void add_device_option(CLI::App& app, ModelOptions& options);
 
 inline constexpr const char* kForceCrHelp =
     "merge tokens at random to this compression ratio: shows its speed on any model, not its "
@@ -60,7 +62,8 @@ void require_model(const ModelOptions& options);
 
 // The model for inference, on the threads asked for.
 std::shared_ptr<const runtime::Model> load_model(const ModelOptions& options);
-// The same on the device asked for. Error(kInvalidArgument) if that is not there.
+// The same on the device asked for, and by the ranks asked for. Error(kInvalidArgument) if a device
+// is not there, or for ranks that cannot share the model.
 runtime::PlacedModel place_model(const ModelOptions& options);
 runtime::RunnerOptions runner_options(const ModelOptions& options);
 

@@ -67,26 +67,52 @@ void clear_last(float* heads, int64_t count, int64_t stride, int64_t dim) {
 
 }  // namespace
 
-float CpuBackend::bias_of(cache::SequenceId sequence) const {
-  const auto bias = static_cast<float>(knobs_.bias);
+double CpuBackend::held_ratio(cache::SequenceId sequence) const {
   const auto own = held_.find(sequence);
-  const double held_cr = own != held_.end() ? own->second : knobs_.held_cr;
-  if (held_cr == 0.0) return bias;
-  const auto streams = static_cast<double>(config_.num_layers * config_.num_kv_heads);
-  // Slots that are marked count as gone: their delay must not make the control swing.
-  const auto slots = static_cast<double>(cache_.slots(sequence) - cache_.marked(sequence));
-  return bias + static_cast<float>(
-                    policy::holding_bias(cache_.length(sequence), slots / streams, held_cr));
+  return own != held_.end() ? own->second : knobs_.held_cr;
+}
+
+// Slots that are marked count as gone: their delay must not make the control swing.
+std::vector<int64_t> CpuBackend::kept_slots(const Pass& pass) const {
+  std::vector<int64_t> own;
+  for (const PassItem& item : pass.items) {
+    own.push_back(cache_.slots(item.sequence) - cache_.marked(item.sequence));
+  }
+  std::vector<int64_t> all(own.size() * static_cast<size_t>(shard_.ranks));
+  group_.all_gather(own.data(), std::ssize(own), DType::kI64, all.data(), nullptr);
+  for (size_t i = 0; i < own.size(); ++i) {
+    own[i] = 0;
+    for (size_t from = i; from < all.size(); from += own.size()) own[i] += all[from];
+  }
+  return own;
+}
+
+std::vector<float> CpuBackend::biases_of(const Pass& pass) const {
+  std::vector<float> biases(pass.items.size(), static_cast<float>(knobs_.bias));
+  const auto is_held = [&](const PassItem& item) { return held_ratio(item.sequence) > 0.0; };
+  if (std::ranges::none_of(pass.items, is_held)) return biases;
+  const auto streams = static_cast<double>(config_.num_layers * all_kv_heads_);
+  const std::vector<int64_t> slots = kept_slots(pass);
+  for (size_t i = 0; i < biases.size(); ++i) {
+    const PassItem& item = pass.items[i];
+    if (!is_held(item)) continue;
+    biases[i] += static_cast<float>(policy::holding_bias(cache_.length(item.sequence),
+                                                         static_cast<double>(slots[i]) / streams,
+                                                         held_ratio(item.sequence)));
+  }
+  return biases;
 }
 
 void CpuBackend::place_rows(const Pass& pass) {
   tokens_.clear(), positions_.clear(), biases_.clear(), decoding_.clear();
-  for (const PassItem& item : pass.items) {
+  const std::vector<float> biases = biases_of(pass);
+  for (size_t n = 0; n < pass.items.size(); ++n) {
+    const PassItem& item = pass.items[n];
     const int64_t length = cache_.length(item.sequence);
     for (int64_t i = 0; i < std::ssize(item.tokens); ++i) positions_.push_back(length + i);
     tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
-    biases_.resize(tokens_.size(), bias_of(item.sequence));
-    if (decoding_.size() < pass.decoding) decoding_.push_back(item.sequence);
+    biases_.resize(tokens_.size(), biases[n]);
+    if (n < pass.decoding) decoding_.push_back(item.sequence);
   }
   reserve(std::ssize(tokens_));
 }
@@ -109,11 +135,22 @@ void CpuBackend::reserve(int64_t rows) {
   if (config_.has_adapter()) fit(adapted_, config_.adapter_outputs());
 }
 
+// Another rank's token is zeros here, so that the sum over all ranks is its embedding.
 void CpuBackend::embed(int64_t rows) {
   const int64_t D = config_.hidden_size;
   each_row(rows, [&](int64_t row) {
     float* const x = &x_[static_cast<size_t>(row * D)];
-    weights_.embedding->get_row(tokens_[static_cast<size_t>(row)], x);
+    const int64_t token = tokens_[static_cast<size_t>(row)];
+    if (shard_.vocab.has(token)) {
+      weights_.embedding->get_row(token - shard_.vocab.first, x);
+    } else {
+      std::fill_n(x, D, 0.0f);
+    }
+  });
+  group_.all_reduce(x_.data(), rows * D, DType::kF32, nullptr);
+  if (weights_.positions.empty() && weights_.token_type.empty()) return;
+  each_row(rows, [&](int64_t row) {
+    float* const x = &x_[static_cast<size_t>(row * D)];
     if (!weights_.positions.empty()) {
       const float* const p =
           &weights_.positions[static_cast<size_t>(positions_[static_cast<size_t>(row)] * D)];
@@ -154,18 +191,22 @@ void CpuBackend::norm(NormAt at, int layer, bool adds_delta, bool replaces_x, in
   });
 }
 
+// What takes heads or inner numbers has those of this rank alone: the sum of all is the product.
 void CpuBackend::multiply(Product product, int layer, int64_t rows) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   switch (product) {
     case Product::kQkv:
       return w.qkv.apply(normed_.data(), rows, projected_.data());
-    case Product::kOutput:
-      return w.o.apply(mixed_.data(), rows, delta_.data());
     case Product::kUp:
       return w.up.apply(normed_.data(), rows, projected_.data());
+    case Product::kOutput:
+      w.o.apply(mixed_.data(), rows, delta_.data());
+      break;
     case Product::kDown:
-      return w.down.apply(inner_.data(), rows, delta_.data());
+      w.down.apply(inner_.data(), rows, delta_.data());
+      break;
   }
+  group_.all_reduce(delta_.data(), rows * config_.hidden_size, DType::kF32, nullptr);
 }
 
 void CpuBackend::activate(int64_t rows) {
@@ -213,7 +254,7 @@ policy::Verdict CpuBackend::decide(int layer, int64_t row, int64_t head) const {
   read_decision(row, head, &in);
   if (config_.dmc) in.constants = config_.dmc->constants();
   in.bias = biases_[static_cast<size_t>(row)];
-  in.stream = layer * config_.num_kv_heads + head;
+  in.stream = layer * all_kv_heads_ + shard_.kv_heads.first + head;
   in.position = positions_[static_cast<size_t>(row)];
   in.forced_cr = knobs_.forced_cr;
   return policy_.decide(in);
@@ -301,8 +342,34 @@ void CpuBackend::logits(const float* hidden, int64_t rows, float* to) const {
     }
     hidden = transformed.data();
   }
+  if (shard_.ranks == 1) return multiply_head(hidden, rows, to);
+  constexpr int64_t kRowsGathered = 64;  // at once, which bounds the memory for all ranks' parts
+  for (int64_t row = 0; row < rows; row += kRowsGathered) {
+    gather_logits(hidden + row * D, std::min(kRowsGathered, rows - row),
+                  to == nullptr ? nullptr : to + row * config_.vocab_size);
+  }
+}
+
+void CpuBackend::multiply_head(const float* hidden, int64_t rows, float* to) const {
   kernels::linear(*weights_.head, weights_.head_bias.empty() ? nullptr : weights_.head_bias.data(),
                   hidden, rows, to);
+}
+
+void CpuBackend::gather_logits(const float* hidden, int64_t rows, float* to) const {
+  const int64_t vocab = config_.vocab_size, ranks = shard_.ranks;
+  const int64_t room = rows * ((vocab + ranks - 1) / ranks);  // for the largest part
+  std::vector<float> own(static_cast<size_t>(room)), all(static_cast<size_t>(room * ranks));
+  multiply_head(hidden, rows, own.data());
+  group_.all_gather(own.data(), room, DType::kF32, all.data(), nullptr);
+  if (to == nullptr) return;
+  int64_t first = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int64_t count = model::vocabulary_part(vocab, rank, shard_.ranks).count;
+    for (int64_t row = 0; row < rows; ++row) {
+      std::copy_n(all.data() + rank * room + row * count, count, to + row * vocab + first);
+    }
+    first += count;
+  }
 }
 
 }  // namespace dmc::runtime

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cache/kv_cache.h"
+#include "comm/group.h"
 #include "policy/policy.h"
 #include "runtime/decoder.h"
 #include "runtime/policy_choice.h"
@@ -20,10 +21,14 @@ namespace dmc::runtime {
 
 class CpuBackend final : private Backend {
  public:
-  // All must outlive it. `cancelled` as in RunnerOptions.
+  // All must outlive it; `cancelled` as in RunnerOptions. Where the model is a shard, the cache has
+  // the shard's heads, and the ranks of `group` call the same functions in the same order.
   CpuBackend(const Model& model, const policy::Policy& policy, const DecisionKnobs& knobs,
-             cache::KvCache& cache, std::function<bool()> cancelled = nullptr)
-      : config_(model.config),
+             cache::KvCache& cache, comm::Group& group, std::function<bool()> cancelled)
+      : shard_(model.shard()),
+        config_(model::config_of_shard(model.config, shard_)),
+        all_kv_heads_(model.config.num_kv_heads),
+        group_(group),
         weights_(model.weights),
         policy_(policy),
         knobs_(knobs),
@@ -37,7 +42,8 @@ class CpuBackend final : private Backend {
   // Takes the tokens into the cache (not yet advanced); their last hidden states, normed,
   // [tokens][hidden]. Valid until the next call.
   std::span<const float> hidden(const Pass& pass);
-  // Logits [rows][vocab] of hidden states [rows][hidden].
+  // Logits [rows][vocab] of hidden states [rows][hidden]; on a rank that does not want them `to` is
+  // null.
   void logits(const float* hidden, int64_t rows, float* to) const;
 
  private:
@@ -54,11 +60,21 @@ class CpuBackend final : private Backend {
   void reserve(int64_t rows);
   // Takes k and v into the layer's cache and fills mixed_.
   void attend(int layer, const Pass& pass);
-  float bias_of(cache::SequenceId sequence) const;  // of its decisions in this pass
+  double held_ratio(cache::SequenceId sequence) const;  // 0: none
+  // The bias of each item's decisions in this pass.
+  std::vector<float> biases_of(const Pass& pass) const;
+  // Slots that each item's sequence keeps, over the heads of all ranks.
+  std::vector<int64_t> kept_slots(const Pass& pass) const;
+  // Of this rank's part of the vocabulary, [rows][its tokens].
+  void multiply_head(const float* hidden, int64_t rows, float* to) const;
+  void gather_logits(const float* hidden, int64_t rows, float* to) const;
   void read_decision(int64_t row, int64_t head, policy::DecisionInput* in) const;
   policy::Verdict decide(int layer, int64_t row, int64_t head) const;
 
-  const model::ModelConfig& config_;
+  const model::ShardPlan shard_;
+  const model::ModelConfig config_;  // with the shard's heads and MLP
+  const int64_t all_kv_heads_;
+  comm::Group& group_;
   const DecoderWeights& weights_;
   const policy::Policy& policy_;
   DecisionKnobs knobs_;

@@ -8,8 +8,9 @@
 namespace dmc::runtime {
 namespace {
 
-cache::CacheConfig cache_config(const model::ModelConfig& config, const PolicyChoice& choice,
+cache::CacheConfig cache_config(const Model& model, const PolicyChoice& choice,
                                 const RunnerOptions& options, const kernels::RopeTable* rope) {
+  const model::ModelConfig config = model::config_of_shard(model.config, model.shard());
   cache::CacheConfig result;
   result.layers = static_cast<int>(config.num_layers);
   result.kv_heads = static_cast<int>(config.num_kv_heads);
@@ -30,14 +31,17 @@ cache::CacheConfig cache_config(const model::ModelConfig& config, const PolicyCh
 
 }  // namespace
 
-DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options)
+DecoderRunner::DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options,
+                             comm::Group& group)
     : model_(std::move(model)),
       choice_(choose_policy(model_->config, options.compression)),
       chunk_(prompt_chunk(choice_, options.chunk)),
       max_positions_(choose_positions(model_->config, options.max_positions)),
       rope_(make_rope(model_->config, max_positions_)),
-      cache_(cache_config(model_->config, choice_, options, rope_.get())),
-      decoder_(*model_, choice_.policy, choice_.knobs, cache_, options.cancelled) {}
+      cache_(cache_config(*model_, choice_, options, rope_.get())),
+      decoder_(*model_, choice_.policy, choice_.knobs, cache_, group, options.cancelled) {
+  DMC_CHECK(group.size() == model_->ranks && group.rank() == model_->rank);
+}
 
 PassLimits DecoderRunner::pass_limits() const {
   constexpr int64_t kRows = 1024;
@@ -63,6 +67,7 @@ void DecoderRunner::run(const Pass& pass, float* logits) {
     }
     from = wanted_.data();
   }
+  if (logits == nullptr) return decoder_.logits(from, std::ssize(rows), nullptr);
   if (lie_together(&LogitRow::to)) {
     return decoder_.logits(from, std::ssize(rows), logits + rows[0].to * vocab);
   }

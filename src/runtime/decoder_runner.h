@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "comm/group.h"
 #include "kernels/rope.h"
 #include "runtime/cpu_backend.h"
 #include "runtime/policy_choice.h"
@@ -29,8 +30,10 @@ struct RunnerOptions {
 class DecoderRunner : public Runner {
  public:
   // Shares `model`. Error(kInvalidArgument) as choose_policy(), or for a context the model does not
-  // have.
-  DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options);
+  // have. Of a shard it is what one rank of `group` runs, which must outlive it: see
+  // TensorParallelRunner.
+  DecoderRunner(std::shared_ptr<const Model> model, const RunnerOptions& options,
+                comm::Group& group = comm::alone());
 
   int64_t max_positions() const override { return max_positions_; }
   engine::SequenceId add_sequence() override { return cache_.add_sequence(); }
@@ -39,9 +42,10 @@ class DecoderRunner : public Runner {
     cache_.release(sequence);
     decoder_.forget(sequence);
   }
-  // With a learned policy and a ratio that is held from the start: another one for this sequence,
-  // from the next step on. A fork begins at the first.
-  void hold_ratio(engine::SequenceId sequence, double cr) { decoder_.hold_ratio(sequence, cr); }
+  bool can_hold_ratios() const override { return true; }
+  void hold_ratio(engine::SequenceId sequence, double cr) override {
+    decoder_.hold_ratio(sequence, cr);
+  }
   int64_t free_pages() const override { return cache_.free_pages(); }
   int64_t total_pages() const override { return cache_.total_pages(); }
   int64_t most_pages(engine::SequenceId sequence, int64_t tokens, int64_t at_once) const override {
@@ -55,13 +59,17 @@ class DecoderRunner : public Runner {
   const Model& model() const override { return *model_; }
   const policy::Policy& policy() const override { return choice_.policy; }
   int64_t length(engine::SequenceId sequence) const override { return cache_.length(sequence); }
+  // Of a shard: of its KV heads.
   std::vector<int64_t> slots(engine::SequenceId sequence) const override;
   int64_t cache_bytes() const override { return cache_.bytes().total(); }
   const cache::KvCache& cache() const { return cache_; }
 
  private:
+  friend class TensorParallelRunner;  // which does a step's passes on all ranks
+
   PassLimits pass_limits() const override;
   bool in_prompt(engine::SequenceId sequence) const override { return cache_.in_prompt(sequence); }
+  // `logits` may be null, if another rank takes them.
   void run(const Pass& pass, float* logits) override;
   void advance(engine::SequenceId sequence, int64_t tokens) override {
     cache_.advance(sequence, tokens);

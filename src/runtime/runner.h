@@ -20,6 +20,11 @@ class Runner : public engine::ModelRunner {
   virtual std::vector<int64_t> slots(engine::SequenceId sequence) const = 0;
   virtual int64_t cache_bytes() const = 0;  // of all sequences
 
+  // With a learned policy and a ratio that is held from the start: another one for this sequence,
+  // from the next step on. A fork begins at the first. Only where can_hold_ratios().
+  virtual bool can_hold_ratios() const { return false; }
+  virtual void hold_ratio(engine::SequenceId, double /*cr*/) { DMC_CHECK(can_hold_ratios()); }
+
   int64_t vocab_size() const override { return model().config.vocab_size; }
   double compression_ratio(engine::SequenceId sequence) const override;
 

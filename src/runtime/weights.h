@@ -10,6 +10,7 @@
 #include "kernels/linear.h"
 #include "model/families/family.h"
 #include "model/model_config.h"
+#include "model/shard_plan.h"
 
 namespace dmc::runtime {
 
@@ -47,6 +48,8 @@ struct LayerWeights {
   std::optional<Adapter> adapter;  // none where a channel of q and k decides, or nothing does
 };
 
+// Of a shard: the rows and columns that model::ShardPlan gives it. What all ranks' products are
+// summed to has its bias on the first one alone.
 struct DecoderWeights {
   // [vocab][hidden]; shared with the head where it is tied.
   std::shared_ptr<const kernels::PackedWeights> embedding;
@@ -62,9 +65,12 @@ struct DecoderWeights {
 };
 
 struct Model {
-  model::ModelConfig config;
-  int64_t parameters = 0;  // numbers in the checkpoint
+  model::ModelConfig config;  // of the whole model
+  int64_t parameters = 0;     // numbers in the checkpoint
   DecoderWeights weights;
+  int rank = 0, ranks = 1;  // which shard of it the weights are
+
+  model::ShardPlan shard() const { return model::plan_shard(config, rank, ranks); }
 };
 
 // From a Hugging Face directory or a GGUF file, with the adapter of a file of its own if there is
@@ -75,5 +81,11 @@ struct Model {
 std::shared_ptr<const Model> load_model(const std::filesystem::path& path,
                                         std::optional<DType> type = {},
                                         const std::filesystem::path& adapter_file = {});
+// The same as a shard for each of `ranks`. Every number is that of the whole model, but for weights
+// of 4 bits where a part of a row begins within a group. Error(kInvalidArgument) as plan_shard(),
+// too.
+std::vector<std::shared_ptr<const Model>> load_shards(
+    const std::filesystem::path& path, int ranks, std::optional<DType> type = {},
+    const std::filesystem::path& adapter_file = {});
 
 }  // namespace dmc::runtime

@@ -59,7 +59,7 @@ def test_texts_under_load_are_those_alone(server, options):
 @pytest.mark.parametrize(
     "options",
     ["--policy dense", "--cr 3", "--kv int8", "--policy h2o --cr 2", "--policy snapkv --cr 2"]
-    + ["--policy tova --budget 64"],
+    + ["--policy tova --budget 64", "--tensor-parallel-size 2 --cache-memory 2500KiB"],
 )
 def test_every_policy_writes_the_same_under_load(options):
     asked = bodies(12)

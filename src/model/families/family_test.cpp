@@ -1,51 +1,19 @@
 // What holds for every family in the table.
 #include "model/families/family.h"
-#include "base/temp_folder.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
 #include "model/adapter.h"
-#include "model/config_file.h"
+#include "model/families/family_testing.h"
 #include "model/quantization.h"
 #include "model/rope_frequencies.h"
 
 namespace dmc::model {
 namespace {
-
-namespace fs = std::filesystem;
-
-// `config` written to a config.json and read back, which fills in what makes the family.
-model::ModelConfig reread(const model::ModelConfig& config) {
-  const TempFolder folder;
-  std::ofstream(folder.path() / "config.json") << model_config_json(config);
-  return read_model_config(folder.path());
-}
-
-model::ModelConfig tiny_config(const Family& family) {
-  model::ModelConfig config;
-  config.model_type = family.model_type;
-  config.vocab_size = 40;
-  config.hidden_size = 32;
-  config.intermediate_size = 48;
-  config.num_layers = 2;
-  config.num_heads = config.num_kv_heads = 4;
-  config.head_dim = 8;
-  config.max_positions = 64;
-  config.token_types = 2;
-  config.tie_embeddings = true;
-  try {
-    return reread(config);
-  } catch (const Error&) {  // of the other kind of MLP
-    config.activation = model::Activation::kGelu;
-    return reread(config);
-  }
-}
 
 std::vector<LinearSource> matrices(const DecoderLayout& layout) {
   std::vector<LinearSource> all = {layout.head_transform, layout.head};
