@@ -41,7 +41,7 @@ def test_rows_and_scales(name, tmp_path, dmc):
             assert torch.equal(stored[key], tensor), key
 
 
-@pytest.mark.parametrize("name", ["builtin", "builtin-4x"])
+@pytest.mark.parametrize("name", ["builtin", "builtin-dms"])
 def test_runs_with_the_bits_of_rounding_when_loading(name, tmp_path, dmc):
     out = convert(dmc, MODELS / name, tmp_path / "out", "--weights", "int8", "--shard-gb", 0.002)
     assert len(list(out.glob("*.safetensors"))) > 1
