@@ -16,7 +16,7 @@ namespace dmc {
 namespace {
 
 constexpr uint32_t kU32 = 4, kBool = 7, kText = 8, kArray = 9, kF32Tensor = 0, kQ4_0 = 2,
-                   kIQ4_NL = 20;
+                   kIQ4_XS = 23;
 
 // What a file is made of; fields are changed to damage it.
 struct Parts {
@@ -134,7 +134,7 @@ TEST_F(Gguf, EveryDamageIsNamed) {
       {[](Parts* p) { p->second_tensor = "a"; }, "appears twice"},
       {[](Parts* p) { p->dimensions = 0; }, "0 dimensions"},
       {[](Parts* p) { p->dimensions = 1000; }, "1000 dimensions"},
-      {[](Parts* p) { p->type = kIQ4_NL; }, "IQ4_NL, which is not supported"},
+      {[](Parts* p) { p->type = kIQ4_XS; }, "IQ4_XS, which is not supported"},
       {[](Parts* p) { p->type = 77; }, "type 77"},
       {[](Parts* p) { p->extent = 33; }, "whole blocks of 32"},
       {[](Parts* p) { p->extent = 0; }, "is 0"},

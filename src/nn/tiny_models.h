@@ -22,7 +22,7 @@ inline std::vector<model::ModelConfig> tiny_configs() {
   llama.num_kv_heads = 2;
   llama.head_dim = 16;
   llama.max_positions = 128;
-  model::ModelConfig scaled = llama, qwen2 = llama, qwen3 = llama, gpt2 = llama;
+  model::ModelConfig scaled = llama, qwen2 = llama, qwen3 = llama, phi3 = llama, gpt2 = llama;
   scaled.rope->scaling = model::RopeConfig::Scaling::kLlama3;
   scaled.rope->factor = 4.0;
   scaled.rope->original_positions = 32;
@@ -30,6 +30,7 @@ inline std::vector<model::ModelConfig> tiny_configs() {
   qwen2.attention_bias = true;
   qwen3.model_type = "qwen3";
   qwen3.qk_norm = true;
+  phi3.model_type = "phi3";
   gpt2.model_type = "gpt2";
   gpt2.num_kv_heads = gpt2.num_heads;
   gpt2.head_dim = gpt2.hidden_size / gpt2.num_heads;
@@ -41,7 +42,7 @@ inline std::vector<model::ModelConfig> tiny_configs() {
   bert.model_type = "bert";
   bert.post_norm = bert.tie_embeddings = true;
   bert.token_types = 2;
-  return {llama, scaled, qwen2, qwen3, gpt2, bert};
+  return {llama, scaled, qwen2, qwen3, phi3, gpt2, bert};
 }
 
 // Fresh weights, then noise on all parameters: fresh biases are 0 and norms 1, which would hide

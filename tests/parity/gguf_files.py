@@ -9,10 +9,11 @@ gguf = pytest.importorskip("gguf", reason="pip install -r tools/requirements-tes
 quants = gguf.quants
 
 # Types that the library only reads: blocks of random bits, with the places of their f16 numbers.
-HALVES = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
-TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+HALVES = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "Q3_K": (108,), "IQ4_NL": (0,)}
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q3_K",
+         "IQ4_NL"]
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3",
-                 "gpt2": "gpt2"}  # fmt: skip
+                 "phi3": "phi3", "gpt2": "gpt2"}  # fmt: skip
 CONV1D = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 
 

@@ -57,11 +57,12 @@ MODELS = {
     "mistral": lambda: gated("Mistral", sliding_window=128),
     "qwen2": lambda: gated("Qwen2"),
     "qwen3": lambda: gated("Qwen3", head_dim=32, tie_word_embeddings=True),
+    "phi3": lambda: gated("Phi3", sliding_window=128),
     "gpt2": gpt2,
     "gpt2-untied-gelu": lambda: gpt2(n_inner=80, activation_function="gelu", tie_word_embeddings=False),
     "bert": bert,
 }  # fmt: skip
-FAMILIES = ["llama-gqa", "llama3-rope", "mistral", "qwen2", "qwen3", "gpt2", "bert"]
+FAMILIES = ["llama-gqa", "llama3-rope", "mistral", "qwen2", "qwen3", "phi3", "gpt2", "bert"]
 
 
 def tiny_model(name):

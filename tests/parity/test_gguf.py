@@ -25,6 +25,7 @@ MODELS = {
     "qwen2": lambda: gated("Qwen2"),
     # That library takes the head size of Qwen3 and the context of GPT-2 for these, whatever a file says.
     "qwen3": lambda: gated("Qwen3", head_dim=128, tie_word_embeddings=True),
+    "phi3": lambda: gated("Phi3", sliding_window=None),
     "gpt2": lambda: gpt2(n_positions=1024),
     "gpt2-untied": lambda: gpt2(n_inner=80, tie_word_embeddings=False),
 }  # fmt: skip

@@ -45,6 +45,10 @@ CONFIGS = {
     "qwen3-32b": lambda: transformers.Qwen3Config(
         hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64,
         num_key_value_heads=8, head_dim=128, vocab_size=151936, rms_norm_eps=1e-6),
+    "phi-4": lambda: transformers.Phi3Config(
+        hidden_size=5120, intermediate_size=17920, num_hidden_layers=40, num_attention_heads=40,
+        num_key_value_heads=10, vocab_size=100352, rms_norm_eps=1e-5, sliding_window=None,
+        pad_token_id=100349, bos_token_id=100257, eos_token_id=100265),
     "gpt2": lambda: transformers.GPT2Config(),
     "gpt2-xl": lambda: transformers.GPT2Config(n_embd=1600, n_layer=48, n_head=25),
     "bert-base": lambda: transformers.BertConfig(is_decoder=True),
@@ -54,7 +58,7 @@ CONFIGS = {
 }  # fmt: skip
 BUILT_IN_NAMES = ["llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3.2-1b",
                   "smollm2-135m", "mistral-7b", "qwen2.5-7b", "qwen2.5-0.5b", "qwen3-8b",
-                  "qwen3-32b"]  # fmt: skip
+                  "qwen3-32b", "phi-4"]  # fmt: skip
 
 
 def shapes_of(config):

@@ -90,6 +90,6 @@ DecoderLayout decoder_layout(const model::ModelConfig& config);
 double parameter_count(const DecoderLayout& layout);
 
 // One for each family.
-extern const Family kLlama, kMistral, kQwen2, kQwen3, kGpt2, kBert;
+extern const Family kLlama, kMistral, kQwen2, kQwen3, kPhi3, kGpt2, kBert;
 
 }  // namespace dmc::model

@@ -7,7 +7,7 @@
 namespace dmc::model {
 
 std::span<const Family> families() {
-  static const std::array kFamilies = {kLlama, kMistral, kQwen2, kQwen3, kGpt2, kBert};
+  static const std::array kFamilies = {kLlama, kMistral, kQwen2, kQwen3, kPhi3, kGpt2, kBert};
   return kFamilies;
 }
 

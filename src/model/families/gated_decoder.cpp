@@ -17,25 +17,27 @@ constexpr SizeKey kSizes[] = {
     {"max_position_embeddings", &model::ModelConfig::max_positions, kMostPositions},
 };
 
-LayerLayout layer_layout(const model::ModelConfig& c, const std::string& layer,
-                         LayoutBuilder& build) {
-  const int64_t q_rows = c.num_heads * c.head_dim, kv_rows = c.num_kv_heads * c.head_dim;
-  LayerLayout result;
-  result.attention_norm = build.rms_norm(layer + "input_layernorm", c.hidden_size);
-  result.mlp_norm = build.rms_norm(layer + "post_attention_layernorm", c.hidden_size);
+void add_norms(const model::ModelConfig& c, const std::string& layer, LayoutBuilder& build,
+               LayerLayout* result) {
+  result->attention_norm = build.rms_norm(layer + "input_layernorm", c.hidden_size);
+  result->mlp_norm = build.rms_norm(layer + "post_attention_layernorm", c.hidden_size);
   if (c.qk_norm) {
-    result.q_norm = build.rms_norm(layer + "self_attn.q_norm", c.head_dim);
-    result.k_norm = build.rms_norm(layer + "self_attn.k_norm", c.head_dim);
+    result->q_norm = build.rms_norm(layer + "self_attn.q_norm", c.head_dim);
+    result->k_norm = build.rms_norm(layer + "self_attn.k_norm", c.head_dim);
   }
+}
+
+void separate_matrices(const model::ModelConfig& c, const std::string& layer, LayoutBuilder& build,
+                       LayerLayout* result) {
+  const int64_t q_rows = c.num_heads * c.head_dim, kv_rows = c.num_kv_heads * c.head_dim;
   const bool bias = c.attention_bias;
-  result.q = build.linear(layer + "self_attn.q_proj", q_rows, c.hidden_size, bias);
-  result.k = build.linear(layer + "self_attn.k_proj", kv_rows, c.hidden_size, bias);
-  result.v = build.linear(layer + "self_attn.v_proj", kv_rows, c.hidden_size, bias);
-  result.o = build.linear(layer + "self_attn.o_proj", c.hidden_size, q_rows, false);
-  result.gate = build.linear(layer + "mlp.gate_proj", c.intermediate_size, c.hidden_size, false);
-  result.up = build.linear(layer + "mlp.up_proj", c.intermediate_size, c.hidden_size, false);
-  result.down = build.linear(layer + "mlp.down_proj", c.hidden_size, c.intermediate_size, false);
-  return result;
+  result->q = build.linear(layer + "self_attn.q_proj", q_rows, c.hidden_size, bias);
+  result->k = build.linear(layer + "self_attn.k_proj", kv_rows, c.hidden_size, bias);
+  result->v = build.linear(layer + "self_attn.v_proj", kv_rows, c.hidden_size, bias);
+  result->o = build.linear(layer + "self_attn.o_proj", c.hidden_size, q_rows, false);
+  result->gate = build.linear(layer + "mlp.gate_proj", c.intermediate_size, c.hidden_size, false);
+  result->up = build.linear(layer + "mlp.up_proj", c.intermediate_size, c.hidden_size, false);
+  result->down = build.linear(layer + "mlp.down_proj", c.hidden_size, c.intermediate_size, false);
 }
 
 }  // namespace
@@ -64,16 +66,23 @@ void write_gated_decoder(const model::ModelConfig& config, nlohmann::ordered_jso
   write_rope(*config.rope, root);
 }
 
-DecoderLayout gated_decoder_layout(const model::ModelConfig& c) {
+DecoderLayout gated_decoder_layout(const model::ModelConfig& c, LayerMatrices add_matrices) {
   DecoderLayout layout;
   LayoutBuilder build(&layout);
   layout.token_embedding = build.table("model.embed_tokens.weight", c.vocab_size, c.hidden_size);
   for (int64_t i = 0; i < c.num_layers; ++i) {
-    layout.layers.push_back(layer_layout(c, "model.layers." + std::to_string(i) + ".", build));
+    const std::string layer = "model.layers." + std::to_string(i) + ".";
+    LayerLayout& result = layout.layers.emplace_back();
+    add_norms(c, layer, build, &result);
+    add_matrices(c, layer, build, &result);
   }
   layout.final_norm = build.rms_norm("model.norm", c.hidden_size);
   layout.head = build.head("lm_head", c);
   return layout;
+}
+
+DecoderLayout gated_decoder_layout(const model::ModelConfig& config) {
+  return gated_decoder_layout(config, separate_matrices);
 }
 
 }  // namespace dmc::model

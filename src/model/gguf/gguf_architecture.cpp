@@ -21,6 +21,12 @@ constexpr GgufModule kGatedLayerModules[] = {
     {"mlp.down_proj", "ffn_down"},
 };
 
+constexpr GgufModule kPhi3LayerModules[] = {
+    {"input_layernorm", "attn_norm"},   {"post_attention_layernorm", "ffn_norm"},
+    {"self_attn.qkv_proj", "attn_qkv"}, {"self_attn.o_proj", "attn_output"},
+    {"mlp.gate_up_proj", "ffn_up"},     {"mlp.down_proj", "ffn_down"},
+};
+
 constexpr GgufModule kGpt2Modules[] = {{"transformer.wte", "token_embd"},
                                        {"transformer.wpe", "position_embd"},
                                        {"transformer.ln_f", "output_norm"},
@@ -39,6 +45,7 @@ constexpr GgufArchitecture kArchitectures[] = {
     {"llama", "llama", "model.layers.", kGatedModules, kGatedLayerModules, true},
     {"qwen2", "qwen2", "model.layers.", kGatedModules, kGatedLayerModules, false},
     {"qwen3", "qwen3", "model.layers.", kGatedModules, kGatedLayerModules, false},
+    {"phi3", "phi3", "model.layers.", kGatedModules, kPhi3LayerModules, false},
     {"gpt2", "gpt2", "transformer.h.", kGpt2Modules, kGpt2LayerModules, false},
 };
 

@@ -121,11 +121,45 @@ void unpack_q6_k(const std::byte* block, int8_t* numbers, float* scales, float*)
   }
 }
 
+// 16 factors in 6 bits, less 32: byte i of the first 8 has the low four bits of factor i and, above
+// them, of factor i + 8; the last 4 bytes have the upper two of those of places i, i + 4, ... each.
+void unpack_signed_factors(Bytes packed, float scale, float* scales) {
+  for (int g = 0; g < 16; ++g) {
+    const int low = packed[g % 8] >> (g < 8 ? 0 : 4) & 15;
+    const int upper = packed[8 + g % 4] >> 2 * (g / 4) & 3;
+    scales[g] = scale * static_cast<float>((low | upper << 4) - 32);
+  }
+}
+
+// Halves of 128 numbers, four runs of 32 each: byte i of 32 has two bits of number i of all four
+// runs; the third bits stand before, bit r of byte i for number i of run r of both halves.
+void unpack_q3_k(const std::byte* block, int8_t* numbers, float* scales, float*) {
+  const auto* const from = reinterpret_cast<Bytes>(block);
+  unpack_signed_factors(from + 96, half_at(from + 108), scales);
+  for (int n = 0; n < 256; ++n) {
+    const int run = n / 32;
+    const int low = from[32 + 32 * (n / 128) + n % 32] >> 2 * (run % 4) & 3;
+    const int third = from[n % 32] >> run & 1;
+    numbers[n] = static_cast<int8_t>((low | third << 2) - 4);
+  }
+}
+
+// 4 bits choose one of 16 numbers, which stand closer where weights are many.
+void unpack_iq4_nl(const std::byte* block, int8_t* numbers, float* scales, float*) {
+  constexpr int8_t kChoices[] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                 1,    13,   25,  38,  53,  69,  89,  113};
+  const auto* const from = reinterpret_cast<Bytes>(block);
+  scales[0] = half_at(from);
+  unpack_nibbles(from + 2, 16, numbers);
+  for (int i = 0; i < 32; ++i) numbers[i] = kChoices[numbers[i]];
+}
+
 constexpr BlockFormat kFormats[] = {
     {"Q8_0", {8, 32, false}, unpack_q8_0}, {"Q4_0", {4, 32, false}, unpack_q4_0},
     {"Q4_1", {4, 32, true}, unpack_q4_1},  {"Q5_0", {5, 32, false}, unpack_q5_0},
     {"Q5_1", {5, 32, true}, unpack_q5_1},  {"Q4_K", {4, 32, true}, unpack_q4_k},
     {"Q5_K", {5, 32, true}, unpack_q5_k},  {"Q6_K", {6, 16, false}, unpack_q6_k},
+    {"Q3_K", {3, 16, false}, unpack_q3_k}, {"IQ4_NL", {8, 32, false}, unpack_iq4_nl},
 };
 
 }  // namespace

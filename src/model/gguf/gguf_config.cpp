@@ -114,6 +114,8 @@ class Reader {
       read_names("qwen2", "Qwen2ForCausalLM");
     } else if (architecture_.model_type == "qwen3") {
       read_names("qwen3", "Qwen3ForCausalLM");
+    } else if (architecture_.model_type == "phi3") {
+      read_names("phi3", "Phi3ForCausalLM");
     } else {
       read_names(window ? "mistral" : "llama", window ? "MistralForCausalLM" : "LlamaForCausalLM");
     }
