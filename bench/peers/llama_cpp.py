@@ -40,6 +40,15 @@ class LlamaCpp:
             self._fetch(say)
         self._build(say)
 
+    def ensure_server(self, say):
+        """Path of llama-server, which compare.py of this folder does not need."""
+        server = self.build / "bin" / "llama-server"
+        if not server.is_file():
+            if not (self.source / "CMakeLists.txt").is_file():
+                self._fetch(say)
+            self._build(say, "llama-server", {"LLAMA_BUILD_SERVER": "ON", "LLAMA_USE_PREBUILT_UI": "OFF"})
+        return server
+
     def _fetch(self, say):
         archive = self.work / "sdist" / f"{PACKAGE.replace('-', '_')}-{VERSION}.tar.gz"
         if not archive.is_file():
@@ -58,13 +67,13 @@ class LlamaCpp:
         if not (self.source / "CMakeLists.txt").is_file():
             raise PeerError(f"{archive.name} has no vendor/llama.cpp inside; delete it and try again")
 
-    def _build(self, say):
-        options = [f"-D{key}={value}" for key, value in BUILD_OPTIONS.items()]
+    def _build(self, say, target="llama-bench", more=None):
+        options = [f"-D{key}={value}" for key, value in (BUILD_OPTIONS | (more or {})).items()]
         log = self.work / "log"
         configure = ["cmake", "-S", self.source, "-B", self.build, "-G", "Ninja", *options]
         run_logged(configure, log / "configure-llama.txt", "Configuring llama.cpp")
         say(f"building llama.cpp (many minutes, once; log: {log / 'build-llama.txt'})")
-        compile_ = ["ninja", "-C", self.build, f"-j{self.jobs}", "llama-bench"]
+        compile_ = ["ninja", "-C", self.build, f"-j{self.jobs}", target]
         run_logged(compile_, log / "build-llama.txt", "Building llama.cpp")
 
 

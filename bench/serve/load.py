@@ -87,8 +87,11 @@ async def token_ids(url, arguments):
     connection = Connection(url, arguments.key)
     if arguments.text:
         text = pathlib.Path(arguments.text).read_text(errors="replace")[: 1 << 20]
-        body = {"prompt": text, "add_special_tokens": False}
-        return json.loads(await connection.ask("POST", "/tokenize", body))["tokens"]
+        tokens, piece = [], 4000  # characters: a server takes as many as its context has room for
+        for at in range(0, len(text), piece):
+            body = {"prompt": text[at : at + piece], "add_special_tokens": False}
+            tokens += json.loads(await connection.ask("POST", "/tokenize", body))["tokens"]
+        return tokens
     if arguments.vocabulary:
         return range(3, arguments.vocabulary)
     api = await connection.ask("GET", "/openapi.json")  # ours has the bound of token ids
@@ -101,7 +104,7 @@ async def token_ids(url, arguments):
 class Answer:
     def __init__(self, prompt):
         self.prompt, self.tokens, self.cached = prompt, 0, 0
-        self.error = None
+        self.error, self.done = None, False
         self.times = []  # of events with text; the first is when it was asked for
 
     @property
@@ -121,7 +124,8 @@ class Answer:
         return [b - a for a, b in zip(self.times[1:], self.times[2:])]
 
 
-async def ask(connection, prompt, tokens, arguments):
+async def ask(connection, prompt, tokens, arguments, answer=None):
+    """Fills `answer` in as tokens come."""
     body = {
         "prompt": prompt,
         "max_tokens": tokens,
@@ -132,7 +136,7 @@ async def ask(connection, prompt, tokens, arguments):
     }
     if arguments.model_name:
         body["model"] = arguments.model_name
-    answer = Answer(len(prompt))
+    answer = answer or Answer(len(prompt))
     answer.times.append(time.perf_counter())
     try:
         async for now, event in connection.events("/v1/completions", body):
@@ -148,6 +152,7 @@ async def ask(connection, prompt, tokens, arguments):
         connection.close()
     if answer.error is None and len(answer.times) < 2:
         answer.error = "nothing was written"
+    answer.done = answer.error is None
     return answer
 
 

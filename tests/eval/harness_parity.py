@@ -3,6 +3,8 @@
 
     pip install -r tools/requirements-harness.txt
     tests/eval/harness_parity.py --data-dir DIR [--model models/builtin] [--limit 50] [--tasks a,b]
+    tests/eval/harness_parity.py --served --data-dir DIR ...   # the harness asks dmc serve instead
+                                                               # (tools/requirements-clients.txt)
 
 The harness's own task definitions are used, with nothing but the data's place replaced. Both must
 agree on every metric to --tolerance.
@@ -10,11 +12,13 @@ agree on every metric to --tolerance.
 
 import argparse
 import bz2
+import contextlib
 import csv
 import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -169,8 +173,39 @@ def local_task(name, harness_name, splits, folder, manager):
     return str(definition)
 
 
-def harness_scores(model, data, tasks, limit):
-    """{our task name: (number of items, {metric: value})}."""
+def through_transformers(model):
+    return {"model": "hf", "model_args": {"pretrained": str(model), "dtype": "float32"}, "device": "cpu"}
+
+
+def through_server(url, name, context):
+    """Of the harness's client local-completions."""
+    return {
+        "model": "local-completions",
+        "model_args": {"model": name, "base_url": url + "/v1/completions", "num_concurrent": 4,
+                       "max_length": context},
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(model, options):
+    """(URL, model's name, context) of a dmc serve of its own."""
+    command = [BIN / "dmc", "serve", "-m", model, "--port", "0", "--no-page", *options]
+    server = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    try:
+        log = ""
+        while not (found := re.search(r"(\S+) \(.*context (\d+)\) at (http://[\d.:]+)", log)):
+            line = server.stderr.readline()
+            if not line:
+                raise SystemExit(f"dmc serve did not start: {log}")
+            log += line
+        yield found[3], found[1], int(found[2])
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+def harness_scores(backend, data, tasks, limit):
+    """{our task name: (number of items, {metric: value})}; `backend` is what the harness asks."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -185,9 +220,7 @@ def harness_scores(model, data, tasks, limit):
             local_task(f"mmlu_{s}", f"mmlu_{s}", mmlu(s)(data), folder, manager) for s in subjects
         ]
         settings = dict(
-            model="hf",
-            model_args={"pretrained": str(model), "dtype": "float32"},
-            device="cpu",
+            **backend,
             batch_size=1,
             limit=limit,
             bootstrap_iters=0,
@@ -215,9 +248,9 @@ def harness_scores(model, data, tasks, limit):
     return scores
 
 
-def dmc_scores(model, data, tasks, limit):
-    """The same of `dmc eval`, cache uncompressed."""
-    command = [BIN / "dmc", "eval", "-m", model, "--policy", "dense", "--json",
+def dmc_scores(model, data, tasks, limit, options=("--policy", "dense")):
+    """The same of `dmc eval`, by default with the cache uncompressed."""
+    command = [BIN / "dmc", "eval", "-m", model, *options, "--json",
                "--tasks", ",".join(tasks), "--data-dir", data]  # fmt: skip
     if limit:
         command += ["--limit", limit]
@@ -225,10 +258,8 @@ def dmc_scores(model, data, tasks, limit):
     return {entry["task"]: entry for entry in json.loads(done.stdout)["tasks"]}
 
 
-def compare(model, data, tasks, limit, tolerance):
+def compare(theirs, ours, tasks, tolerance):
     """Prints both scores of every metric; returns the names of those that differ."""
-    theirs = harness_scores(model, data, tasks, limit)
-    ours = dmc_scores(model, data, tasks, limit)
     different = []
     for task in tasks:
         items, metrics = theirs[task]
@@ -246,15 +277,22 @@ def compare(model, data, tasks, limit, tolerance):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models" / "builtin")
+    parser.add_argument("-m", "--model", type=pathlib.Path, default=ROOT / "models" / "builtin")
     parser.add_argument("--data-dir", type=pathlib.Path, required=True)
     parser.add_argument("--tasks", default=",".join([*TASKS, "mmlu"]))
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--tolerance", type=float, default=1e-3)
+    parser.add_argument("--served", action="store_true", help="the harness asks dmc serve by HTTP")
+    parser.add_argument("--options", default="--policy dense", help="of dmc eval and dmc serve")
     options = parser.parse_args()
-    different = compare(
-        options.model, options.data_dir, options.tasks.split(","), options.limit, options.tolerance
-    )
+    tasks, limits = options.tasks.split(","), (options.data_dir, options.tasks.split(","), options.limit)
+    ours = dmc_scores(options.model, *limits, shlex.split(options.options))
+    if options.served:
+        with serving(options.model, shlex.split(options.options)) as where:
+            theirs = harness_scores(through_server(*where), *limits)
+    else:
+        theirs = harness_scores(through_transformers(options.model), *limits)
+    different = compare(theirs, ours, tasks, options.tolerance)
     print("\n".join(different) if different else "all agree")
     return 1 if different else 0
 

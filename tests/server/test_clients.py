@@ -1,6 +1,7 @@
 """Real clients against `dmc serve`; each skips itself where it is not installed."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +84,59 @@ def test_prometheus_reads_the_metrics(server):
     buckets = [s for s in families["dmc_time_to_first_token_seconds"].samples if "le" in s.labels]
     counts = [sample.value for sample in buckets]
     assert counts == sorted(counts) and counts[-1] > 0
+
+
+def test_promtool_finds_nothing_in_the_metrics(server):
+    if not shutil.which("promtool"):
+        pytest.skip("apt-get install prometheus")
+    server.complete(prompt=PROMPT, max_tokens=3)
+    text = server.ask("/metrics")[2]
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+
+
+# As the request functions of `vllm bench serve` (0.33) send them; its wheel needs a GPU's libraries.
+VLLM_COMPLETION = {
+    "model": "builtin-dms", "prompt": PROMPT, "repetition_penalty": 1.0, "max_tokens": 12, "logprobs": None,
+    "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True, "temperature": 0.0,
+}  # fmt: skip
+VLLM_CHAT = {
+    "model": "chatty", "messages": [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}],
+    "max_completion_tokens": 12, "stream": True, "stream_options": {"include_usage": True},
+    "ignore_eos": True, "temperature": 0.0, "top_k": None, "min_p": None,
+}  # fmt: skip
+
+
+def vllm_reads(text):
+    """What it makes of a stream: (pieces, usage's completion tokens), by its own rules."""
+    pieces, tokens = [], None
+    for line in text.split("\n\n"):
+        if not line or line.startswith(":"):
+            continue
+        line = line.removeprefix("data: ")
+        if line == "[DONE]":
+            continue
+        data = json.loads(line)
+        if choices := data.get("choices"):
+            delta = choices[0].get("delta")
+            content = choices[0].get("text") if delta is None else delta.get("content")
+            if delta is None or content or "role" not in delta:
+                pieces.append(content or "")
+        elif usage := data.get("usage"):
+            tokens = usage["completion_tokens"]
+    return pieces, tokens
+
+
+def test_vllm_bench_reads_its_model_and_its_streams(server):
+    models = json.loads(server.ask("/v1/models")[2])
+    assert models["data"][0]["root"] and models["data"][0]["id"] == "builtin-dms"
+    headers = {"Authorization": "Bearer None", "x-request-id": "bench-0"}
+    status, _, text = server.ask("/v1/completions", VLLM_COMPLETION, headers=headers)
+    assert status == 200
+    pieces, tokens = vllm_reads(text)
+    assert tokens == 12 and len(pieces) >= 12
+    alone = server.complete(prompt=PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
+    assert "".join(pieces) == alone["choices"][0]["text"]
 
 
 def test_curl(server):
@@ -171,3 +225,41 @@ def test_lm_eval_scores_a_text_as_dmc_eval_does(server, harness, dmc, tmp_path):
     tokens = tokens_of(server, text)[:length]
     (scored,) = harness._loglikelihood_tokens([(("", ""), tokens[:1], tokens[1:])])
     assert -scored[0] / (length - 1) == pytest.approx(loss, abs=1e-4)
+
+
+def lines_of_code():
+    files = sorted((ROOT / "src").rglob("*.cpp"))[:40]
+    lines = [line for file in files for line in file.read_text().splitlines() if len(line) > 40]
+    return [line.strip() for line in lines if line.isascii() and " " in line.strip()]
+
+
+@pytest.fixture
+def tasks_data(tmp_path):
+    """60 questions in the files of piqa and of lambada, made of lines of code."""
+    lines = lines_of_code()
+    for folder in ("piqa", "lambada"):
+        (tmp_path / folder).mkdir()
+    docs, labels = [], []
+    for i in range(60):
+        goal, right, wrong = lines[3 * i], lines[3 * i + 1], lines[-3 * i - 1]
+        labels.append(i % 2)
+        docs.append({"goal": goal, "sol1": (right, wrong)[i % 2], "sol2": (wrong, right)[i % 2]})
+    (tmp_path / "piqa/valid.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    (tmp_path / "piqa/valid-labels.lst").write_text("".join(f"{label}\n" for label in labels))
+    texts = [{"text": line} for line in lines[200:260]]
+    (tmp_path / "lambada/lambada_test.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+    return tmp_path
+
+
+def test_lm_eval_scores_tasks_as_dmc_eval_does(server, tasks_data):
+    """local-completions over HTTP, and the program without a server, both compressed: 60 items a task."""
+    pytest.importorskip("lm_eval", reason="pip install lm-eval[api]")
+    from tests.eval import harness_parity
+
+    tasks, asked = ["piqa", "lambada"], (tasks_data, ["piqa", "lambada"], None)
+    backend = harness_parity.through_server(server.url, "builtin-dms", 2048)
+    theirs = harness_parity.harness_scores(backend, *asked)
+    ours = harness_parity.dmc_scores(ROOT / "models/builtin-dms", *asked, options=())
+    assert [theirs[task][0] for task in tasks] == [60, 60]
+    assert theirs["piqa"][1].keys() >= {"acc", "acc_norm"} and "perplexity" in theirs["lambada"][1]
+    assert not harness_parity.compare(theirs, ours, tasks, 1e-4)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.server.conftest import Server
+from tests.server.test_clients import VLLM_CHAT, vllm_reads
 from tests.server.test_protocol import events
 
 TEMPLATE = (
@@ -135,6 +136,14 @@ def test_openai_chats(chat_server):
     assert chunks[-1].usage.completion_tokens == 20
 
 
+def test_vllm_bench_reads_chats(chat_server):
+    status, _, text = chat_server.ask("/v1/chat/completions", VLLM_CHAT)
+    assert status == 200, text
+    pieces, tokens = vllm_reads(text)
+    whole = chat(chat_server, messages=VLLM_CHAT["messages"], max_tokens=12, temperature=0, ignore_eos=True)
+    assert tokens == 12 and "".join(pieces) == whole["choices"][0]["message"]["content"]
+
+
 def test_lm_eval_chats(chat_server):
     pytest.importorskip("lm_eval", reason="pip install lm-eval[api]")
     from lm_eval.api.instance import Instance
@@ -147,3 +156,42 @@ def test_lm_eval_chats(chat_server):
     (text,) = model.generate_until([asked])
     expected = chat(chat_server, max_tokens=8, temperature=0, stop=["\n\n"])
     assert text == expected["choices"][0]["message"]["content"]
+
+
+def test_lm_eval_scores_chats_as_the_program_alone(chat_server, dmc, tmp_path):
+    """A task of 50 questions through local-chat-completions, scored against what `dmc run` writes to the
+    template's text: every answer must be that."""
+    pytest.importorskip("lm_eval", reason="pip install lm-eval[api]")
+    import lm_eval
+    import yaml
+    from lm_eval.tasks import TaskManager
+
+    questions = [f"def {name}_{i}(" for i in range(10) for name in ("read", "write", "parse", "test", "main")]
+    messages = [[{"role": "user", "content": question}] for question in questions]
+    prompts = [prompt_of(chat_server, messages=each) for each in messages]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
+    done = dmc("run", "-m", ROOT / "models/builtin-dms", "--prompts", tmp_path / "prompts.jsonl",
+               "-n", 12, "--temperature", 0, "--stop", "\n\n")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    docs = [{"question": q, "answer": a["text"]} for q, a in zip(questions, answers, strict=True)]
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    task = {
+        "task": "as_alone", "dataset_path": "json", "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "docs.jsonl")}}, "test_split": "test",
+        "output_type": "generate_until", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
+        "target_delimiter": "", "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 12, "temperature": 0},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    (tmp_path / "as_alone.yaml").write_text(yaml.safe_dump(task))
+    url = chat_server.url + "/v1/chat/completions"
+    results = lm_eval.simple_evaluate(
+        model="local-chat-completions",
+        model_args={"model": "chatty", "base_url": url, "num_concurrent": 4, "tokenizer_backend": None},
+        tasks=[str(tmp_path / "as_alone.yaml")],
+        apply_chat_template=True,
+        bootstrap_iters=0,
+        task_manager=TaskManager(),
+    )
+    assert results["n-samples"]["as_alone"]["effective"] == 50
+    assert results["results"]["as_alone"]["exact_match,none"] == 1.0
