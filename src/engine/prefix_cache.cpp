@@ -12,6 +12,10 @@ bool begins(std::span<const int32_t> tokens, const std::vector<int32_t>& beginni
 
 }  // namespace
 
+int64_t tokens_alike(std::span<const int32_t> a, std::span<const int32_t> b) {
+  return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
 const Sequence* PrefixCache::find(std::span<const int32_t> tokens) const {
   const Entry* longest = nullptr;
   for (const Entry& entry : entries_) {
@@ -20,6 +24,12 @@ const Sequence* PrefixCache::find(std::span<const int32_t> tokens) const {
     if (begins(tokens, entry.tokens)) longest = &entry;
   }
   return longest != nullptr ? &longest->sequence : nullptr;
+}
+
+int64_t PrefixCache::alike(std::span<const int32_t> tokens) const {
+  int64_t most = 0;
+  for (const Entry& entry : entries_) most = std::max(most, tokens_alike(tokens, entry.tokens));
+  return most;
 }
 
 void PrefixCache::used(const Sequence* snapshot) {

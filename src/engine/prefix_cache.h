@@ -11,6 +11,9 @@
 
 namespace dmc::engine {
 
+// That both begin with.
+int64_t tokens_alike(std::span<const int32_t> a, std::span<const int32_t> b);
+
 class PrefixCache {
  public:
   explicit PrefixCache(size_t capacity) : capacity_(capacity) {}
@@ -18,6 +21,8 @@ class PrefixCache {
   // The longest snapshot whose tokens begin `tokens` and leave at least one of them: null if there
   // is none. Valid until it is dropped.
   const Sequence* find(std::span<const int32_t> tokens) const;
+  // How many tokens at most `tokens` begins alike with a snapshot's.
+  int64_t alike(std::span<const int32_t> tokens) const;
   void used(const Sequence* snapshot);  // it is now the one used last
   // Whether exactly these tokens are there.
   bool contains(std::span<const int32_t> tokens) const;

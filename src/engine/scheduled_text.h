@@ -31,6 +31,7 @@ struct ScheduledText {
   std::vector<int32_t> written = {};
   std::optional<Sequence> sequence = {};  // none while it waits
   int64_t taken = 0;                      // tokens of prompt and text that it has taken in
+  int64_t branch = 0;  // tokens of the prompt behind which others go on otherwise
   bool ended = false;
 
   const Request& request() const { return *job->request; }

@@ -64,7 +64,7 @@ void Scheduler::submit(std::shared_ptr<Request> request) {
 
 void Scheduler::wait(TextPtr text) {
   text->sequence.reset();
-  text->taken = 0;
+  text->taken = text->branch = 0;
   const auto behind = std::ranges::upper_bound(waiting_, text->place(), {},
                                                [](const TextPtr& other) { return other->place(); });
   waiting_.insert(behind, std::move(text));
@@ -156,13 +156,38 @@ bool Scheduler::shares_soon(const Text& text) const {
   const int64_t found = snapshot ? snapshot->length() : 0;
   return std::ranges::any_of(running_, [&](const TextPtr& other) {
     if (other->taken >= other->prompt_size() || other->request().options.held_cr > 0) return false;
-    const auto alike = std::ranges::mismatch(prompt, other->request().prompt).in1 - prompt.begin();
-    const int64_t most = std::min<int64_t>(alike, std::ssize(prompt) - 1);
-    return most / options_.chunk_tokens * options_.chunk_tokens > std::max(found, other->taken);
+    const int64_t most =
+        std::min<int64_t>(tokens_alike(prompt, other->request().prompt), std::ssize(prompt) - 1);
+    const int64_t border = other->branch <= most ? other->branch : 0;
+    const int64_t shared = std::max(border, most / options_.chunk_tokens * options_.chunk_tokens);
+    return shared > std::max(found, other->taken);
   });
 }
 
+// Another prompt begins with `alike` tokens of this one's: a snapshot where that ends spares the
+// other what lies behind the last border, if that is enough to be worth a chunk. The nearest one
+// counts.
+void Scheduler::find_branch(Text& text, int64_t alike) const {
+  const int64_t worth = std::max<int64_t>(1, options_.chunk_tokens / 8);
+  const int64_t branch = std::min(alike, text.prompt_size() - 1);
+  if (branch - text.taken < worth || branch % options_.chunk_tokens < worth) return;
+  text.branch = text.branch > text.taken ? std::min(text.branch, branch) : branch;
+}
+
+// Of prompts that are being taken in, by those that wait for them.
+void Scheduler::find_branches() {
+  if (!prefixes_.enabled() || options_.chunks_matter) return;
+  for (const TextPtr& text : running_) {
+    if (text->taken >= text->prompt_size() || !text->shares_prompt()) continue;
+    for (const TextPtr& other : waiting_) {
+      if (!other->shares_prompt()) continue;
+      find_branch(*text, tokens_alike(text->request().prompt, other->request().prompt));
+    }
+  }
+}
+
 void Scheduler::admit() {
+  find_branches();
   short_of_pages_ = false;
   for (auto at = waiting_.begin(); at != waiting_.end();) {
     if (shares_soon(**at)) {
@@ -246,6 +271,9 @@ void Scheduler::start(TextPtr text) {
     throw;
   }
   text->taken = text->sequence->length();
+  if (prefixes_.enabled() && !options_.chunks_matter && text->shares_prompt()) {
+    find_branch(*text, prefixes_.alike(text->request().prompt));
+  }
   counts_.cached_tokens += text->taken;
   Job& job = *text->job;
   if (!std::exchange(job.admitted, true)) job.request->listener->admitted(text->taken);
@@ -303,7 +331,8 @@ void Scheduler::fail_all(const Error& error) {
 }
 
 void Scheduler::snapshot(const Text& text) {
-  if (!prefixes_.enabled() || text.taken % options_.chunk_tokens != 0) return;
+  const bool at_border = text.taken % options_.chunk_tokens == 0 || text.taken == text.branch;
+  if (!prefixes_.enabled() || !at_border) return;
   if (text.request().options.held_cr > 0.0) return;
   const auto tokens = std::span(text.request().prompt).first(static_cast<size_t>(text.taken));
   if (prefixes_.contains(tokens)) return;

@@ -106,6 +106,8 @@ class Scheduler {
   int64_t pages_to_start(const Text& text, const Sequence* snapshot) const;
   const Sequence* snapshot_for(const Text& text) const;
   bool shares_soon(const Text& text) const;
+  void find_branch(Text& text, int64_t alike) const;
+  void find_branches();
   double ratio_now() const;
   double ratio_of(const Text& text) const;
   void hold_ratios();

@@ -22,12 +22,14 @@ bool Scheduler::step() {
   return true;
 }
 
-// A prompt's chunks have their borders at the same places always.
+// A prompt's chunks have their borders at the same places always, but for one where others branch
+// off.
 int64_t Scheduler::next_chunk(const Text& text) const {
   if (text.taken >= text.prompt_size()) {
     return options_.chunks_matter ? 1 : std::min(options_.chunk_tokens, text.size() - text.taken);
   }
-  const int64_t border = (text.taken / options_.chunk_tokens + 1) * options_.chunk_tokens;
+  int64_t border = (text.taken / options_.chunk_tokens + 1) * options_.chunk_tokens;
+  if (text.branch > text.taken) border = std::min(border, text.branch);
   return std::min(border, text.prompt_size()) - text.taken;
 }
 

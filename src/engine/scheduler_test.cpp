@@ -429,5 +429,33 @@ TEST(Scheduler, ASnapshotOfAConversationServesItsNextTurn) {
   EXPECT_EQ(second.heard->cached, 11) << "all but the last token written, which nobody took in";
 }
 
+// Behind the border of a chunk, too: at once, and when they come later.
+TEST(Scheduler, PromptsThatBeginAlikeShareAllOfThat) {
+  FakeRunner runner;
+  runner.prompts_end = false;
+  Scheduler scheduler(runner, {.chunk_tokens = 8, .snapshots = 8});
+  const auto prompt = [](int32_t own) {
+    std::vector<int32_t> tokens(21, 5);
+    tokens.insert(tokens.end(), 3, own);
+    return tokens;
+  };
+  const Asked first = ask(prompt(1), {.max_tokens = 2}), second = ask(prompt(2), {.max_tokens = 2});
+  scheduler.submit(first.request);
+  scheduler.submit(second.request);
+  run_all(scheduler);
+  EXPECT_EQ(second.heard->cached, 21);
+
+  Scheduler later(runner, {.chunk_tokens = 8, .snapshots = 8});
+  std::vector<int64_t> cached;
+  for (int32_t own = 1; own <= 3; ++own) {
+    const Asked asked = ask(prompt(own), {.max_tokens = 2});
+    later.submit(asked.request);
+    run_all(later);
+    expect_as_alone(asked, {.prompts_end = false});
+    cached.push_back(asked.heard->cached);
+  }
+  EXPECT_EQ(cached, (std::vector<int64_t>{0, 16, 21}));
+}
+
 }  // namespace
 }  // namespace dmc::engine
