@@ -36,6 +36,13 @@ void Scheduler::check(const Request& request) const {
                                          " tokens, the model's context is " +
                                          std::to_string(positions) + "; shorten it");
   }
+  const auto strange = std::ranges::find_if(
+      request.prompt, [this](int32_t token) { return token < 0 || token >= runner_.vocab_size(); });
+  if (strange != request.prompt.end()) {
+    throw invalid_argument("prompt", "has the token " + std::to_string(*strange) +
+                                         ", the model has 0 to " +
+                                         std::to_string(runner_.vocab_size() - 1));
+  }
   if (options.max_tokens == 0 && options.choices > 1) {
     throw invalid_argument("n", "expected 1 where max_tokens is 0");
   }

@@ -271,7 +271,11 @@ TEST(Scheduler, WhatCanNeverBeServedIsRefusedAtTheDoorWithNumbers) {
   EXPECT_TRUE(refusal(scheduler, {}, {}).starts_with("prompt"));
   EXPECT_TRUE(refusal(scheduler, {1}, {.sampling = {.top_p = 2}}).starts_with("top_p"));
   EXPECT_TRUE(refusal(scheduler, {1}, {.max_tokens = 0, .choices = 2}).starts_with("n "));
-  EXPECT_EQ(scheduler.counts().refused, 5);
+  for (const int32_t token : {-1, static_cast<int32_t>(FakeRunner::kVocab)}) {
+    EXPECT_NE(refusal(scheduler, {1, token}, {.rules = {.repetition_penalty = 2}}).find("0 to 39"),
+              std::string::npos);
+  }
+  EXPECT_EQ(scheduler.counts().refused, 7);
 }
 
 // The first to come finishes in the time it takes alone, however many come after it.

@@ -21,6 +21,7 @@ import re
 import resource
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,7 @@ class Limits:
     def apply(self):
         resource.setrlimit(resource.RLIMIT_CPU, (int(self.seconds) + 1, int(self.seconds) + 2))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         hard = 4 * self.megabytes << 20  # what is above the limit is seen in the peak; this ends it
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
@@ -217,6 +219,7 @@ attack = None
 def start_worker(options):
     global attack
     os.nice(options.nice)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     attack = options.attack
 
 
@@ -264,6 +267,8 @@ def run(options):
                 if time.monotonic() - started > options.seconds:
                     break
             pool.terminate()
+    except KeyboardInterrupt:
+        pass  # what was done is shown
     finally:
         shutil.rmtree(options.attack.work, ignore_errors=True)
     total = summary(results, done, options, time.monotonic() - started)
