@@ -32,7 +32,7 @@ def ids(text):
 
 
 def written(model, tokens, count, **options):
-    return model.generate(tokens, max_new_tokens=count, **GREEDY, **options)[:, tokens.shape[1] :]
+    return model.generate(tokens, max_new_tokens=count, **(GREEDY | options))[:, tokens.shape[1] :]
 
 
 def assert_as_the_program(dmc, path, prompt, count):
@@ -140,7 +140,7 @@ def test_what_a_compressed_cache_cannot_do_is_said(model):
     with pytest.raises(InvalidArgumentError, match="cannot forget"):
         cache.crop(-1)
     with pytest.raises(Exception, match="cannot forget|rollback|crop"):
-        written(model, ids(PROMPT * 2), 8, past_key_values=dmc_cache(model), prompt_lookup_num_tokens=2)
+        written(model, ids(PROMPT * 2), 8, past_key_values=dmc_cache(model), prompt_lookup_num_tokens=2, eos_token_id=0)
     full = transformers.DynamicCache()
     dense = load(MODELS / "builtin")
     written(dense, ids(PROMPT), 2, past_key_values=full)
