@@ -20,6 +20,7 @@
 #include "model/families/family.h"
 #include "model/model_path.h"
 #include "model/published.h"
+#include "model/shard_plan.h"
 #include "runtime/plan.h"
 
 namespace dmc::cli {
@@ -79,13 +80,28 @@ std::vector<Line> lines(const runtime::Plan& plan) {
           {"total", s.total(), t.total()}};
 }
 
-// A served model is split evenly; what processes that train together have is the trainer's way.
+// Why the GPUs cannot share the model when it is served; empty: they can.
+std::string why_not_shared(const PlanCommand& command, const model::ModelConfig& config) {
+  try {
+    model::plan_shard(config, 0, command.gpus);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+// Of a GPU; no serving where the GPUs cannot share the model.
 Line of_each_gpu(const PlanCommand& command, const model::ModelConfig& config, double parameters,
                  const runtime::Plan& plan) {
   const double training =
       command.fsdp ? runtime::sharded_training(config, parameters, command.request, command.gpus)
                    : plan.training.of_process(command.request.batch, command.gpus);
-  return {"each gpu", plan.serving.total() / command.gpus, training};
+  const bool shared = why_not_shared(command, config).empty();
+  return {"each gpu",
+          shared
+              ? runtime::serving_of_rank(config, parameters, command.request, command.gpus).total()
+              : 0.0,
+          training};
 }
 
 std::string cell(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
@@ -113,6 +129,8 @@ void print(const PlanCommand& command, const model::ModelConfig& c, double param
                    cell(each.training)});
   }
   table.print(std::cout);
+  const std::string why = why_not_shared(command, c);
+  if (!why.empty()) std::cout << "no serving on " << command.gpus << " GPUs: " << why << "\n";
 }
 
 // What a memory of `bytes` has room for.
@@ -137,7 +155,10 @@ std::vector<Room> rooms(const PlanCommand& command, const model::ModelConfig& co
                         double parameters) {
   constexpr double kRatios[] = {1, 2, 4, 8};
   constexpr int64_t kMostSequences = 1 << 20;
-  const double bytes = bytes_of(command.memory) * command.gpus;
+  const double bytes = bytes_of(command.memory);
+  if (const std::string why = why_not_shared(command, config); !why.empty()) {
+    throw invalid_argument("gpus", why);
+  }
   std::vector<double> ratios(std::begin(kRatios), std::end(kRatios));
   if (command.cr > 0.0) ratios = {command.cr};
   std::vector<Room> result;
@@ -147,7 +168,7 @@ std::vector<Room> rooms(const PlanCommand& command, const model::ModelConfig& co
       request.cr = cr;
       request.batch = batch;
       request.context = context;
-      return runtime::plan(config, parameters, request).serving.total() <= bytes;
+      return runtime::serving_of_rank(config, parameters, request, command.gpus).total() <= bytes;
     };
     result.push_back(
         {cr, largest(config.context(), [&](int64_t n) { return fits(command.request.batch, n); }),
@@ -239,7 +260,8 @@ std::function<int()> setup_plan(CLI::App& app) {
       ->check(CLI::Range(1.0, 1e6));
   app.add_option(
          "--gpus", command->gpus,
-         "GPUs: a served model is split evenly, by an engine that can (dmc serves with one); "
+         "GPUs: a served model's heads, MLP and vocabulary are shared out, by an engine that can "
+         "(dmc serves with one); "
          "training has all weights and gradients on each, and shares out the rest")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cache/kv_cache.h"
 #include "kernels/groups.h"
+#include "model/shard_plan.h"
 
 namespace dmc::runtime {
 namespace {
@@ -99,7 +100,21 @@ double embedding_parameters(const model::ModelConfig& config) {
   return w.vocab * w.hidden * (config.tie_embeddings ? 1.0 : 2.0);
 }
 
+// Of norms and of learned positions, which every rank has; biases are too few to count.
+double whole_parameters(const model::ModelConfig& config) {
+  const double norms = 2.0 * static_cast<double>(config.num_layers) + 1.0;
+  const double positions = config.learned_positions ? static_cast<double>(config.max_positions) : 0;
+  return (norms + positions) * static_cast<double>(config.hidden_size);
+}
+
 }  // namespace
+
+ServingPlan serving_of_rank(const model::ModelConfig& config, double parameters,
+                            const PlanRequest& request, int ranks) {
+  const model::ModelConfig part = model::config_of_shard(config, plan_shard(config, 0, ranks));
+  const double whole = ranks > 1 ? whole_parameters(config) : 0.0;
+  return serving(part, whole + (parameters - whole) / ranks, request);
+}
 
 double sharded_training(const model::ModelConfig& config, double parameters,
                         const PlanRequest& request, int64_t processes) {

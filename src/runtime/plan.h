@@ -58,6 +58,11 @@ struct Plan {
 // communication are not counted.
 Plan plan(const model::ModelConfig& config, double parameters, const PlanRequest& request);
 
+// What one of so many ranks takes that share a served model (model::ShardPlan), the first, which
+// has at least what the others have. Error(kInvalidArgument) as plan_shard().
+ServingPlan serving_of_rank(const model::ModelConfig& config, double parameters,
+                            const PlanRequest& request, int ranks);
+
 // What one of so many processes takes that train a batch together by FSDP2 (dmc.torch): its share
 // of all weights, gradients and moments, and what is whole for a while, the embedding, the head and
 // a layer; without checkpointing of activations.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
+
 namespace dmc::runtime {
 namespace {
 
@@ -102,6 +104,20 @@ TEST(Plan, AllIsSharedOutButWhatIsWholeForAWhile) {
   EXPECT_NEAR(of(8, 8), 16 * kParameters / 8 + whole + one, 1.0);
   EXPECT_NEAR(of(9, 8), of(16, 8), 1.0) << "sequences are rounded up";
   EXPECT_LT(of(8, 8), plan(config, kParameters, request(8, 128, 1)).training.of_process(8, 8));
+}
+
+TEST(Plan, RanksShareAllOfAServedModelButTheResidualStreamAndLogits) {
+  const model::ModelConfig config = llama_2_7b();
+  const PlanRequest asked = request(16, 4096, 4);
+  const ServingPlan one = plan(config, kParameters, asked).serving;
+  EXPECT_EQ(serving_of_rank(config, kParameters, asked, 1).total(), one.total());
+  const ServingPlan of_eight = serving_of_rank(config, kParameters, asked, 8);
+  EXPECT_EQ(of_eight.cache, one.cache / 8);
+  EXPECT_EQ(of_eight.open_slots, one.open_slots / 8);
+  EXPECT_EQ(of_eight.weights, 2 * (kParameters / 8 + (1.0 - 1.0 / 8) * 65 * 4096));
+  const double stream = 4.0 * (4096 * 2 * 4096 + 16 * 32000);
+  EXPECT_NEAR(of_eight.activations, stream + (one.activations - stream) / 8, 1e-6);
+  EXPECT_THROW(serving_of_rank(config, kParameters, asked, 3), Error);
 }
 
 TEST(Plan, NoSizeAConfigMayHaveOverflows) {

@@ -245,7 +245,12 @@ def test_a_plan_of_a_model_that_is_not_here(dmc):
     whole = planned["training_bytes"]
     assert whole["each_gpu"] == (whole["weights"] + whole["gradients"]
                                  + (whole["optimizer"] + whole["activations"]) / 8)
-    assert planned["serving_bytes"]["each_gpu"] == planned["serving_bytes"]["total"] / 8
+    served = planned["serving_bytes"]
+    split = served["weights"] + served["cache"] + served["open_slots"]
+    assert split / 8 < served["each_gpu"] < (split + 8 * served["activations"]) / 8
+    uneven = dmc("plan", "-m", "llama-2-70b", "--gpus", 3)
+    assert uneven.returncode == 0 and "no serving on 3 GPUs: the model has 8 KV heads" in uneven.stdout
+    refused(dmc("plan", "-m", "llama-2-70b", "--gpus", 3, "--memory", "80GiB"), USAGE, "--gpus", "8 KV heads")
     refused(dmc("plan", "-m", "llama-2-71b"), USAGE, "llama-2-71b", "llama-2-70b")
 
 
