@@ -17,15 +17,18 @@ namespace {
 constexpr size_t kRowsAtOnce = 256;
 
 struct Sums {
-  std::vector<LogLikelihood> ratings;
-  int64_t bytes = 0, tokens = 0;
-};
+  double log_prob = 0.0;  // natural logarithms of all predictions, summed
+  int64_t predictions = 0, greedy = 0, bytes = 0, tokens = 0;
 
-double bits(std::span<const LogLikelihood> ratings) {
-  double sum = 0.0;
-  for (const LogLikelihood& rating : ratings) sum -= rating.log_prob / std::numbers::ln2;
-  return sum;
-}
+  double bits() const { return -log_prob / std::numbers::ln2; }
+  void add(std::span<const LogLikelihood> ratings) {
+    for (const LogLikelihood& rating : ratings) {
+      log_prob += rating.log_prob;
+      greedy += rating.greedy ? 1 : 0;
+    }
+    predictions += std::ssize(ratings);
+  }
+};
 
 // Takes the window in and rates each of its tokens but the first.
 void rate_window(runtime::Runner& runner, engine::SequenceId sequence,
@@ -36,14 +39,14 @@ void rate_window(runtime::Runner& runner, engine::SequenceId sequence,
     const size_t count = std::min(kRowsAtOnce, window.size() - first);
     const std::vector<float> logits =
         engine::prefill_logits(runner, sequence, window.subspan(first, count));
-    const size_t rated = std::min(count, window.size() - 1 - first), start = sums->ratings.size();
-    sums->ratings.resize(start + rated);
+    const size_t rated = std::min(count, window.size() - 1 - first);
+    std::vector<LogLikelihood> ratings(rated);
     parallel_for(0, static_cast<int64_t>(rated), 8, [&](int64_t begin, int64_t end) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-        sums->ratings[start + i] =
-            rate(std::span(logits).subspan(i * vocab, vocab), window[first + i + 1]);
+        ratings[i] = rate(std::span(logits).subspan(i * vocab, vocab), window[first + i + 1]);
       }
     });
+    sums->add(ratings);
     sums->tokens += static_cast<int64_t>(count);
     on_tokens(sums->tokens);
   }
@@ -72,26 +75,25 @@ Score score(runtime::Runner& runner, const text::EvalWindows& windows,
   std::vector<double> by_window;
   for (size_t i = 0; i < windows.tokens.size(); ++i) {
     const auto sequence = engine::Sequence::add(runner);
-    const size_t rated = sums.ratings.size();
+    const double before = sums.bits();
     rate_window(runner, sequence.id(), windows.tokens[i], on_tokens, &sums);
     sums.bytes += windows.bytes[i];
     if (windows.bytes[i] > 0) {
-      by_window.push_back(bits(std::span(sums.ratings).subspan(rated)) /
-                          static_cast<double>(windows.bytes[i]));
+      by_window.push_back((sums.bits() - before) / static_cast<double>(windows.bytes[i]));
     }
     const std::vector<int64_t> kept = runner.slots(sequence.id());
     for (size_t stream = 0; stream < slots.size(); ++stream) slots[stream] += kept[stream];
   }
 
   Score result;
-  const auto predictions = static_cast<double>(sums.ratings.size());
-  for (const LogLikelihood& rating : sums.ratings) {
-    result.loss -= rating.log_prob / predictions;
-    result.next_token_accuracy += (rating.greedy ? 1.0 : 0.0) / predictions;
+  const auto predictions = static_cast<double>(sums.predictions);
+  if (predictions > 0) {
+    result.loss = -sums.log_prob / predictions;
+    result.next_token_accuracy = static_cast<double>(sums.greedy) / predictions;
   }
   result.perplexity = std::exp(result.loss);
   result.bytes = sums.bytes;
-  result.bits_per_byte = bits(sums.ratings) / static_cast<double>(sums.bytes);
+  result.bits_per_byte = sums.bits() / static_cast<double>(sums.bytes);
   result.bits_per_byte_error = mean_metric("bits_per_byte", by_window).standard_error;
   result.tokens = sums.tokens;
   fill_ratios(slots, static_cast<size_t>(config.num_kv_heads), &result);
