@@ -205,11 +205,13 @@ class Client(threading.Thread):
         assert status == 400 and "error" in json.loads(text), (status, text)
 
 
-@pytest.mark.parametrize("snapshots", [0, 8])
-def test_soak(snapshots):
+@pytest.mark.parametrize("snapshots, on_disk", [(0, False), (8, False), (8, True)])
+def test_soak(snapshots, on_disk, tmp_path):
     """DMC_SOAK_SECONDS: how long (5); 24 clients."""
     seconds = float(os.environ.get("DMC_SOAK_SECONDS", 5))
-    server = Server("--cache-memory", "8MiB", "--queue", "64", "--snapshots", snapshots)
+    limit = 4 << 20
+    sessions = ["--session-dir", tmp_path / "sessions", "--session-size", limit] if on_disk else []
+    server = Server("--cache-memory", "8MiB", "--queue", "64", "--snapshots", snapshots, *sessions)
     start = time.time()
     clients = [Client(server, seed, start + seconds) for seed in range(24)]
     for client in clients:
@@ -231,6 +233,10 @@ def test_soak(snapshots):
             print(f"{name} {server.metric(name):.0f}")
         assert not problems, problems[:5]
         assert late < early * 1.2 + (16 << 20)
+        if on_disk:
+            saved, bytes_now = (server.metric(f"dmc_{name}") for name in ("sessions_saved_total", "session_bytes"))
+            print(f"sessions saved {saved:.0f}, on disk {bytes_now / 1024:.0f} KiB")
+            assert bytes_now <= limit and server.metric("dmc_sessions_damaged_total") == 0
         # Snapshots alone hold pages now; a request that needs the whole cache gets it.
         if snapshots == 0:
             assert server.metric("dmc_kv_pages_free") == server.metric("dmc_kv_pages")
