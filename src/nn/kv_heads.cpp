@@ -29,6 +29,14 @@ at::Tensor mean_of_heads(const at::Tensor& rows, int64_t heads, int64_t d) {
   return grouped.mean(1).flatten(0, 1).to(rows.scalar_type());
 }
 
+// `whole` with `rows` where it has those of `source`.
+at::Tensor with_rows(const at::Tensor& whole, const model::LinearSource& source,
+                     const at::Tensor& rows) {
+  const int64_t behind = source.first + source.rows;
+  return at::cat(
+      {whole.narrow(0, 0, source.first), rows, whole.narrow(0, behind, whole.size(0) - behind)});
+}
+
 }  // namespace
 
 Decoder pool_kv_heads(const Decoder& model, int64_t kv_heads) {
@@ -37,10 +45,14 @@ Decoder pool_kv_heads(const Decoder& model, int64_t kv_heads) {
   config.num_kv_heads = kv_heads;
   std::map<std::string, at::Tensor> parameters = model.parameters();
   for (const model::LayerLayout& layer : model.layout().layers) {
-    for (const model::LinearSource& source : {layer.k, layer.v}) {
-      parameters[source.weight] = mean_of_heads(model.weight(source), kv_heads, config.head_dim);
+    // Where both are rows of one tensor, v's stand behind k's, which so stay where they are.
+    for (const model::LinearSource& source : {layer.v, layer.k}) {
+      at::Tensor& weight = parameters[source.weight];
+      weight =
+          with_rows(weight, source, mean_of_heads(model.weight(source), kv_heads, config.head_dim));
       if (source.bias.empty()) continue;
-      parameters[source.bias] = mean_of_heads(model.bias(source), kv_heads, config.head_dim);
+      at::Tensor& bias = parameters[source.bias];
+      bias = with_rows(bias, source, mean_of_heads(model.bias(source), kv_heads, config.head_dim));
     }
   }
   return Decoder(config, std::move(parameters));
