@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -223,8 +224,9 @@ TEST(DecoderRunner, EachFamilyCompressesTheSameInOnePassAndInSteps) {
 }
 
 TEST(DecoderRunner, LearnedPositionsCannotBeExceeded) {
-  const model::ModelConfig gpt2 = nn::tiny_configs()[4];
-  const auto model = packed(nn::Decoder::create(gpt2, 1));
+  const std::vector<model::ModelConfig> configs = nn::tiny_configs();
+  const auto gpt2 = std::ranges::find(configs, "gpt2", &model::ModelConfig::model_type);
+  const auto model = packed(nn::Decoder::create(*gpt2, 1));
   EXPECT_THROW(DecoderRunner(model, {.max_positions = kContext + 1}), Error);
 }
 
