@@ -8,8 +8,7 @@
 
 #include "base/error.h"
 #include "module.h"
-#include "text/generation_config.h"
-#include "text/tokenizer/tokenizer_config.h"
+#include "server/model_folder.h"
 
 namespace dmc::python {
 namespace {
@@ -17,57 +16,10 @@ namespace {
 namespace nb = nanobind;
 using namespace nb::literals;
 
-bool is_loopback(const std::string& address) {
-  return address.starts_with("127.") || address == "::1";
-}
-
-// Pages in a browser may reach a server on this machine under any name; only ours are answered.
-std::vector<std::string> allowed_hosts(const ServerOptions& options) {
-  std::vector<std::string> hosts = options.hosts;
-  if (!hosts.empty() || is_loopback(options.host)) {
-    hosts.insert(hosts.end(), {"localhost", "127.0.0.1", "[::1]", options.host});
-  }
-  return hosts;
-}
-
-nlohmann::ordered_json tokenizer_info(const std::filesystem::path& dir,
-                                      const server::ServedModel& model) {
-  nlohmann::ordered_json info = nlohmann::ordered_json::object();
-  const text::TokenizerConfig config = text::read_tokenizer_config(dir);
-  if (!config.bos_token.empty()) info["bos_token"] = config.bos_token;
-  std::string eos = config.eos_token;
-  if (eos.empty() && !model.eos_ids.empty()) {
-    eos = model.tokenizer.token_bytes(static_cast<int32_t>(model.eos_ids.front()));
-  }
-  info["eos_token"] = info["pad_token"] = eos;
-  if (!config.unk_token.empty()) info["unk_token"] = config.unk_token;
-  info["tokenizer_class"] = "dmc";
-  return info;
-}
-
-std::string name_of(const std::filesystem::path& named) {
-  return (std::filesystem::is_regular_file(named) ? named.stem() : named.filename()).string();
-}
-
-int64_t seconds_now() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
-}
-
 server::ServedModel served_model(Engine& engine, const std::string& name) {
   const model::ModelConfig& config = engine.config();
-  const std::filesystem::path named = std::filesystem::weakly_canonical(engine.path());
-  server::ServedModel model{name.empty() ? name_of(named) : name,
-                            named.string(),
-                            seconds_now(),
-                            engine.context(),
-                            config.vocab_size,
-                            text::Tokenizer(engine.path(), config.vocab_size)};
-  if (auto chat = text::ChatTemplate::find(engine.path())) model.chat.emplace(std::move(*chat));
-  model.eos_ids = model.reply_ids = config.eos_token_ids;
-  const auto stops = text::reply_stop_ids(engine.path(), model.tokenizer);
-  model.reply_ids.insert(model.reply_ids.end(), stops.begin(), stops.end());
-  model.tokenizer_info = tokenizer_info(engine.path(), model);
+  server::ServedModel model = server::model_in(engine.path(), name, engine.context(),
+                                               config.vocab_size, config.eos_token_ids);
   model.policy = engine.policy();
   model.slot_type = engine.options().kv;
   model.layers = config.num_layers;
@@ -77,7 +29,7 @@ server::ServedModel served_model(Engine& engine, const std::string& name) {
 }
 
 server::HttpOptions http_options(const ServerOptions& options) {
-  if (!is_loopback(options.host) && !options.insecure && options.keys.empty()) {
+  if (!server::is_loopback(options.host) && !options.insecure && options.keys.empty()) {
     throw invalid_argument("host", options.host +
                                        " lets others in; give them a key (api_keys), or say "
                                        "insecure=True");
@@ -104,7 +56,7 @@ Server::Server(Engine& engine, const ServerOptions& options)
         heard->api->handle(std::move(request), exchange);
       });
   port_ = http_->port();
-  server::ApiOptions api{options.keys, allowed_hosts(options)};
+  server::ApiOptions api{options.keys, server::allowed_hosts(options.host, options.hosts)};
   api.version = DMC_VERSION;
   api.page_bytes = static_cast<double>(engine.page_bytes());
   api.connections = [http = http_.get()] { return static_cast<int64_t>(http->connections()); };

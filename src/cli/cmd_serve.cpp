@@ -1,7 +1,6 @@
 // dmc serve: an OpenAI-compatible server on a compressed cache.
 #include <sys/resource.h>
 
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -20,8 +19,7 @@
 #include "kernels/slot_page.h"
 #include "server/api.h"
 #include "server/http_server.h"
-#include "text/generation_config.h"
-#include "text/tokenizer/tokenizer_config.h"
+#include "server/model_folder.h"
 
 namespace dmc::cli {
 namespace {
@@ -57,19 +55,6 @@ std::vector<std::string> read_keys(const std::filesystem::path& file) {
   return keys;
 }
 
-bool is_loopback(const std::string& address) {
-  return address.starts_with("127.") || address == "::1";
-}
-
-// Pages in a browser may reach a server on this machine under any name; only ours are answered.
-std::vector<std::string> allowed_hosts(const ServeCommand& command) {
-  std::vector<std::string> hosts = command.hosts;
-  if (!hosts.empty() || is_loopback(command.http.address)) {
-    hosts.insert(hosts.end(), {"localhost", "127.0.0.1", "[::1]", command.http.address});
-  }
-  return hosts;
-}
-
 // What programs can still take, files that are only cached not counted.
 uint64_t free_memory() {
   std::ifstream file("/proc/meminfo");
@@ -91,43 +76,11 @@ int64_t pages_in_memory(const ServeCommand& command, const model::ModelConfig& c
   return std::clamp<int64_t>(pages, 1, int64_t{1} << 30);
 }
 
-nlohmann::ordered_json tokenizer_info(const std::filesystem::path& dir,
-                                      const text::Tokenizer& tokenizer,
-                                      const std::vector<int64_t>& eos_ids) {
-  nlohmann::ordered_json info = nlohmann::ordered_json::object();
-  const text::TokenizerConfig config = text::read_tokenizer_config(dir);
-  if (!config.bos_token.empty()) info["bos_token"] = config.bos_token;
-  std::string eos = config.eos_token;
-  if (eos.empty() && !eos_ids.empty()) {
-    eos = tokenizer.token_bytes(static_cast<int32_t>(eos_ids.front()));
-  }
-  info["eos_token"] = eos;
-  info["pad_token"] = eos;
-  if (!config.unk_token.empty()) info["unk_token"] = config.unk_token;
-  info["tokenizer_class"] = "dmc";
-  return info;
-}
-
 server::ServedModel served_model(const ServeCommand& command, const runtime::Runner& runner) {
   const model::ModelConfig& config = runner.model().config;
-  const std::filesystem::path& dir = command.model.dir;
-  const std::filesystem::path named = std::filesystem::weakly_canonical(dir);
-  const bool file = std::filesystem::is_regular_file(named);
-  const std::string own = (file ? named.stem() : named.filename()).string();
-  const std::string id = command.name.empty() ? own : command.name;
-  server::ServedModel model{id,
-                            named.string(),
-                            std::chrono::duration_cast<std::chrono::seconds>(
-                                std::chrono::system_clock::now().time_since_epoch())
-                                .count(),
-                            runner.max_positions(),
-                            runner.vocab_size(),
-                            text::Tokenizer(dir, runner.vocab_size())};
-  if (auto chat = text::ChatTemplate::find(dir)) model.chat.emplace(std::move(*chat));
-  model.eos_ids = config.eos_token_ids;
-  model.reply_ids = config.eos_token_ids;
-  for (int64_t stop : text::reply_stop_ids(dir, model.tokenizer)) model.reply_ids.push_back(stop);
-  model.tokenizer_info = tokenizer_info(dir, model.tokenizer, model.eos_ids);
+  server::ServedModel model =
+      server::model_in(command.model.dir, command.name, runner.max_positions(), runner.vocab_size(),
+                       config.eos_token_ids);
   model.policy = runner.policy().name;
   model.slot_type = command.model.kv;
   model.holds_ratio = static_cast<bool>(command.engine.scheduler.hold_ratio);
@@ -228,7 +181,7 @@ void print_plan(const ServeCommand& command, engine::ModelRunner& runner, double
 }
 
 void check(const ServeCommand& command, const std::vector<std::string>& keys) {
-  if (is_loopback(command.http.address) || command.insecure || !keys.empty()) return;
+  if (server::is_loopback(command.http.address) || command.insecure || !keys.empty()) return;
   throw invalid_argument(
       "host", command.http.address +
                   " lets others in; give them a key (--api-key-file, or DMC_API_KEY in the "
@@ -301,8 +254,8 @@ int run(ServeCommand command) {
   engine::EngineLoop loop(*runner, command.engine);
   api = std::make_unique<server::Api>(
       model, loop,
-      server::ApiOptions{keys, allowed_hosts(command), 256, DMC_VERSION,
-                         static_cast<double>(page_format(config, command).bytes()),
+      server::ApiOptions{keys, server::allowed_hosts(command.http.address, command.hosts), 256,
+                         DMC_VERSION, static_cast<double>(page_format(config, command).bytes()),
                          [&] { return static_cast<int64_t>(http.connections()); },
                          !command.no_page});
   const bool v6 = command.http.address.find(':') != std::string::npos;

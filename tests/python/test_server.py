@@ -136,14 +136,14 @@ else:
 """
 
 
+def start(how, folder, *streams):
+    words = [sys.executable, "-c", PROGRAM, how]
+    pipes = dict.fromkeys(streams, subprocess.PIPE)
+    return subprocess.Popen(words, text=True, cwd=folder, **pipes)
+
+
 def test_ctrl_c_ends_serve(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "serve"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
+    process = start("serve", tmp_path, "stdout", "stderr")
     line = process.stderr.readline()
     url = line.split(" at ")[1].split(";")[0]
     assert ask(url, prompt="x", max_tokens=2)["choices"]
@@ -153,13 +153,7 @@ def test_ctrl_c_ends_serve(tmp_path):
 
 
 def test_a_process_may_end_with_a_server_open(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "leave"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
+    process = start("leave", tmp_path, "stdin", "stdout")
     url = process.stdout.readline().strip()
     assert ask(url, "/health") is not None
     process.communicate("\n", timeout=60)
